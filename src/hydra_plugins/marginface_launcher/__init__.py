@@ -1,0 +1,115 @@
+"""A Hydra launcher that gives every job of a sweep a process of its own.
+
+In one process, jobs share the process group, the W&B run and the caches of the job before them: a
+second job with other trainer.devices would silently train alone. Fresh processes share nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+# What tells a process that it is one of several; a job starts its own.
+_OF_THE_PARENT = (
+    "LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
+
+
+class MarginfaceLauncher(Launcher):
+    """Runs the jobs one after the other, each as `python <script> <overrides>`."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run all jobs, also after one failed, then compare those that have a result."""
+        # Imported here: Hydra loads its plugins at every start, also for `--help`.
+        from rich.console import Console
+
+        from marginface.report import compare_runs
+
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        returns, folders = [], []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            shown = " ".join(filter_overrides(overrides))
+            print(f"[job {number}] {shown}", flush=True)
+            folder = sweep_dir / self._subdir(overrides, number)
+            returns.append(self._run(list(overrides), folder))
+            if (folder / "config.yaml").is_file():
+                folders.append(folder)
+        if folders:
+            table = compare_runs(folders, sweep_dir / "comparison.csv")
+            Console(width=140).print(table)
+            print(f"sweep folder {sweep_dir}")
+        failed = [
+            i for i, r in enumerate(returns, initial_job_idx) if r.status != JobStatus.COMPLETED
+        ]
+        if failed:
+            print(f"error: jobs {failed} failed; their output is above", file=sys.stderr)
+            raise SystemExit(1)
+        return returns
+
+    def _subdir(self, overrides: Sequence[str], number: int) -> str:
+        """hydra.sweep.subdir of this job."""
+        job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(job):
+            job.hydra.job.id = f"job_{number}"
+            job.hydra.job.num = number
+        HydraConfig.instance().set_config(job)
+        return str(job.hydra.sweep.subdir)
+
+    def _run(self, overrides: list[str], folder: Path) -> JobReturn:
+        environment = {k: v for k, v in os.environ.items() if k not in _OF_THE_PARENT}
+        command = [
+            sys.executable,
+            sys.argv[0],
+            *overrides,
+            f'hydra.run.dir="{folder}"',
+            "hydra.mode=RUN",
+            f'+paths.sweep_dir="{folder.parent}"',
+        ]
+        done = subprocess.run(command, env=environment, check=False)
+        result = JobReturn()
+        result.overrides = overrides
+        result.working_dir = str(folder)
+        if done.returncode == 0:
+            result.status = JobStatus.COMPLETED
+            result.return_value = self._objective(folder)
+        else:
+            result.status = JobStatus.FAILED
+            result.return_value = RuntimeError(f"exit code {done.returncode} in {folder}")
+        return result
+
+    @staticmethod
+    def _objective(folder: Path) -> Any:
+        """What a sweeper maximises: the mean verification accuracy, None without any."""
+        return json.loads((folder / "result.json").read_text()).get("val/mean/accuracy")
+
+
+@dataclass
+class MarginfaceLauncherConf:
+    """Configuration node hydra/launcher=marginface."""
+
+    _target_: str = "hydra_plugins.marginface_launcher.MarginfaceLauncher"
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="marginface", node=MarginfaceLauncherConf, provider="marginface"
+)

@@ -1,0 +1,139 @@
+"""Any timm model as an embedding network: `create_backbone`."""
+
+import difflib
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from marginface.backbones.input_size import check_input_size
+from marginface.errors import InputError
+
+Pool = Literal["flatten", "model"]
+Norm = Literal["bn", "ln"]
+
+
+class EmbeddingNetwork(nn.Module):
+    """A timm feature extractor and the embedding neck behind it.
+
+    The neck is [BN] - dropout - flatten - linear - norm for a feature map (pool="flatten", what
+    insightface's networks do) and dropout - linear - norm for the model's own pooled features.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        *,
+        embedding_size: int,
+        image_size: int,
+        pool: Pool,
+        norm: Norm,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.model_name = name
+        self.image_size = image_size
+        self.model = model
+        channels, width = _feature_shape(model, name, image_size, pool)
+        layers: list[nn.Module] = []
+        if pool == "flatten":
+            layers.append(nn.BatchNorm2d(channels) if norm == "bn" else nn.GroupNorm(1, channels))
+        self.neck = nn.Sequential(*layers, nn.Dropout(dropout), nn.Flatten())
+        self.fc = nn.Linear(width, embedding_size)
+        self.norm = (nn.BatchNorm1d if norm == "bn" else nn.LayerNorm)(embedding_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_input_size(x, self.image_size, self.model_name)
+        features = self.neck(self.model(x))
+        # The last layer decides the angles; it stays out of reduced precision.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.norm(self.fc(features.to(self.fc.weight.dtype)))
+
+
+def create_backbone(
+    name: str,
+    *,
+    embedding_size: int = 512,
+    image_size: int = 112,
+    pool: Pool = "model",
+    norm: Norm = "bn",
+    dropout: float = 0.0,
+    pretrained: bool = False,
+    model: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Build a network (B, 3, S, S) -> (B, embedding_size) from any name timm knows.
+
+    Args:
+        name: `iresnet50`, `mobilefacenet` (which end in an embedding themselves) or any timm model.
+        embedding_size: width of the embedding.
+        image_size: S, side of the square input in pixels.
+        pool: "model" takes the model's own pooled features, "flatten" its whole last feature map.
+        norm: of the embedding: "bn" batch normalisation, "ln" layer normalisation.
+        dropout: before the last linear layer, in [0, 1).
+        pretrained: start from timm's weights.
+        model: further arguments of the timm model.
+
+    Raises:
+        InputError: unknown name, or arguments or an image size the model cannot take.
+    """
+    if not timm.is_model(name):
+        raise InputError(unknown_backbone(name))
+    arguments = dict(model or {})
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        arguments["img_size"] = image_size
+    if is_embedding_network(name):
+        arguments |= {"num_classes": embedding_size, "drop_rate": dropout}
+        return _create(name, pretrained, arguments)
+    arguments |= {"num_classes": 0}
+    if pool == "flatten":
+        arguments |= {"global_pool": ""}
+    return EmbeddingNetwork(
+        _create(name, pretrained, arguments),
+        name,
+        embedding_size=embedding_size,
+        image_size=image_size,
+        pool=pool,
+        norm=norm,
+        dropout=dropout,
+    )
+
+
+def is_embedding_network(name: str) -> bool:
+    """Whether the timm model `name` is one of ours, which end in an embedding without a neck."""
+    return timm.model_entrypoint(name).__module__.startswith("marginface.")
+
+
+def unknown_backbone(name: str) -> str:
+    """The message for a name timm does not know; timm's list is too long to print."""
+    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    suggestion = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+    return f"unknown backbone {name!r}.{suggestion} timm.list_models() prints all names"
+
+
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise InputError(f"backbone {name!r} does not take {arguments}: {error}") from error
+
+
+def _feature_shape(model: nn.Module, name: str, image_size: int, pool: Pool) -> tuple[int, int]:
+    """Channels and flattened width of what the model returns for one image."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            features = model.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"backbone {name!r} cannot take {image_size}x{image_size} images: {error}"
+        ) from error
+    model.train(training)
+    if pool == "flatten" and features.ndim != 4:
+        raise InputError(
+            f"backbone {name!r} returns features of shape {tuple(features.shape)}, not a map to "
+            "flatten; use backbone.pool=model"
+        )
+    return features.shape[1], features[0].numel()

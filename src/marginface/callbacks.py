@@ -1,0 +1,175 @@
+"""What happens around the steps: metrics to the loggers, checkpoints, the first loss checked."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+
+from marginface.console import say, warn
+from marginface.data.loader import TimedLoader
+from marginface.module import FaceRecognizer, log_every_n_steps
+
+FIRST_LOSS_TOLERANCE = 0.30
+
+
+class StepLog(Callback):
+    """Sends one row per logged step to every logger, and validations to the row of their step.
+
+    It runs before checkpoints are written, so a checkpoint never knows a step the log does not.
+    Rows are numbered from 0: row n is the loss that optimizer step n was taken on.
+    """
+
+    def __init__(self) -> None:
+        self._lr = 0.0
+        self._batch_start = 0.0
+        self._busy = self._wait = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            # A killed run has logged steps after its last checkpoint; they are done again.
+            if hasattr(logger, "drop_rows_from"):
+                logger.drop_rows_from(trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._batch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(module, FaceRecognizer)
+        self._busy += time.perf_counter() - self._batch_start
+        self._images += len(batch[0]) * trainer.world_size
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step - 1
+        if step == 0 or (step + 1) % max(log_every_n_steps(trainer), 1) == 0:
+            self._log_step(trainer, module, step)
+
+    def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
+        loss = module.last_loss = module.mean_step_loss()
+        if step == 0:
+            _check_first_loss(loss, module.head.expected_first_loss())
+        loader = trainer.train_dataloader
+        if isinstance(loader, TimedLoader):
+            self._wait += loader.wait_seconds
+            loader.wait_seconds = 0.0
+        seconds = self._busy + self._wait
+        metrics = {
+            "epoch": step // module.steps_per_epoch,
+            "train/loss": loss,
+            **module.step_metrics,
+            "train/lr": self._lr,
+            "speed/images_per_second": self._images / seconds,
+            "speed/data_wait_share": self._wait / seconds,
+        }
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            metrics["train/grad_scale"] = float(scaler.get_scale())
+        self._busy = self._wait = 0.0
+        self._images = 0
+        log_to_all(trainer, metrics, step)
+        module.log("loss", loss, prog_bar=True, logger=False, rank_zero_only=True)
+        if not any(isinstance(c, ProgressBar) for c in _callbacks(trainer)):
+            say(
+                f"step {step} epoch {metrics['epoch']} loss {loss:.4f} accuracy "
+                f"{metrics['train/accuracy']:.3f} lr {self._lr:.3g} "
+                f"{metrics['speed/images_per_second']:.0f} images/s"
+            )
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FaceRecognizer)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            log_validation(trainer, module, trainer.global_step)
+
+
+def log_validation(trainer: L.Trainer, module: FaceRecognizer, steps: int) -> None:
+    """Add the validation after `steps` steps to the row of the last of them, and say it."""
+    module.validated_step = steps
+    if not module.results:
+        return
+    log_to_all(trainer, module.validation_metrics(), max(steps - 1, 0))
+    accuracies = ", ".join(f"{n} {100 * r.accuracy:.2f} %" for n, r in module.results.items())
+    say(f"verification after {steps} steps: {accuracies}")
+
+
+def log_to_all(trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
+    """One row for every logger, on the first process."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step)
+
+
+def _check_first_loss(loss: float, expected: float) -> None:
+    say(f"first loss {loss:.2f}, expected of a fresh head {expected:.2f}")
+    if abs(loss - expected) > FIRST_LOSS_TOLERANCE * expected:
+        warn(
+            f"the first loss {loss:.2f} is more than {FIRST_LOSS_TOLERANCE:.0%} away from the "
+            f"{expected:.2f} that random class centres give: are labels, head weights and "
+            "normalisation what you think they are?"
+        )
+
+
+def _callbacks(trainer: L.Trainer) -> list[Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
+
+    Always between two optimizer steps, so that a run goes on exactly where it stopped.
+    """
+
+    def __init__(self, dirpath: str, every_n_train_steps: int = 1000) -> None:
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_n_train_steps = every_n_train_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(module, FaceRecognizer)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        if (
+            step % self.every_n_train_steps == 0
+            or step % module.steps_per_epoch == 0
+            or step == trainer.max_steps
+        ):
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps checkpoints/best.ckpt: the highest mean accuracy over the verification sets."""
+
+    def __init__(self, dirpath: str, monitor: str = "val/mean/accuracy") -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor,
+            mode="max",
+            save_top_k=1,
+            save_weights_only=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Without a verification set there is nothing to be best at; last.ckpt is the result.
+        if self.monitor in trainer.callback_metrics:
+            super().on_validation_end(trainer, module)

@@ -1,0 +1,74 @@
+"""Writing checkpoints atomically, and reading back what is needed before a run goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from marginface.errors import InputError, MissingInputError
+from marginface.files import atomic_write
+from marginface.runinfo import RunFolder, check_same_run
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, renamed into place only when they are complete on disk."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        with atomic_write(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+
+def checkpoint_to_resume(
+    resume: str, folder: RunFolder, description: dict[str, Any]
+) -> Path | None:
+    """The checkpoint a run goes on from, None for a fresh start.
+
+    Args:
+        resume: "auto" goes on when `folder` holds a checkpoint, "never" refuses to, anything else
+            is the path of a checkpoint or of a run folder.
+        folder: of this run.
+        description: config and data of this run; the checkpoint's must be the same.
+
+    Raises:
+        MissingInputError: no such checkpoint.
+        InputError: it belongs to another run, or "never" would overwrite one.
+    """
+    if resume == "never":
+        if folder.last.is_file():
+            raise InputError(
+                f"{folder.last} exists and resume=never would overwrite it; "
+                "choose another hydra.run.dir, or resume=auto to go on"
+            )
+        return None
+    if resume == "auto":
+        if not folder.last.is_file():
+            return None
+        path = folder.last
+    else:
+        path = Path(resume)
+        path = RunFolder(path).last if path.is_dir() else path
+        if not path.is_file():
+            raise MissingInputError(f"no checkpoint {path}; resume takes auto, never or a path")
+    stored = read_checkpoint(path).get("marginface", {}).get("description")
+    if stored is None:
+        raise InputError(
+            f"{path} was not written by marginface and cannot be resumed; "
+            "backbone.weights=<file> starts from its weights"
+        )
+    check_same_run(path, stored, description)
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; nothing in it is run."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch has many ways to refuse a file
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not a checkpoint")
+    return content

@@ -1,0 +1,183 @@
+"""How every command starts and ends: all mistakes in one message, exit code 2, no traceback."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from marginface.config import config_dir, config_problems, raise_problems, to_plain
+from marginface.errors import InputError, NonFiniteLossError, did_you_mean, unknown_name
+
+_MAX_CHECKED_JOBS = 64
+
+
+def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorator: a function of the composed configuration becomes a command.
+
+    The command line is checked as a whole before Hydra sees it, because Hydra stops at the first
+    mistake and would already have made the run folder.
+    """
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @wraps(task)
+        def with_clear_errors(config: DictConfig) -> None:
+            with clear_errors():
+                task(config)
+
+        @wraps(task)
+        def main() -> None:
+            with clear_errors():
+                check_command_line(config_name, sys.argv[1:])
+            # An absolute path: a relative one fails when a console script imports the function.
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
+                with_clear_errors
+            )()
+
+        return main
+
+    return decorate
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """User mistakes end with one message on stderr and exit code 2, a broken-down run with 1."""
+    try:
+        yield
+    except (InputError, MisconfigurationException) as error:
+        print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _without_worker_traceback(message: str) -> str:
+    # A DataLoader worker's exception arrives as its whole traceback; the last line is ours.
+    if not message.startswith("Caught "):
+        return message
+    return message.rstrip().splitlines()[-1].split("Error: ", 1)[-1]
+
+
+def check_command_line(config_name: str, arguments: list[str]) -> None:
+    """InputError with everything that is wrong with the overrides and what they compose to."""
+    options = get_args_parser().parse_args(arguments)
+    if options.help or options.hydra_help or options.info or options.cfg:
+        return
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return  # the first process has checked the same command line
+    try:
+        overrides = OverridesParser.create().parse_overrides(options.overrides)
+    except HydraException as error:
+        raise InputError(f"cannot read the overrides: {str(error).splitlines()[0]}") from error
+    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    folders = [config_dir(), *([Path(options.config_dir)] if options.config_dir else [])]
+    groups = [o for o in overrides if _is_group(o, folders)]
+    values = [o for o in overrides if not _is_group(o, folders)]
+    problems = [p for o in groups for p in _choice_problems(o, folders)]
+    good_groups = [o for o in groups if not _choice_problems(o, folders)]
+    jobs = max([1, *(len(_choices(o)) for o in [*good_groups, *values])])
+    if jobs > _MAX_CHECKED_JOBS:
+        jobs = _MAX_CHECKED_JOBS
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for job in range(jobs):
+            problems += _job_problems(config_name, good_groups, values, job)
+    raise_problems(problems)
+
+
+def _job_problems(
+    config_name: str, groups: list[Override], values: list[Override], job: int
+) -> list[str]:
+    """Mistakes of one job of a sweep; job n takes each override's n-th choice, going round."""
+    chosen = [_assignment(o, job) for o in groups]
+    try:
+        base = hydra.compose(config_name, overrides=chosen)
+    except HydraException as error:
+        return [str(error).splitlines()[0]]
+    problems = []
+    for override in values:
+        if override.type is OverrideType.CHANGE and not _has_key(base, override.key_or_group):
+            problems.append(_unknown_override(base, override.key_or_group))
+        else:
+            chosen.append(_assignment(override, job))
+    try:
+        composed = hydra.compose(config_name, overrides=chosen)
+        composed.paths.run_dir = "."  # known only when the run starts
+        return problems + config_problems(to_plain(composed))
+    except HydraException as error:
+        return [*problems, str(error).splitlines()[0]]
+    except InputError as error:
+        return [*problems, *str(error).splitlines()]
+
+
+def _is_group(override: Override, folders: list[Path]) -> bool:
+    return any((folder / override.key_or_group).is_dir() for folder in folders)
+
+
+def _choices(override: Override) -> list[Any]:
+    if not override.is_sweep_override():
+        return [override.value()]
+    return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+
+
+def _assignment(override: Override, job: int) -> str:
+    """The override with one choice of a sweep; a continuous sweep has none to check."""
+    line = override.input_line
+    assert line is not None
+    choices = _choices(override)
+    if not override.is_sweep_override() or not choices:
+        return line
+    return line.split("=", 1)[0] + "=" + str(choices[job % len(choices)])
+
+
+def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
+    group = override.key_or_group
+    known = {p.stem for f in folders if (f / group).is_dir() for p in (f / group).glob("*.yaml")}
+    problems = []
+    for choice in _choices(override):
+        if choice is None or override.type is OverrideType.DEL:
+            continue
+        if str(choice) not in known:
+            message = unknown_name(group, str(choice), known)
+            if group == "backbone":
+                message += f". Any other timm model: backbone=timm backbone.name={choice}"
+            problems.append(message)
+    return problems
+
+
+def _has_key(config: DictConfig, key: str) -> bool:
+    node: Any = config
+    for part in key.split("."):
+        if not OmegaConf.is_dict(node) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def _unknown_override(config: DictConfig, key: str) -> str:
+    keys = _all_keys(config)
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    hint = did_you_mean(key, siblings) or did_you_mean(key, keys)
+    return f"unknown key {key}.{hint} (+{key}=... adds a key that is not there)"
+
+
+def _all_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name in map(str, config):
+        key = prefix + name
+        keys.append(key)
+        node = config._get_node(name)
+        if OmegaConf.is_dict(node) and not node._is_none():  # type: ignore[union-attr]
+            keys += _all_keys(node, f"{key}.")  # type: ignore[arg-type]
+    return keys

@@ -1,0 +1,46 @@
+"""The console script `marginface`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from marginface.cli.entry import clear_errors
+from marginface.heads import head_class, head_defaults, list_heads
+from marginface.report import compare_runs
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def _marginface() -> None:
+    """Train with `python train.py --help`; these commands look at heads and results."""
+
+
+@app.command()
+def heads() -> None:
+    """List the margin heads with their default parameters."""
+    for name in list_heads():
+        parameters = ", ".join(f"{k}={v}" for k, v in head_defaults(name).items())
+        summary = (head_class(name).__doc__ or "").strip().splitlines()[0]
+        typer.echo(f"{name:12} {summary}\n{'':12} {parameters or 'no parameters'}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders, or a sweep folder")],
+    csv: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
+) -> None:
+    """Compare finished runs: what differs in their settings, and their metrics."""
+    with clear_errors():
+        folders = [folder for run in runs for folder in _run_folders(run)]
+        Console(width=140).print(compare_runs(folders, csv))
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """The run folder itself, or the numbered jobs of a sweep in order."""
+    if (path / "config.yaml").is_file():
+        return [path]
+    jobs = [p for p in path.glob("*") if p.name.isdigit() and (p / "config.yaml").is_file()]
+    return sorted(jobs, key=lambda p: int(p.name)) or [path]

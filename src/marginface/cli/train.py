@@ -1,0 +1,173 @@
+"""`python train.py`: one training run, from the composed configuration to result.json."""
+
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig
+
+from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.callbacks import log_validation
+from marginface.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+from marginface.cli.entry import hydra_command
+from marginface.config import build, check_config, to_plain
+from marginface.console import quiet_lightning, say
+from marginface.data.datamodule import FaceDataModule
+from marginface.data.sampling import micro_batch_size
+from marginface.figures import verification_figure
+from marginface.heads import create_head
+from marginface.module import FaceRecognizer, parameter_count
+from marginface.report import print_result
+from marginface.runinfo import RunFolder, collect
+from marginface.tracking.wandb import log_images
+
+
+@hydra_command("train")
+def main(config: DictConfig) -> None:
+    """Train what the configuration describes."""
+    train(to_plain(config))
+
+
+def train(config: dict[str, Any]) -> dict[str, float]:
+    """Carry out a training run; returns what result.json holds.
+
+    Args:
+        config: resolved configuration, see configs/train.yaml.
+
+    Raises:
+        InputError: anything the user can mend.
+        NonFiniteLossError: the loss left the finite numbers.
+    """
+    check_config(config)
+    quiet_lightning()
+    L.seed_everything(config["seed"], verbose=False)
+    datamodule: FaceDataModule = build(config["data"])
+    description = {"config": config, "data": datamodule.fingerprint()}
+    folder = RunFolder(config["paths"]["run_dir"])
+    # Read before anything of this run is written; rank 0 writes the file only after training began.
+    checkpoint = checkpoint_to_resume(config["resume"], folder, description)
+    module = _build_module(config, datamodule, description)
+    trainer = _build_trainer(config)
+    micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    if trainer.is_global_zero:
+        _begin(config, datamodule, module, trainer, folder)
+    if checkpoint is None and config["validate_untrained"]:
+        trainer.validate(module, datamodule, verbose=False)
+        _keep(trainer, folder, _renamed(module.validation_metrics(), "val/", "untrained/"))
+        module.results = {}
+    elif checkpoint is not None:
+        say(f"going on from {checkpoint}")
+    trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    _finish(trainer, module, datamodule, folder)
+    return folder.read_result()
+
+
+def _build_module(
+    config: dict[str, Any], datamodule: FaceDataModule, description: dict[str, Any]
+) -> FaceRecognizer:
+    backbone_config = dict(config["backbone"])
+    weights, color = backbone_config.pop("weights"), backbone_config.pop("color")
+    backbone = create_backbone(**backbone_config)
+    if weights is not None:
+        load_backbone_weights(backbone, weights)
+    head = create_head(
+        **config["head"],
+        embedding_size=backbone_config["embedding_size"],
+        num_classes=datamodule.num_classes,
+    )
+    return FaceRecognizer(
+        backbone,
+        head,
+        make_optimizer=build(_scaled_optimizer(config, datamodule.batch_size)),
+        make_schedule=build(config["scheduler"]),
+        decay_vectors=config["decay_vectors"],
+        color=color,
+        seed=config["seed"],
+        channels_last=config["channels_last"],
+        description=description,
+    )
+
+
+def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    """The optimizer node with its rate scaled linearly to the batch, when that is asked for."""
+    node, per = dict(config["optimizer"]), config["learning_rate_per"]
+    if per is not None:
+        given = node["lr"]
+        node["lr"] = given * batch_size / per
+        say(
+            f"learning rate {node['lr']:g} = optimizer.lr {given:g} x data.batch_size {batch_size} "
+            f"/ learning_rate_per {per}"
+        )
+    return node
+
+
+def _build_trainer(config: dict[str, Any]) -> L.Trainer:
+    def parts(group: str) -> list[Any]:
+        return [build(node) for node in (config[group] or {}).values() if node is not None]
+
+    return build(
+        config["trainer"],
+        logger=parts("logger") or False,
+        callbacks=parts("callbacks"),
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+def _begin(
+    config: dict[str, Any],
+    datamodule: FaceDataModule,
+    module: FaceRecognizer,
+    trainer: L.Trainer,
+    folder: RunFolder,
+) -> None:
+    facts = {
+        "world_size": trainer.world_size,
+        "devices": trainer.num_devices,
+        "precision": trainer.precision,
+        "num_classes": datamodule.num_classes,
+        "backbone_parameters": parameter_count([module.backbone]),
+        "head_parameters": parameter_count([module.head]),
+    }
+    info = collect(config, datamodule.fingerprint(), **facts)
+    folder.begin(config, info)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config | {"runinfo": info})
+    sets = [f"{v.name} ({len(v.same)} pairs)" for v in datamodule.verification_sets]
+    print(
+        f"{config['name']}: {len(datamodule.train_set)} images of {datamodule.num_classes} "
+        f"identities, {datamodule.steps_per_epoch} steps an epoch; backbone "
+        f"{parameter_count([module.backbone]) / 1e6:.2f} M parameters, head "
+        f"{datamodule.num_classes} x {module.head.embedding_size}; "
+        f"verification on {', '.join(sets) or 'nothing'}\n"
+        f"run folder {folder.path}"
+    )
+
+
+def _finish(
+    trainer: L.Trainer, module: FaceRecognizer, datamodule: FaceDataModule, folder: RunFolder
+) -> None:
+    """Verify the final weights, unless that just happened; draw, write and print the result."""
+    steps = trainer.global_step
+    if datamodule.verification_sets and module.validated_step != steps:
+        trainer.validate(module, datamodule, verbose=False)
+        log_validation(trainer, module, steps)
+    _keep(trainer, folder, {**module.final_metrics(), **module.validation_metrics()})
+    if not trainer.is_global_zero:
+        return
+    figures = {}
+    for name, (cosines, same) in module.scores.items():
+        figures[f"val/{name}"] = folder.figures / f"{name}.png"
+        verification_figure(cosines, same, module.results[name], name, figures[f"val/{name}"])
+    log_images(trainer.loggers, figures)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    print_result(folder.read_result())
+    print(f"run folder {folder.path}")
+
+
+def _renamed(metrics: dict[str, float], prefix: str, other: str) -> dict[str, float]:
+    return {other + key.removeprefix(prefix): value for key, value in metrics.items()}
+
+
+def _keep(trainer: L.Trainer, folder: RunFolder, metrics: dict[str, float]) -> None:
+    if trainer.is_global_zero:
+        folder.add_result(metrics)

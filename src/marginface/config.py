@@ -1,0 +1,243 @@
+"""The configuration: where it is, whether it is right, and the objects it describes.
+
+`build` is the only caller of hydra.utils.instantiate. `config_problems` finds all mistakes without
+building anything, so they can be reported together before data is touched.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import hydra
+import timm
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+import marginface.backbones  # noqa: F401  (registers our networks with timm)
+from marginface.backbones.factory import create_backbone, unknown_backbone
+from marginface.errors import InputError, did_you_mean, unknown_name
+from marginface.heads import create_head, head_class, list_heads
+
+# The top of every training configuration, with its types; groups are checked by what they build.
+TRAIN_KEYS: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "resume": str,
+    "validate_untrained": bool,
+    "learning_rate_per": int | None,
+    "decay_vectors": bool,
+    "channels_last": bool,
+    "data": dict,
+    "backbone": dict,
+    "head": dict,
+    "optimizer": dict,
+    "scheduler": dict,
+    "trainer": dict,
+    "callbacks": dict | None,
+    "logger": dict | None,
+    "paths": dict,
+}
+# What the code passes in beside the configuration.
+_PROVIDED = {"params", "total_steps", "steps_per_epoch", "embedding_size", "num_classes"}
+_BACKBONE_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
+
+
+def config_dir() -> Path:
+    """The checkout's configs/ when there is one, the copy in the wheel otherwise."""
+    here = Path(__file__).resolve().parent
+    checkout = here.parents[1] / "configs"
+    return checkout if checkout.is_dir() else here / "configs"
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dicts, lists, strings, numbers and None.
+
+    Raises:
+        InputError: a value that is not set, or a reference to one that is not there.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError("\n".join(f"{key} is not set; add {key}=<value>" for key in missing))
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).splitlines()[0]) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def build(node: dict[str, Any], **provided: Any) -> Any:
+    """The object a `_target_` node describes; with `_partial_` a function that builds it."""
+    return hydra.utils.instantiate(node, **provided, _convert_="all")
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """InputError with all mistakes of a resolved training configuration."""
+    raise_problems(config_problems(config))
+
+
+def raise_problems(problems: list[str]) -> None:
+    """One InputError for all of them; nothing for none."""
+    problems = list(dict.fromkeys(problems))
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} mistakes in the configuration:\n{lines}")
+
+
+def config_problems(config: dict[str, Any]) -> list[str]:
+    """What is wrong with a resolved training configuration, in words; empty when nothing is."""
+    problems = _mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
+    if problems:
+        return problems
+    problems += _head_problems(config["head"])
+    problems += _backbone_problems(config["backbone"])
+    for group in ("data", "optimizer", "scheduler", "trainer"):
+        problems += _target_problems(group, config[group])
+    for group in ("callbacks", "logger"):
+        for name, node in (config[group] or {}).items():
+            if node is not None:
+                problems += _target_problems(f"{group}.{name}", node)
+    return problems
+
+
+def _head_problems(node: dict[str, Any]) -> list[str]:
+    name = node.get("name")
+    if name not in list_heads():
+        return [unknown_name("head", str(name), list_heads())]
+    parameters = {key: value for key, value in node.items() if key != "name"}
+    problems = _call_problems("head", head_class(name), parameters)
+    if problems:
+        return problems
+    try:
+        # The smallest head of its kind: ranges are checked where they are defined.
+        create_head(name, embedding_size=1, num_classes=2, **parameters)
+    except InputError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _backbone_problems(node: dict[str, Any]) -> list[str]:
+    name = node.get("name")
+    if not timm.is_model(str(name)):
+        return [unknown_backbone(str(name))]
+    extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
+    arguments = {key: node[key] for key in node if key not in _BACKBONE_EXTRAS}
+    return _call_problems(
+        "backbone", create_backbone, arguments, also=set(_BACKBONE_EXTRAS)
+    ) + _mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))
+
+
+def _target_problems(where: str, node: Any) -> list[str]:
+    if not isinstance(node, dict) or "_target_" not in node:
+        return [f"{where} must be a mapping with a _target_, got {node!r}"]
+    try:
+        target = hydra.utils.get_object(node["_target_"])
+    except Exception as error:  # an import can fail in any way
+        return [f"{where}._target_: cannot import {node['_target_']!r} ({error})"]
+    arguments = {key: value for key, value in node.items() if not _is_hydra_key(key)}
+    problems = _call_problems(where, target, arguments)
+    for key, value in arguments.items():
+        if isinstance(value, dict) and "_target_" in value:
+            problems += _target_problems(f"{where}.{key}", value)
+    return problems
+
+
+def _call_problems(
+    where: str, target: Callable[..., Any], arguments: dict[str, Any], also: Collection[str] = ()
+) -> list[str]:
+    """Unknown, missing and mistyped arguments of a call."""
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target).parameters.items()
+        if name != "self"
+    }
+    kinds = {p.kind for p in parameters.values()}
+    known = {
+        name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+    problems = []
+    hints = _type_hints(target)
+    for name, value in arguments.items():
+        if name in known:
+            if name in hints:
+                problems += _type_problems(f"{where}.{name}", value, hints[name])
+        elif inspect.Parameter.VAR_KEYWORD not in kinds:
+            problems.append(_unknown_key(where, name, known.union(also)))
+    for name in sorted(known - _PROVIDED - arguments.keys()):
+        if parameters[name].default is inspect.Parameter.empty:
+            problems.append(f"{where}.{name} is missing; add {where}.{name}=<value>")
+    return problems
+
+
+def _mapping_problems(
+    where: str, values: dict[str, Any], types: dict[str, Any], required: set[str]
+) -> list[str]:
+    dot = f"{where}." if where else ""
+    problems = [_unknown_key(where, key, types) for key in values if key not in types]
+    problems += [f"{dot}{key} is missing" for key in sorted(required - values.keys())]
+    for key, value in values.items():
+        if key in types:
+            problems += _type_problems(f"{dot}{key}", value, types[key])
+    return problems
+
+
+def _unknown_key(where: str, key: str, known: typing.Iterable[str]) -> str:
+    names = sorted(known)
+    dot = f"{where}." if where else ""
+    return (
+        f"unknown key {dot}{key}.{did_you_mean(key, names)} "
+        f"{where or 'the configuration'} has: {', '.join(names)}"
+    )
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # annotations that only a type checker can resolve
+        return {}
+
+
+def _type_problems(where: str, value: Any, hint: Any) -> list[str]:
+    if isinstance(value, dict) and "_target_" in value:
+        return []  # stands for an object; it is checked by itself
+    if hint in (list[str] | None, list[str]) and isinstance(value, str):
+        return [f"{where}: expected a list, got {value!r}; write {where}=[{value}]"]
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:
+        try:
+            adapter = TypeAdapter(hint)  # models bring their own config
+        except Exception:  # a type pydantic cannot describe says nothing about YAML values
+            return []
+    try:
+        result = adapter.validate_python(value)
+    except ValidationError as error:
+        reasons = sorted({e["msg"] for e in error.errors() if "instance of" not in e["msg"]})
+        return [f"{where}: got {value!r}. {'; '.join(reasons)}"]
+    if not _same_kind(value, result):
+        return [
+            f"{where}: got {value!r}, a {type(value).__name__}, where a "
+            f"{type(result).__name__} is expected"
+        ]
+    return []
+
+
+def _same_kind(value: Any, result: Any) -> bool:
+    """Whether pydantic kept the kind of a scalar; the value itself is used, not its conversion."""
+    if isinstance(value, str):
+        return isinstance(result, str | Path)
+    if isinstance(value, bool) or isinstance(result, bool):
+        return type(value) is type(result)
+    if isinstance(value, float):
+        return isinstance(result, float)
+    return True
+
+
+def _is_hydra_key(key: str) -> bool:
+    return key.startswith("_") and key.endswith("_")

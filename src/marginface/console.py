@@ -1,0 +1,35 @@
+"""What a run says to the person who started it: on the first process only, in plain lines."""
+
+import logging
+import sys
+import warnings
+
+from lightning.pytorch.utilities import rank_zero_only
+
+# Advice of Lightning and torch that does not apply here; everything else stays visible.
+_BESIDE_THE_POINT = (
+    ".*does not have many workers.*",  # data.num_workers is the user's choice
+    ".*your dataloader is not resumable.*",  # ours is: GlobalBatchSampler(start_step=)
+    ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",  # resuming means writing into the same folder
+    ".*isinstance.treespec.*",
+)
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Print a line."""
+    print(message, flush=True)
+
+
+@rank_zero_only
+def warn(message: str) -> None:
+    """Print a line to stderr that is meant to be noticed."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def quiet_lightning() -> None:
+    """Hide Lightning's notes on its own settings; its warnings and errors stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in _BESIDE_THE_POINT:
+        warnings.filterwarnings("ignore", message)

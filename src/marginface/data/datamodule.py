@@ -1,0 +1,157 @@
+"""From a dataset to the loaders of a run: splits, verification sets, global batches, resumption."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader
+
+from marginface.data.dataset import Batch, FaceDataset, Subset
+from marginface.data.loader import batch_loader
+from marginface.data.pairs import DrawnPairs, PairFile, VerificationSet, hold_out
+from marginface.data.sampling import EvaluationSampler, GlobalBatchSampler, steps_per_epoch
+from marginface.errors import InputError
+
+
+class FaceDataModule(L.LightningDataModule):
+    """Training faces and verification sets.
+
+    Args:
+        dataset: all faces there are.
+        name: of the data, for run names.
+        root: where `dataset` came from; only the config refers to it.
+        pairs: .bin files to verify on. With them every identity is trained on.
+        val_identities: without pair files, the number of identities to hold out and to draw pairs
+            from; null holds out one in ten, at most 100; 0 trains on all and verifies nothing.
+        val_pairs: pairs to draw from them, half genuine, half impostor.
+        batch_size: images per optimizer step, over all processes and accumulation steps.
+        eval_batch_size: images per forward pass and process in validation.
+        num_workers: decoding processes for each training process.
+        flip: mirror training images at random.
+        limit_images: train on the first so many images only; null takes all.
+        seed: decides the order, the flips, the held-out identities and their pairs.
+
+    Raises:
+        InputError: too few identities, or a pair file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        *,
+        name: str,
+        root: str | None = None,
+        pairs: list[str] | None = None,
+        val_identities: int | None = None,
+        val_pairs: int = 3000,
+        batch_size: int = 128,
+        eval_batch_size: int = 128,
+        num_workers: int = 2,
+        flip: bool = True,
+        limit_images: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.flip = flip
+        self.seed = seed
+        self.start_step = 0
+        self.train_set, self.verification_sets = _split(
+            dataset, list(pairs or []), val_identities, val_pairs, seed
+        )
+        if limit_images is not None:
+            self.train_set = Subset(
+                self.train_set, np.arange(min(limit_images, len(self.train_set)))
+            )
+        if self.train_set.num_classes < 2:
+            raise InputError(
+                f"{dataset.where} leaves {self.train_set.num_classes} identity to train on "
+                f"(num_classes={self.train_set.num_classes}); training needs at least 2"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Identities to train on."""
+        return self.train_set.num_classes
+
+    @property
+    def verification_names(self) -> list[str]:
+        """Names of the verification sets, in the order of their loaders."""
+        return [verification.name for verification in self.verification_sets]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch, before any limit of the trainer."""
+        return steps_per_epoch(len(self.train_set), self.batch_size)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged."""
+        return {
+            "train": self.train_set.fingerprint(),
+            "verification": {v.name: v.fingerprint() for v in self.verification_sets},
+        }
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = GlobalBatchSampler(
+            len(self.train_set),
+            self.batch_size,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            accumulate=trainer.accumulate_grad_batches,
+            start_step=self.start_step,
+        )
+        return batch_loader(
+            self.train_set,
+            sampler,
+            num_workers=self.num_workers,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+            persistent=True,
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        trainer = self.trainer
+        assert trainer is not None
+        return [
+            batch_loader(
+                verification,
+                EvaluationSampler(
+                    len(verification),
+                    self.eval_batch_size,
+                    rank=trainer.global_rank,
+                    world_size=trainer.world_size,
+                ),
+                num_workers=self.num_workers,
+            )
+            for verification in self.verification_sets
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        return {"step": self.trainer.global_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.start_step = state_dict["step"]
+
+
+def _split(
+    dataset: FaceDataset, pairs: list[str], val_identities: int | None, val_pairs: int, seed: int
+) -> tuple[FaceDataset, list[VerificationSet]]:
+    if pairs:
+        files = [PairFile(path, image_size=dataset.image_size) for path in pairs]
+        names = [file.name for file in files]
+        if len(set(names)) < len(names):
+            raise InputError(f"data.pairs has two files of one name, got {names}; rename one")
+        return dataset, list(files)
+    if val_identities is None:
+        tenth = min(dataset.num_classes // 10, 100)
+        val_identities = tenth if tenth >= 2 else 0
+    if val_identities == 0:
+        return dataset, []
+    train, held = hold_out(dataset.labels, val_identities, seed)
+    return Subset(dataset, train), [DrawnPairs(Subset(dataset, held), val_pairs, seed)]

@@ -1,0 +1,39 @@
+"""What happens to a uint8 batch on the device: normalisation, colour order and seeded flips."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Color = Literal["rgb", "bgr"]
+_MIX_1, _MIX_2 = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's constants as int64
+
+
+def to_input(images: Tensor, color: Color = "rgb") -> Tensor:
+    """uint8 (B, 3, S, S) RGB to float32 (x/255 - 0.5)/0.5 in [-1, 1], in the network's order."""
+    scaled = images.to(torch.float32).div_(127.5).sub_(1.0)
+    return scaled.flip(1) if color == "bgr" else scaled
+
+
+def random_flip(images: Tensor, seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """Mirror each image with probability 1/2, decided by (seed, epoch, sample index) alone."""
+    flipped = sample_bits(seed, epoch, indices) & 1 == 1
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def sample_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """64 random bits per sample (int64, any sign), from (seed, epoch, index) through splitmix64.
+
+    A hash and not a generator: it does not matter which worker or rank asks, or in which order.
+    """
+    state = _mix(torch.tensor(seed, dtype=torch.int64, device=indices.device))
+    state = _mix(state + epoch)
+    return _mix(state + indices)
+
+
+def _mix(x: Tensor) -> Tensor:
+    # int64 multiplication wraps around, as splitmix64 wants; >> keeps the sign, so mask it off.
+    x = x + -0x61C8864680B583EB
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX_1
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX_2
+    return x ^ ((x >> 31) & ((1 << 33) - 1))

@@ -1,0 +1,50 @@
+"""All communication between processes; everything else works on what is here.
+
+Every function also works without a process group, as a world of one.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether several processes run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise mean over all processes, the same on each."""
+    if not is_distributed():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """(N, ...) rows of every process to (world x N, ...), in rank order; N is the same on all."""
+    if not is_distributed():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def gather_table(indices: Tensor, rows: Tensor, size: int) -> Tensor:
+    """(size, ...) table whose row i came from whichever process had index i.
+
+    Args:
+        indices: (N,) row numbers, -1 for rows that fill up a batch and are dropped.
+        rows: (N, ...) what belongs there; N is the same on all processes.
+        size: number of rows in the table; each must occur exactly once.
+    """
+    indices, rows = gather_rows(indices), gather_rows(rows)
+    taken = indices >= 0
+    indices, rows = indices[taken], rows[taken]
+    counts = torch.bincount(indices, minlength=size)
+    assert len(counts) == size, f"row {int(indices.max())} in a table of {size}"
+    assert bool((counts == 1).all()), "each row must come from exactly one process"
+    table = torch.empty((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+    table[indices] = rows
+    return table

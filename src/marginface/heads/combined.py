@@ -1,0 +1,50 @@
+"""Combined margin: section 2 of the ArcFace paper, arXiv 1801.07698, eq. 4."""
+
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.heads.angular import EasyMargin, add_angle, add_angle_slope, check_easy_margin
+from marginface.heads.base import MarginGradient, MarginHead, away_from_poles
+from marginface.heads.registry import register_head
+
+
+@register_head("combined")
+class Combined(MarginHead):
+    """All three margins at once: f = cos(m1 theta + m2) - m3.
+
+    Defaults are mxnet insightface's "combined" (1, 0.3, 0.2). insightface's current
+    CombinedMarginLoss ignores m1 and m2 when m3 > 0; this one does not.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        m1: float = 1.0,
+        m2: float = 0.3,
+        m3: float = 0.2,
+        easy_margin: EasyMargin = "none",
+        margin_gradient: MarginGradient = "straight_through",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
+        check_easy_margin(easy_margin)
+        if m1 != 1 and easy_margin != "none":
+            raise InputError(
+                f"combined: easy_margin={easy_margin!r} is defined for m1=1 only, got m1={m1}; "
+                "use easy_margin=none"
+            )
+        self.m1, self.m2, self.m3, self.easy_margin = m1, m2, m3, easy_margin
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        if self.m1 == 1:
+            return add_angle(cosine, self.m2, self.easy_margin) - self.m3
+        return (self.m1 * cosine.arccos() + self.m2).cos() - self.m3
+
+    def slope(self, cosine: Tensor) -> Tensor:
+        if self.m1 == 1:
+            return add_angle_slope(cosine, self.m2, self.easy_margin)
+        inside = away_from_poles(cosine)
+        sine = ((1 - inside) * (1 + inside)).sqrt()
+        return self.m1 * (self.m1 * inside.arccos() + self.m2).sin() / sine

@@ -1,0 +1,56 @@
+"""Names to head classes: `register_head`, `list_heads`, `create_head`."""
+
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from marginface.errors import InputError, did_you_mean, unknown_name
+from marginface.heads.base import MarginHead
+
+_HEADS: dict[str, type[MarginHead]] = {}
+
+
+def register_head(name: str) -> Callable[[type[MarginHead]], type[MarginHead]]:
+    """Class decorator that makes a head known under `name`; a name can be taken only once."""
+
+    def register(head_class: type[MarginHead]) -> type[MarginHead]:
+        if name in _HEADS:
+            raise ValueError(f"head {name!r} is already registered by {_HEADS[name].__module__}")
+        head_class.name = name
+        _HEADS[name] = head_class
+        return head_class
+
+    return register
+
+
+def list_heads(pattern: str = "*") -> list[str]:
+    """Registered names that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(_HEADS, pattern))
+
+
+def head_class(name: str) -> type[MarginHead]:
+    """The class registered under `name`; InputError names the nearest known one."""
+    if name not in _HEADS:
+        raise InputError(unknown_name("head", name, _HEADS))
+    return _HEADS[name]
+
+
+def head_defaults(name: str) -> dict[str, Any]:
+    """The parameters of a head beyond its sizes, with their defaults."""
+    parameters = inspect.signature(head_class(name)).parameters
+    return {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def create_head(
+    name: str, *, embedding_size: int, num_classes: int, **parameters: Any
+) -> MarginHead:
+    """Build the head `name`; a parameter it does not have is an error that names those it has."""
+    known = head_defaults(name)
+    for key in parameters:
+        if key not in known:
+            raise InputError(
+                f"head {name!r} has no parameter {key!r}.{did_you_mean(key, known)} "
+                f"It accepts: {', '.join(known) or 'none'}"
+            )
+    return head_class(name)(embedding_size, num_classes, **parameters)

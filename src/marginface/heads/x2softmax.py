@@ -1,0 +1,59 @@
+"""X2-Softmax: Xu et al., "Margin Adaptive Loss Function for Face Recognition", arXiv 2312.05281."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.heads.base import MarginGradient, MarginHead, away_from_poles
+from marginface.heads.registry import register_head
+
+
+@register_head("x2softmax")
+class X2Softmax(MarginHead):
+    """Quadratic in the angle: f = a (theta - h)^2 + k, so the margin adapts to the angle.
+
+    Defaults are those of the official run (64, -0.9, 0, 0.65). Official gradient: straight-through.
+    a < 0 opens the parabola downwards, k <= 1 is its peak, h in radians moves the peak.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        a: float = -0.9,
+        h: float = 0.0,
+        k: float = 0.65,
+        margin_gradient: MarginGradient = "straight_through",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
+        if not a < 0:
+            raise InputError(
+                f"x2softmax: a must be negative so that the logit falls with the angle, got a={a}"
+            )
+        if not k <= 1:
+            raise InputError(
+                f"x2softmax: k is the largest target logit and must be <= 1, got k={k}"
+            )
+        if h > 0:
+            warnings.warn(
+                f"x2softmax: h={h} > 0 makes the logit fall again for angles below h, so well "
+                "aligned samples are punished; the official run uses h=0",
+                stacklevel=2,
+            )
+        self.a, self.h, self.k = a, h, k
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        return self.a * (cosine.arccos() - self.h) ** 2 + self.k
+
+    def slope(self, cosine: Tensor) -> Tensor:
+        """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""
+        inside = away_from_poles(cosine)
+        sine = ((1 - inside) * (1 + inside)).sqrt()
+        u = 1 - cosine
+        # theta / sin(theta) = 1 + u/3 + 2u^2/15 + ... (u = 1 - cos): exact where 0/0 loses digits.
+        ratio = torch.where(u < 1e-4, 1 + u / 3 + 2 * u**2 / 15, inside.arccos() / sine)
+        return -2 * self.a * (ratio - self.h / sine)

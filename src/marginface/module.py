@@ -1,0 +1,274 @@
+"""The LightningModule: a backbone and a head through one training and one validation step."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from marginface.data.datamodule import FaceDataModule
+from marginface.data.dataset import Batch
+from marginface.data.transforms import Color, random_flip, sample_bits, to_input
+from marginface.distributed import gather_rows, gather_table, mean_over_ranks
+from marginface.errors import NonFiniteLossError
+from marginface.evaluation import PairResult, evaluate_pairs
+from marginface.heads import MarginHead
+from marginface.schedules import Schedule
+
+ANGLE_PERCENTILES = (5, 50, 95)
+
+
+class FaceRecognizer(L.LightningModule):
+    """Trains a backbone with a margin head and verifies it on pairs.
+
+    Args:
+        backbone: (B, 3, S, S) images to (B, D) embeddings.
+        head: margin head over the D-wide embeddings.
+        make_optimizer: parameter groups to an optimizer.
+        make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
+        decay_vectors: whether weight decay also acts on biases, norms and other vectors.
+        color: channel order the backbone is trained in.
+        seed: decides flips and all randomness within a step.
+        channels_last: memory format of the backbone; faster convolutions on most devices.
+        description: plain Python put into every checkpoint (resolved config and the like).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: MarginHead,
+        *,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_schedule: Callable[..., Schedule],
+        decay_vectors: bool = True,
+        color: Color = "rgb",
+        seed: int = 0,
+        channels_last: bool = False,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.head = head
+        self.make_optimizer = make_optimizer
+        self.make_schedule = make_schedule
+        self.decay_vectors = decay_vectors
+        self.color: Color = color
+        self.seed = seed
+        self.description = description or {}
+        self.step_losses: list[Tensor] = []  # of the micro-batches of this optimizer step
+        self.step_metrics: dict[str, float] = {}  # of the last logged step
+        self.last_loss: float | None = None  # of the last logged step
+        self.validated_step: int | None = None  # steps done when the last validation ran
+        self.results: dict[str, PairResult] = {}  # of the last validation, by verification set
+        self.scores: dict[str, tuple[Tensor, Tensor]] = {}  # cosines and labels behind them
+        self._embedded: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def datamodule(self) -> FaceDataModule:
+        """The data of the run under way."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    # -- training ------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch of this run."""
+        return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether the step under way is one that is logged: the first, then every n-th."""
+        every = log_every_n_steps(self.trainer)
+        return self.trainer.global_step == 0 or (
+            every > 0 and (self.trainer.global_step + 1) % every == 0
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Lightning saves no generator state, so dropout and the like start anew from the step.
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        place = torch.tensor([self.trainer.global_rank * 4096 + part])
+        torch.manual_seed(int(sample_bits(self.seed, self.trainer.global_step, place)[0]))
+        if part == 0:
+            self.step_losses.clear()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels, indices = batch
+        embeddings = self.backbone(self.network_input(images, indices))
+        loss = self.head(embeddings, labels)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(self._facts(loss, embeddings, labels))
+        self.step_losses.append(loss.detach())
+        if self.logs_this_step:
+            self.step_metrics = self._statistics(embeddings, labels)
+        return loss
+
+    def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
+        """uint8 images to what the backbone is trained on: flipped by seed, normalised, ordered."""
+        if self.datamodule.flip:
+            epoch = self.trainer.global_step // self.steps_per_epoch
+            images = random_flip(images, self.seed, epoch, indices)
+        return self._normalised(images)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return to_input(images, self.color).contiguous(memory_format=self.memory_format)
+
+    def mean_step_loss(self) -> float:
+        """The loss of the optimizer step just done: mean over its whole global batch."""
+        return float(mean_over_ranks(torch.stack(self.step_losses).double().mean()))
+
+    @torch.no_grad()
+    def _statistics(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+        """Margin-free accuracy, target angles in degrees and embedding norms over all ranks."""
+        cosine = self.head.cosine(embeddings)
+        correct = (cosine.argmax(1) == labels).double()
+        target = cosine.gather(1, labels[:, None])[:, 0].clamp(-1, 1)
+        norms = embeddings.float().norm(dim=1)
+        columns = torch.stack([correct, target.arccos().rad2deg().double(), norms.double()], 1)
+        correct, angle, norms = gather_rows(columns).unbind(1)
+        percentiles = torch.quantile(angle, angle.new_tensor(ANGLE_PERCENTILES) / 100)
+        return {
+            "train/accuracy": float(correct.mean()),
+            "train/feature_norm": float(norms.mean()),
+            **{
+                f"train/target_angle_p{p}": float(value)
+                for p, value in zip(ANGLE_PERCENTILES, percentiles, strict=True)
+            },
+        }
+
+    def _facts(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
+        norms = embeddings.detach().float().norm(dim=1)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return (
+            f"the loss is {loss.item()} at step {self.trainer.global_step} (lr {rate:.3g}, "
+            f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-centre norm "
+            f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {labels.min()} to "
+            f"{labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
+            "scheduler.warmup_epochs or train with trainer.precision=32-true; "
+            "checkpoints/last.ckpt holds the last good state"
+        )
+
+    # -- optimization --------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self._parameter_groups())
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert id(self.head.weight) in owned, "the class centres are not in the optimizer"
+        factor = self.make_schedule(
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            steps_per_epoch=self.steps_per_epoch,
+        )
+        scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if self.decay_vectors:
+            return [{"params": parameters}]
+        return [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the backbone's norm only, as the official recipes do; the head's stays free."""
+        # Lightning 2.6.6 refuses to clip with fused optimizers under bf16-mixed (#21435).
+        if gradient_clip_val is None:
+            return
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.backbone.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.backbone.parameters(), gradient_clip_val)
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._embedded = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, _, indices = batch
+        embeddings = self.embed(images)
+        self._embedded.setdefault(dataloader_idx, []).append((indices, embeddings))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised."""
+        x = self._normalised(images)
+        return self.backbone(x).float() + self.backbone(x.flip(3)).float()
+
+    def on_validation_epoch_end(self) -> None:
+        self.results, self.scores = {}, {}
+        for number, verification in enumerate(self.datamodule.verification_sets):
+            if number not in self._embedded:
+                continue  # Lightning's limit_val_batches=0
+            indices, embeddings = (
+                torch.cat(parts) for parts in zip(*self._embedded[number], strict=True)
+            )
+            table = gather_table(indices, embeddings, len(verification)).cpu()
+            pairs = torch.from_numpy(verification.pairs)
+            same = torch.from_numpy(verification.same)
+            self.results[verification.name] = evaluate_pairs(table[pairs.flatten()], same)
+            cosines = nn.functional.cosine_similarity(table[pairs[:, 0]], table[pairs[:, 1]])
+            self.scores[verification.name] = (cosines, same)
+        self._embedded = {}
+        # For callbacks that monitor; every rank computed the same from the gathered table.
+        self.log_dict(self.validation_metrics(), logger=False, rank_zero_only=False)
+
+    def validation_metrics(self) -> dict[str, float]:
+        """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""
+        metrics = {
+            f"val/{name}/{metric}": value
+            for name, result in self.results.items()
+            for metric, value in result.metrics().items()
+        }
+        if self.results:
+            accuracies = [result.accuracy for result in self.results.values()]
+            metrics["val/mean/accuracy"] = sum(accuracies) / len(accuracies)
+        return metrics
+
+    def final_metrics(self) -> dict[str, float]:
+        """What the last logged training step had, for result.json."""
+        loss = {} if self.last_loss is None else {"train/loss": self.last_loss}
+        return loss | self.step_metrics
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["marginface"] = {
+            "description": self.description,
+            "accumulate": self.trainer.accumulate_grad_batches,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let a run go on with other accumulation steps: Lightning counts micro-batches."""
+        before = checkpoint["marginface"]["accumulate"]
+        now = self.trainer.accumulate_grad_batches
+        if before != now:
+            _rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
+
+
+def log_every_n_steps(trainer: L.Trainer) -> int:
+    """Set by a connector of the trainer, so type checkers do not know it."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
+def _rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:
+    # A checkpoint is written in on_train_batch_end: of the last micro-batch all but `completed` is
+    # counted, so it must end up one short.
+    progress = fit_loop["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        ready = counts["ready"] // before * now
+        counts.update(ready=ready, started=ready, processed=ready, completed=max(ready - 1, 0))
+
+
+def parameter_count(modules: Iterable[nn.Module]) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)

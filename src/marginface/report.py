@@ -1,0 +1,88 @@
+"""Results as tables: of one run at its end, of several beside each other."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from marginface.errors import MissingInputError
+from marginface.files import atomic_write
+from marginface.runinfo import RunFolder, flatten
+
+_COLUMNS = ("accuracy", "auc", "eer", "tar@1e-2", "threshold")
+_AS_IS = {"threshold"}  # a cosine; everything else is a fraction, printed in percent
+
+
+def print_result(result: dict[str, float]) -> None:
+    """The verification sets of a run, with the untrained network's accuracy beside."""
+    sets = [key.split("/")[1] for key in result if key.startswith("val/") and key.endswith("/auc")]
+    if not sets:
+        print("nothing was verified: no data.pairs and no held-out identities")
+        return
+    table = Table(title="verification on unseen identities (percent; threshold as a cosine)")
+    for column in ("set", "accuracy", "untrained", *_COLUMNS[1:]):
+        table.add_column(column, justify="left" if column == "set" else "right")
+    for name in sets:
+        untrained = result.get(f"untrained/{name}/accuracy")
+        accuracy = f"{100 * result[f'val/{name}/accuracy']:.2f}"
+        spread = f" ± {100 * result[f'val/{name}/accuracy_std']:.2f}"
+        rest = [_shown(column, result.get(f"val/{name}/{column}")) for column in _COLUMNS[1:]]
+        table.add_row(name, accuracy + spread, _shown("accuracy", untrained), *rest)
+    Console(width=110).print(table)
+
+
+def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
+    """One row per run: the settings that differ between them, then their metrics.
+
+    Args:
+        folders: run folders with config.yaml and result.json; unfinished ones are marked.
+        write_to: also write the full numbers there as CSV.
+    """
+    configs, results = [], []
+    for folder in folders:
+        config = folder / "config.yaml"
+        if not config.is_file():
+            raise MissingInputError(f"{folder} is no run folder: it has no config.yaml")
+        configs.append(flatten(yaml.safe_load(config.read_text())))
+        results.append(RunFolder(folder).read_result())
+    settings = _differing(configs)
+    metrics = [key for key in dict.fromkeys(k for r in results for k in r) if _is_compared(key)]
+    table = Table(title="comparison (percent; losses as they are)")
+    for column in ["run", *settings, *metrics]:
+        table.add_column(column, overflow="fold", justify="left" if column == "run" else "right")
+    for folder, settings_of, result in zip(folders, configs, results, strict=True):
+        row = [folder.name, *(str(settings_of.get(key, "")) for key in settings)]
+        table.add_row(*row, *(_shown(key.rsplit("/")[-1], result.get(key)) for key in metrics))
+    if write_to is not None:
+        with atomic_write(write_to, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["run", *settings, *metrics])
+            for folder, settings_of, result in zip(folders, configs, results, strict=True):
+                row = [str(folder), *(settings_of.get(key, "") for key in settings)]
+                writer.writerow(row + [result.get(key, "") for key in metrics])
+    return table
+
+
+def _differing(configs: list[dict[str, Any]]) -> list[str]:
+    """Keys that tell the runs apart, those of the head first and without what only follows them."""
+    follows = ("name", "paths.", "callbacks.", "logger.")
+    keys = [k for k in dict.fromkeys(k for c in configs for k in c) if not k.startswith(follows)]
+    differing = [k for k in keys if len({repr(c.get(k)) for c in configs}) > 1]
+    if "head.name" in differing:
+        # Other heads have other parameters; the name says it.
+        common = [k for k in differing if all(k in c for c in configs)]
+        differing = ["head.name", *(k for k in common if not k.startswith("head."))]
+    return differing
+
+
+def _is_compared(key: str) -> bool:
+    return key.startswith("val/") and key.rsplit("/")[-1] in ("accuracy", "auc", "eer", "tar@1e-2")
+
+
+def _shown(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if metric in _AS_IS else f"{100 * value:.2f}"
