@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 import timm
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ import marginface.backbones  # noqa: F401  (registers our networks with timm)
 from marginface.backbones.factory import create_backbone, unknown_backbone
 from marginface.errors import InputError, did_you_mean, unknown_name
 from marginface.heads import create_head, head_class, list_heads
+from marginface.runinfo import flatten
 
 # The top of every training configuration, with its types; groups are checked by what they build.
 TRAIN_KEYS: dict[str, Any] = {
@@ -58,9 +60,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: a value that is not set, or a reference to one that is not there.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError("\n".join(f"{key} is not set; add {key}=<value>" for key in missing))
+    raise_problems([not_set(key) for key in missing_keys(config)])
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -69,9 +69,28 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def missing_keys(config: DictConfig) -> list[str]:
+    """Keys whose value is still ???."""
+    # OmegaConf.missing_keys resolves references on its way and fails at those to a missing value.
+    unresolved = flatten(OmegaConf.to_container(config, resolve=False))
+    return sorted(key for key, value in unresolved.items() if value == "???")
+
+
+def not_set(key: str) -> str:
+    """The message for a key without a value."""
+    return f"{key} is not set; add {key}=<value>"
+
+
 def build(node: dict[str, Any], **provided: Any) -> Any:
     """The object a `_target_` node describes; with `_partial_` a function that builds it."""
-    return hydra.utils.instantiate(node, **provided, _convert_="all")
+    try:
+        return hydra.utils.instantiate(node, **provided, _convert_="all")
+    except InstantiationException as error:
+        # Hydra wraps what a constructor raised, once for each level of nesting.
+        cause: BaseException | None = error
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        raise cause or error from None
 
 
 def check_config(config: dict[str, Any]) -> None:

@@ -16,7 +16,14 @@ from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from marginface.config import config_dir, config_problems, raise_problems, to_plain
+from marginface.config import (
+    config_dir,
+    config_problems,
+    missing_keys,
+    not_set,
+    raise_problems,
+    to_plain,
+)
 from marginface.errors import InputError, NonFiniteLossError, did_you_mean, unknown_name
 
 _MAX_CHECKED_JOBS = 64
@@ -113,11 +120,15 @@ def _job_problems(
     try:
         composed = hydra.compose(config_name, overrides=chosen)
         composed.paths.run_dir = "."  # known only when the run starts
+        missing = missing_keys(composed)
+        problems += map(not_set, missing)
+        for key in missing:  # so that the rest can be checked in the same go
+            OmegaConf.update(composed, key, "?")
         return problems + config_problems(to_plain(composed))
     except HydraException as error:
         return [*problems, str(error).splitlines()[0]]
     except InputError as error:
-        return [*problems, *str(error).splitlines()]
+        return [*problems, str(error)]
 
 
 def _is_group(override: Override, folders: list[Path]) -> bool:
@@ -158,7 +169,8 @@ def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
 def _has_key(config: DictConfig, key: str) -> bool:
     node: Any = config
     for part in key.split("."):
-        if not OmegaConf.is_dict(node) or part not in node:
+        # `in` is false for keys that are there without a value.
+        if not OmegaConf.is_dict(node) or part not in list(node):
             return False
         node = node._get_node(part)
     return True

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig
 
 from marginface.backbones import create_backbone, load_backbone_weights
@@ -104,11 +105,15 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
     def parts(group: str) -> list[Any]:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
+    callbacks = parts("callbacks")
     return build(
         config["trainer"],
         logger=parts("logger") or False,
-        callbacks=parts("callbacks"),
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
+        # Lightning would add its own where the configuration has none.
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
     )
 
 

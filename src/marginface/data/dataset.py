@@ -72,7 +72,7 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         """Image uint8 (3, S, S) RGB, label, index."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)} ({self.where})")
-        image = torch.from_numpy(self._sized_pixels(index)).permute(2, 0, 1)
+        image = torch.from_numpy(self._sized_pixels(index).copy()).permute(2, 0, 1)
         return image, int(self.labels[index]), index
 
     def __getitems__(self, indices: list[int]) -> Batch:

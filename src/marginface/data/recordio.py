@@ -236,7 +236,8 @@ def write_recordio(
 
 def _header(number: int, label: int | tuple[int, int]) -> bytes:
     if isinstance(label, tuple):
-        return HEADER.pack(len(label), 0.0, number, 0) + struct.pack("<2f", *label)
+        # insightface's packer sets id2 of record 0, and only there.
+        return HEADER.pack(len(label), 0.0, number, number == 0) + struct.pack("<2f", *label)
     return HEADER.pack(0, float(label), number, 0)
 
 

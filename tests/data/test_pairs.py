@@ -1,0 +1,126 @@
+"""Pair files are data, whoever wrote them; drawn pairs are balanced and repeatable."""
+
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marginface.data import DrawnPairs, SyntheticFaces, load_pairs
+from marginface.data.images import encode_jpeg
+from marginface.data.pairs import draw_pairs, fit_square, hold_out
+from marginface.errors import InputError, MissingInputError
+
+
+@pytest.mark.parametrize("writer", ["python2", "p2", "p4", "numpy"])
+def test_reads_every_pickle(golden: Path, writer: str) -> None:
+    pairs = load_pairs(golden / "recordio" / f"pairs_{writer}.bin")
+    with (golden / "recordio" / f"pairs_{writer}.bin").open("rb") as file:
+        images, same = pickle.load(file, encoding="bytes")  # ours, so it may run
+    assert [bytes(image) for image in pairs.encoded] == [bytes(image) for image in images]
+    assert pairs.same.tolist() == [bool(s) for s in same]
+    assert pairs.images.shape == (len(images), 3, 112, 112)
+    bgr = cv2.imdecode(np.frombuffer(bytes(images[3]), np.uint8), cv2.IMREAD_COLOR)
+    assert (pairs.images[3].permute(1, 2, 0).numpy() == bgr[..., ::-1]).all()
+    assert pairs.pairs[1].tolist() == [2, 3]
+
+
+class Attack:
+    """A pickle that runs a command when loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, (f"touch {self.marker}",))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_code_in_a_pair_file_does_not_run(tmp_path: Path, protocol: int) -> None:
+    path, marker = tmp_path / "evil.bin", tmp_path / "ran"
+    path.write_bytes(pickle.dumps(([Attack(marker)], [True]), protocol))
+    with pytest.raises(InputError, match=r"evil.bin: its pickle asks for .*system.*refused"):
+        load_pairs(path)
+    assert not marker.exists()
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_faults(tmp_path: Path) -> None:
+    image = encode_jpeg(np.zeros((112, 112, 3), np.uint8))
+    with pytest.raises(MissingInputError, match="no pair file"):
+        load_pairs(tmp_path / "absent.bin")
+    with pytest.raises(InputError, match="2 labels need 4 images, got 3"):
+        load_pairs(write(tmp_path / "odd.bin", ([image] * 3, [True, False])))
+    with pytest.raises(InputError, match="expected a pickled"):
+        load_pairs(write(tmp_path / "list.bin", [1, 2, 3]))
+    with pytest.raises(InputError, match="image 1 is str"):
+        load_pairs(write(tmp_path / "text.bin", ([image, "text"], [True])))
+    (tmp_path / "jpeg.bin").write_bytes(image)
+    with pytest.raises(InputError, match="not a pickled pair file"):
+        load_pairs(tmp_path / "jpeg.bin")
+    with pytest.raises(InputError, match=r"image 1 of .*not a decodable image"):
+        _ = load_pairs(write(tmp_path / "broken.bin", ([image, b"x"], [True]))).images
+
+
+def test_other_sizes_are_scaled_by_the_short_side() -> None:
+    picture = np.zeros((300, 200, 3), np.uint8)
+    picture[100:200] = 255  # the middle third survives the cut
+    fitted = fit_square(picture, 112)
+    assert fitted.shape == (112, 112, 3)
+    assert fitted[56].min() == 255
+    assert fitted[0].max() < 255
+
+
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=3, max_size=12),
+    num_pairs=st.integers(20, 60),
+    seed=st.integers(0, 5),
+)
+def test_drawn_pairs(counts: list[int], num_pairs: int, seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    try:
+        pairs, same = draw_pairs(labels, num_pairs, seed)
+    except InputError as error:
+        assert "cannot draw" in str(error)
+        genuine = sum(n * (n - 1) // 2 for n in counts)
+        assert min(genuine, len(labels) * (len(labels) - 1) // 2 - genuine) < num_pairs // 20 * 10
+        return
+    assert len(pairs) == num_pairs // 20 * 20
+    assert ((labels[pairs[:, 0]] == labels[pairs[:, 1]]) == same).all()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert len({tuple(sorted(p)) for p in pairs.tolist()}) == len(pairs)
+    for fold in np.array_split(same, 10):
+        assert abs(fold.mean() - 0.5) < 0.5 / len(fold) + 1e-9
+    again, _ = draw_pairs(labels, num_pairs, seed)
+    assert (again == pairs).all()
+
+
+def test_held_out_identities_are_disjoint_and_seeded() -> None:
+    labels = np.repeat(np.arange(20), 3)
+    train, held = hold_out(labels, 5, seed=1)
+    assert len(np.unique(labels[held])) == 5
+    assert not set(labels[train]) & set(labels[held])
+    assert len(train) + len(held) == 60
+    assert (hold_out(labels, 5, seed=1)[1] == held).all()
+    assert (hold_out(labels, 5, seed=2)[1] != held).any()
+    with pytest.raises(
+        InputError, match="leaves 1 of 20 identities to train on; hold out at most 18"
+    ):
+        hold_out(labels, 19, seed=1)
+
+
+def test_drawn_pairs_are_a_dataset(tmp_path: Path) -> None:
+    faces = SyntheticFaces(tmp_path, identities=4, images_per_identity=5, image_size=32)
+    pairs = DrawnPairs(faces, 20, seed=0)
+    assert len(pairs) == 20
+    assert (pairs[7][0] == faces[7][0]).all()
+    with pytest.raises(InputError, match="cannot draw 3000 pairs from 4 held-out identities"):
+        DrawnPairs(faces, 3000, seed=0)

@@ -1,0 +1,188 @@
+"""What holds for every registered head, without naming any."""
+
+import inspect
+import math
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from heads.references import REFERENCES, loop_loss
+from marginface.config import config_dir
+from marginface.heads import create_head, head_class, head_defaults, list_heads
+from marginface.heads.base import MarginHead
+
+HEADS = list_heads()
+WITH_REFERENCE = sorted(REFERENCES)
+B, C, D = 12, 9, 8
+
+
+def make(name: str, **parameters: Any) -> MarginHead:
+    torch.manual_seed(0)
+    return create_head(name, embedding_size=D, num_classes=C, **parameters).double()
+
+
+def batch(seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(B, D, generator=generator, dtype=dtype)
+    return embeddings, torch.randint(0, C, (B,), generator=generator)
+
+
+def with_gradient(name: str, mode: str) -> MarginHead:
+    has_mode = "margin_gradient" in head_defaults(name)
+    return make(name, **({"margin_gradient": mode} if has_mode else {}))
+
+
+def test_every_head_has_a_reference() -> None:
+    assert set(HEADS) == set(WITH_REFERENCE)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_names_agree(name: str) -> None:
+    module = inspect.getmodule(head_class(name))
+    assert module is not None
+    assert module.__name__ == f"marginface.heads.{name}"
+    assert (config_dir() / "head" / f"{name}.yaml").is_file()
+
+
+def test_every_config_is_a_head() -> None:
+    assert {path.stem for path in (config_dir() / "head").glob("*.yaml")} == set(HEADS)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_yaml_repeats_the_constructor_defaults(name: str) -> None:
+    node = yaml.safe_load((config_dir() / "head" / f"{name}.yaml").read_text())
+    assert node == {"name": name, **head_defaults(name)}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_loss_equals_the_loop_reference(name: str) -> None:
+    head = make(name)
+    embeddings, labels = batch()
+    labels[3] = -1
+    expected = loop_loss(
+        embeddings.tolist(),
+        head.weight.tolist(),
+        labels.tolist(),
+        head.scale,
+        REFERENCES[name],
+        normalised=name != "softmax",
+    )
+    assert head(embeddings, labels).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_exact_gradient_is_the_derivative(name: str) -> None:
+    head = with_gradient(name, "exact")
+    embeddings, labels = batch()
+    weight = head.weight.detach().clone()
+
+    def loss(e: Tensor, w: Tensor) -> Tensor:
+        return torch.func.functional_call(head, {"weight": w}, (e, labels))
+
+    assert torch.autograd.gradcheck(
+        loss, (embeddings.requires_grad_(), (100 * weight).requires_grad_())
+    )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_straight_through_takes_slope_one(name: str) -> None:
+    cosine = torch.linspace(-0.99, 0.99, 41, dtype=torch.float64, requires_grad=True)
+    head = with_gradient(name, "straight_through")
+    (gradient,) = torch.autograd.grad(head.target_logit(cosine).sum(), cosine)
+    torch.testing.assert_close(gradient, torch.ones_like(gradient))
+    exact = with_gradient(name, "exact").target_logit(cosine)
+    torch.testing.assert_close(exact, head.target_logit(cosine), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_slope_in_closed_form_equals_autograd(name: str) -> None:
+    head = make(name)
+    cosine = torch.linspace(-0.999, 0.999, 101, dtype=torch.float64)
+    torch.testing.assert_close(head.slope(cosine), MarginHead.slope(head, cosine))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_only_the_target_column_changes(name: str) -> None:
+    head = make(name)
+    embeddings, labels = batch()
+    unlabelled = head.logits(embeddings, torch.full_like(labels, -1))
+    difference = head.logits(embeddings, labels) - unlabelled
+    difference[torch.arange(B), labels] = 0
+    assert difference.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("mode", ["straight_through", "exact"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_at_the_ends_and_for_a_zero_embedding(
+    name: str, mode: str, dtype: torch.dtype
+) -> None:
+    head = with_gradient(name, mode).to(dtype)
+    centre = head.weight.detach()[0]
+    embeddings = torch.stack([centre, -centre, 3 * centre, torch.zeros(D, dtype=dtype)])
+    embeddings.requires_grad_()
+    loss = head(embeddings, torch.zeros(4, dtype=torch.int64))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(embeddings.grad).all()  # type: ignore[arg-type]
+    assert torch.isfinite(head.weight.grad).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    head = make(name).float()
+    embeddings, labels = batch(dtype=torch.float32)
+    half = embeddings.to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head(half, labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, head(half.float(), labels), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_ignored_rows_add_nothing(name: str) -> None:
+    head = make(name)
+    embeddings, labels = batch()
+    labels[::2] = -1
+    kept = head(embeddings[1::2], labels[1::2])
+    torch.testing.assert_close(head(embeddings, labels), kept)
+    assert head(embeddings, torch.full_like(labels, -1)).item() == 0
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("num_classes", [500, 20_000])
+def test_expected_first_loss(name: str, num_classes: int) -> None:
+    torch.manual_seed(0)
+    head = create_head(name, embedding_size=512, num_classes=num_classes)
+    embeddings = torch.randn(256, 512)
+    labels = torch.randint(0, num_classes, (256,))
+    assert head(embeddings, labels).item() == pytest.approx(head.expected_first_loss(), rel=0.08)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_state_survives_saving(name: str) -> None:
+    head, other = make(name), make(name)
+    embeddings, labels = batch()
+    head(embeddings, labels)
+    with torch.no_grad():
+        other.weight.zero_()
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(head(embeddings, labels), other(embeddings, labels))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_file_stays_short(name: str) -> None:
+    assert len(inspect.getsource(inspect.getmodule(head_class(name))).splitlines()) <= 60  # type: ignore[arg-type]
+
+
+def test_expected_first_loss_of_ms1mv3_is_116() -> None:
+    head = object.__new__(head_class("x2softmax"))
+    torch.nn.Module.__init__(head)
+    head.scale, head.embedding_size, head.num_classes = 64.0, 512, 93_431
+    head.a, head.h, head.k = -0.9, 0.0, 0.65  # type: ignore[assignment]
+    assert head.expected_first_loss() == pytest.approx(116.0, abs=0.05)
+    assert math.isfinite(head.expected_first_loss())

@@ -1,0 +1,203 @@
+"""Mistakes end with one message, exit code 2 and no traceback; help is worth reading."""
+
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marginface.cli.entry import check_command_line
+from marginface.data import write_recordio
+from marginface.data.images import encode_jpeg
+from marginface.errors import InputError
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Attack:
+    """A pickle that runs a command when loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, (f"touch {self.marker}",))
+
+
+def problems_of(*overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        check_command_line("train", list(overrides))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head=x2sofmax", "unknown head 'x2sofmax'. Did you mean 'x2softmax'? Known: arcface,"),
+        ("head.scal=3", "unknown key head.scal. Did you mean 'head.scale'?"),
+        ("trainer.max_step=3", "unknown key trainer.max_step. Did you mean 'trainer.max_steps'?"),
+        ("hed=arcface", "unknown key hed. Did you mean 'head'?"),
+        ("backbone=iresnet51", "unknown backbone 'iresnet51'. Did you mean 'iresnet50'?"),
+        ("backbone=convnext_atto", "backbone=timm backbone.name=convnext_atto"),
+        ("backbone.name=iresnet51", "unknown backbone 'iresnet51'. Did you mean"),
+        ("trainer.max_steps=many", "trainer.max_steps: got 'many'"),
+        ("trainer.devices=[a]", "trainer.devices"),
+        ("trainer.precision=15", "trainer.precision: got 15"),
+        ("+trainer.max_epoch=3", "unknown key trainer.max_epoch. Did you mean 'max_epochs'?"),
+        ("+optimizer.momentun=0.9", "unknown key optimizer.momentun. Did you mean 'momentum'?"),
+        ("optimizer.lr=fast", "optimizer.lr: got 'fast'"),
+        ("head.a=0.1", "x2softmax: a must be negative"),
+        ("head.scale='64'", "head.scale: got '64', a str"),
+        ("head.margin_gradient=exct", "head.margin_gradient: got 'exct'"),
+        ("+head.m=0.5", "unknown key head.m."),
+        ("data=folder", "data.root is not set; add data.root=<value>"),
+        ("data.pairs=a.bin", "write data.pairs=[a.bin]"),
+        ("data.flip=3", "data.flip: got 3"),
+        ("seed=null", "seed: got None"),
+        ("callbacks.checkpoint._target_=marginface.callbacks.Nothing", "cannot import"),
+        ("experiment=nothing", "unknown experiment 'nothing'"),
+        ("backbone.color=gbr", "backbone.color: got 'gbr'"),
+        ("head=[", "cannot read the overrides"),
+    ],
+)
+def test_each_mistake_in_words(override: str, message: str) -> None:
+    assert message in problems_of(override)
+
+
+def test_all_mistakes_in_one_message() -> None:
+    message = problems_of("head=arcfase", "trainer.max_step=3", "optimizer.lr=fast", "data=folder")
+    assert message.startswith("4 mistakes in the configuration:")
+    for part in ("'arcface'", "trainer.max_steps", "optimizer.lr", "data.root is not set"):
+        assert part in message
+
+
+def test_every_choice_of_a_sweep_is_checked() -> None:
+    message = problems_of("-m", "head=x2softmax,arcfase", "optimizer.lr=0.1,fast")
+    assert "'arcface'" in message
+    assert "optimizer.lr: got 'fast'" in message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["head=arcface", "head.margin=0.4", "trainer.devices=8", "trainer=ddp"],
+        ["-m", "head=x2softmax,arcface", "seed=1,2"],
+        ["optimizer=adamw", "scheduler=poly", "backbone=timm", "backbone.name=resnet18"],
+        ["data=recordio", "data.root=somewhere", "data.pairs=[a.bin,b.bin]"],
+        ["+trainer.max_time=00:01:00:00", "~callbacks.progress", "logger=many"],
+        ["--help"],
+    ],
+)
+def test_right_command_lines_pass(overrides: list[str]) -> None:
+    check_command_line("train", overrides)
+
+
+def write_bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Overrides and a part of the message for each bad input of the data."""
+    picture = encode_jpeg(np.zeros((112, 112, 3), np.uint8))
+    for name in ("empty", "one", "cut", "beyond", "label"):
+        (folder / name).mkdir()
+    (folder / "one" / "alice").mkdir()
+    (folder / "one" / "alice" / "1.jpg").write_bytes(picture)
+    for name in ("cut", "beyond", "label"):
+        write_recordio(folder / name, [picture] * 4, [0, 0, 1, 1])
+    rec = folder / "cut" / "train.rec"
+    rec.write_bytes(rec.read_bytes()[:-300])
+    with (folder / "beyond" / "train.idx").open("a") as index:
+        index.write("77\t12345678\n")
+    (folder / "label" / "property").write_text("1,112,112\n")
+    evil = pickle.dumps(([Attack(folder / "ran")], [True]))
+    (folder / "evil.bin").write_bytes(evil)
+
+    def data(kind: str, name: str) -> list[str]:
+        return [f"data={kind}", f"data.root={folder / name}"]
+
+    return {
+        "missing folder": (data("folder", "absent"), "no folder"),
+        "empty folder": (data("folder", "empty"), "holds no images"),
+        "one identity": (data("folder", "one"), "num_classes=1"),
+        "truncated record": (data("recordio", "cut"), "truncated"),
+        "index beyond the file": (data("recordio", "beyond"), "record 77 at byte 12345678"),
+        "label outside range": (data("recordio", "label"), "label 1 of image 2 is outside [0, 1)"),
+        "code in a pair file": ([f"data.pairs=[{folder / 'evil.bin'}]"], "refused"),
+        "unknown head": (["head=x2sofmax"], "Did you mean 'x2softmax'"),
+    }
+
+
+CASES = [
+    "missing folder", "empty folder", "one identity", "truncated record", "index beyond the file",
+    "label outside range", "code in a pair file", "unknown head",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_in_this_process(
+    case: str,
+    tiny_run: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from marginface.cli.train import main
+
+    overrides, message = write_bad_inputs(tmp_path)[case]
+    fitting = [o for o in tiny_run if not (o.startswith("data.") and overrides[0][:5] == "data=")]
+    run_dir = f"hydra.run.dir={tmp_path / 'run'}"
+    monkeypatch.setattr("sys.argv", ["train.py", *fitting, *overrides, run_dir])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bad_input_ends_the_process_with_2(command: Command, tmp_path: Path) -> None:
+    overrides, message = write_bad_inputs(tmp_path)["truncated record"]
+    done = command("train.py", *overrides, "logger=csv", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_fault_in_a_worker_is_one_line(
+    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from marginface.cli.train import main
+
+    for person in ("alice", "bob"):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        for k in range(8):
+            (tmp_path / "faces" / person / f"{k}.jpg").write_text("no image")
+    overrides = [o for o in tiny_run if not o.startswith("data.")]
+    overrides += ["data=folder", f"data.root={tmp_path / 'faces'}", "data.num_workers=1"]
+    overrides += ["data.batch_size=4", f"hydra.run.dir={tmp_path / 'run'}"]
+    monkeypatch.setattr("sys.argv", ["train.py", *overrides])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
+    assert len(lines) == 1
+    assert "not a decodable image" in lines[0]
+
+
+def test_help(command: Command) -> None:
+    done = command("train.py", "--help")
+    assert done.returncode == 0
+    for part in ("head: arcface", "python train.py -m head=", "trainer.devices=8", "== groups"):
+        assert part in done.stdout
+
+
+def test_console_script_lists_heads(command: Command) -> None:
+    done = command("-c", "from marginface.cli.main import app; app()", "heads")
+    assert done.returncode == 0
+    assert "x2softmax" in done.stdout
+    assert "a=-0.9" in done.stdout

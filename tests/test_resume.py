@@ -1,0 +1,138 @@
+"""A run goes on exactly where it stopped, and only if it is the same run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from marginface.cli.train import train
+from marginface.errors import InputError, MissingInputError
+from runs import compose, losses, rows
+
+STEPS = 26  # two epochs of 11 and a bit
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: list[str]) -> list[str]:
+    every = "callbacks.checkpoint.every_n_train_steps=4"
+    return [*tiny_run, f"trainer.max_steps={STEPS}", every, "data.num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    train(compose(*run, run_dir=folder))
+    return rows(folder)
+
+
+def numbers(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without what the clock decides."""
+    return [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in table]
+
+
+def kill_after(rows_written: int, arguments: list[str], run_dir: Path) -> None:
+    """Start a run and SIGKILL it as soon as metrics.csv has so many rows."""
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *arguments, f"hydra.run.dir={run_dir}"],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            path = run_dir / "metrics.csv"
+            if path.is_file() and len(path.read_text().splitlines()) > rows_written:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        # Its workers too: the session is its own.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("killed_at", [7, 18])
+def test_killed_runs_go_on_bit_equal(
+    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
+) -> None:
+    # A slow disk is no reason to be past the last step: many workers, one step after the other.
+    kill_after(killed_at, run, tmp_path)
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert len(rows(tmp_path)) < STEPS, "killed too late to show anything"
+    train(compose(*run, run_dir=tmp_path))
+    assert numbers(rows(tmp_path)) == numbers(uninterrupted)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 11, 15, 22])
+def test_stopped_runs_go_on_bit_equal(
+    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, stopped_at: int
+) -> None:
+    """Inside an epoch and at its end; with the schedule of the whole run."""
+    constant = [*run, "scheduler=constant"]
+    train(compose(*constant, f"trainer.max_steps={stopped_at}", run_dir=tmp_path / "parts"))
+    train(compose(*constant, run_dir=tmp_path / "parts"))
+    train(compose(*constant, run_dir=tmp_path / "whole"))
+    whole = losses(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == whole
+    assert len(whole) == STEPS
+
+
+def test_other_accumulation_goes_on(run: list[str], tmp_path: Path) -> None:
+    vit = [*run, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
+    vit += ["scheduler=constant"]
+    train(compose(*vit, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
+    train(compose(*vit, "trainer.accumulate_grad_batches=2", run_dir=tmp_path / "parts"))
+    train(compose(*vit, run_dir=tmp_path / "whole"))
+    parts, whole = losses(tmp_path / "parts"), losses(tmp_path / "whole")
+    assert list(parts) == list(whole)
+    assert list(parts.values()) == pytest.approx(list(whole.values()), rel=1e-4)
+
+
+def test_a_finished_run_stays_finished(run: list[str], tmp_path: Path) -> None:
+    short = [*run, "trainer.max_steps=3"]
+    first = train(compose(*short, run_dir=tmp_path))
+    before = rows(tmp_path)
+    assert train(compose(*short, run_dir=tmp_path)) == first
+    assert rows(tmp_path) == before
+
+
+def test_another_run_is_refused(run: list[str], tmp_path: Path) -> None:
+    short = [*run, "trainer.max_steps=2"]
+    train(compose(*short, run_dir=tmp_path))
+    for override, message in (
+        ("head=arcface", "head.name: x2softmax there, arcface now"),
+        ("head.k=0.6", "head.k: 0.65 there, 0.6 now"),
+        ("seed=1", "seed: 2048 there, 1 now"),
+        ("data.dataset.seed=5", "data.dataset.seed: 0 there, 5 now"),
+        ("optimizer.lr=0.2", "optimizer.lr: 0.1 there, 0.2 now"),
+        ("backbone=iresnet18", "backbone.name: miniresnet8_half there, iresnet18 now"),
+    ):
+        extra = ["backbone.image_size=32"] if override.startswith("backbone") else []
+        with pytest.raises(InputError, match=f"belongs to another run:(.|\n)*{message}"):
+            train(compose(*short, override, *extra, run_dir=tmp_path))
+        other = tmp_path / "checkpoints" / "last.ckpt"
+        with pytest.raises(InputError, match="belongs to another run"):
+            train(compose(*short, override, *extra, f"resume={other}", run_dir=tmp_path / "new"))
+    with pytest.raises(InputError, match="resume=never would overwrite it"):
+        train(compose(*short, "resume=never", run_dir=tmp_path))
+    assert len(rows(tmp_path)) == 2, "a refused run changes nothing"
+
+
+def test_resume_takes_a_run_folder_or_a_file(run: list[str], tmp_path: Path) -> None:
+    train(compose(*run, "trainer.max_steps=4", "scheduler=constant", run_dir=tmp_path / "a"))
+    on = [*run, "trainer.max_steps=6", "scheduler=constant"]
+    train(compose(*on, f"resume={tmp_path / 'a'}", run_dir=tmp_path / "b"))
+    assert list(losses(tmp_path / "b")) == [4, 5]
+    with pytest.raises(MissingInputError, match="no checkpoint .*absent"):
+        train(compose(*on, f"resume={tmp_path / 'absent'}", run_dir=tmp_path / "c"))
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        train(compose(*on, f"resume={tmp_path / 'text.ckpt'}", run_dir=tmp_path / "c"))
