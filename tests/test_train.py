@@ -9,7 +9,10 @@ import torch
 import yaml
 
 from marginface.cli.train import train
+from marginface.data.dataset import Batch
+from marginface.data.sampling import epoch_order
 from marginface.errors import InputError, NonFiniteLossError
+from marginface.module import FaceRecognizer
 from runs import compose, losses, rows
 
 
@@ -50,6 +53,22 @@ def test_checkpoints_hold_tensors_and_plain_python(
     assert content["global_step"] > 0
     assert content["marginface"]["description"]["config"]["head"]["k"] == 0.65
     assert "head.weight" in content["state_dict"]
+
+
+def test_every_epoch_has_an_order_of_its_own(
+    tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    step = FaceRecognizer.training_step
+
+    def recording(self: FaceRecognizer, batch: Batch, batch_idx: int) -> torch.Tensor:
+        seen.append(batch[2].tolist())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(FaceRecognizer, "training_step", recording)
+    train(compose(*tiny_run, "trainer.max_epochs=3", run_dir=tmp_path))
+    orders = [epoch_order(66, 2048, epoch, shuffle=True) for epoch in range(3)]
+    assert seen == [batch.tolist() for order in orders for batch in order.reshape(11, 6)]
 
 
 def test_it_learns(tiny_run: list[str], tmp_path: Path) -> None:
@@ -102,7 +121,7 @@ def test_learning_rate_scaling_is_printed(
     settings = ["learning_rate_per=12", "scheduler=constant", "trainer.max_steps=1"]
     train(compose(*tiny_run, *settings, run_dir=tmp_path))
     assert "learning rate 0.05 = optimizer.lr 0.1 x data.batch_size 6" in capsys.readouterr().out
-    assert float(rows(tmp_path)[0]["train/lr"]) == 0.05
+    assert float(rows(tmp_path)[0]["train/lr"]) == pytest.approx(0.05)
 
 
 def test_early_stopping_and_no_callbacks(tiny_run: list[str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ Schedule = Callable[[int], float]
 
 def constant(*, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> Schedule:
     """The base rate after warm-up."""
-    return _with_warmup(lambda _: 1.0, total_steps, warmup_epochs * steps_per_epoch)
+    return _with_warmup(lambda _: 1.0, warmup_epochs * steps_per_epoch)
 
 
 def multistep(
@@ -33,7 +33,7 @@ def multistep(
     def factor(step: int) -> float:
         return gamma ** sum(step >= boundary for boundary in boundaries)
 
-    return _with_warmup(factor, total_steps, warmup_epochs * steps_per_epoch)
+    return _with_warmup(factor, warmup_epochs * steps_per_epoch)
 
 
 def poly(
@@ -41,9 +41,7 @@ def poly(
 ) -> Schedule:
     """(1 - progress)^power, progress counted after warm-up (insightface: power 1)."""
     warmup = warmup_epochs * steps_per_epoch
-    return _with_warmup(
-        lambda step: (1 - _progress(step, total_steps, warmup)) ** power, total_steps, warmup
-    )
+    return _with_warmup(lambda step: (1 - _progress(step, total_steps, warmup)) ** power, warmup)
 
 
 def cosine(
@@ -60,17 +58,14 @@ def cosine(
         half = 0.5 * (1 + math.cos(math.pi * _progress(step, total_steps, warmup)))
         return final_factor + (1 - final_factor) * half
 
-    return _with_warmup(factor, total_steps, warmup)
+    return _with_warmup(factor, warmup)
 
 
 def _progress(step: int, total_steps: int, warmup: float) -> float:
     return min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
 
 
-def _with_warmup(factor: Schedule, total_steps: int, warmup: float) -> Schedule:
-    if not 0 <= warmup < max(total_steps, 1):
-        raise InputError(
-            f"scheduler.warmup_epochs is {warmup:g} steps long, the run only {total_steps}; "
-            "shorten the warm-up or train longer"
-        )
+def _with_warmup(factor: Schedule, warmup: float) -> Schedule:
+    if warmup < 0:
+        raise InputError(f"scheduler.warmup_epochs must not be negative, got {warmup:g} steps")
     return lambda step: factor(step) * (min((step + 1) / warmup, 1.0) if warmup else 1.0)

@@ -65,6 +65,11 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.steps_per_epoch = steps_per_epoch(num_samples, batch_size, drop_last)
         self.epoch, self._first_step = divmod(start_step, self.steps_per_epoch)
 
+    @property
+    def sampler(self) -> "GlobalBatchSampler":
+        """Where Lightning looks for set_epoch: at a loader's batch_sampler.sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning says which epoch comes next."""
         self.epoch = epoch

@@ -1,0 +1,123 @@
+"""Two processes train and verify the same as one."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from marginface.cli.train import train
+from marginface.distributed import gather_rows, gather_table, is_distributed, mean_over_ranks
+from runs import compose, losses, rows
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def vit_run(tiny_run: list[str]) -> list[str]:
+    settings = ["backbone=vit_tiny", "backbone.image_size=32", "data.batch_size=12"]
+    return [*tiny_run, *settings, "optimizer=adamw", "optimizer.lr=1e-3", "trainer.max_steps=20"]
+
+
+@pytest.fixture(scope="module")
+def one_process(vit_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    train(compose(*vit_run, run_dir=folder))
+    return folder
+
+
+def test_two_processes_train_the_same_model(
+    vit_run: list[str], one_process: Path, tmp_path: Path, command: Command
+) -> None:
+    gloo = ["trainer=ddp_gloo", "trainer.devices=2", "trainer.max_steps=20"]
+    done = command("train.py", *vit_run, *gloo, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    two, one = losses(tmp_path), losses(one_process)
+    assert list(two) == list(one) == list(range(20))
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-4)
+    results = [json.loads((p / "result.json").read_text()) for p in (tmp_path, one_process)]
+    for key in ("val/heldout/auc", "val/heldout/eer", "train/accuracy", "train/target_angle_p50"):
+        assert results[0][key] == pytest.approx(results[1][key], rel=1e-2), key
+    info = json.loads((tmp_path / "runinfo.json").read_text())
+    assert (info["world_size"], info["devices"]) == (2, 2)
+
+
+def test_another_number_of_processes_goes_on(
+    vit_run: list[str], one_process: Path, tmp_path: Path, command: Command
+) -> None:
+    """1 process, then 3, then 1 again, mid-epoch each time."""
+    train(compose(*vit_run, "trainer.max_steps=7", "scheduler=constant", run_dir=tmp_path / "a"))
+    gloo = ["trainer=ddp_gloo", "trainer.devices=3", "trainer.max_steps=13", "scheduler=constant"]
+    done = command("train.py", *vit_run, *gloo, f"hydra.run.dir={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    train(compose(*vit_run, "scheduler=constant", run_dir=tmp_path / "a"))
+    train(compose(*vit_run, "scheduler=constant", run_dir=tmp_path / "whole"))
+    parts, whole = losses(tmp_path / "a"), losses(tmp_path / "whole")
+    assert list(parts) == list(whole)
+    assert list(parts.values()) == pytest.approx(list(whole.values()), rel=1e-4)
+
+
+def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
+    """29 validation images on 2 processes: none lost, none repeated (gather_table would assert)."""
+    odd = ["data.dataset.images_per_identity=7", "data.val_identities=3", "data.eval_batch_size=4"]
+    gloo = ["trainer=ddp_gloo", "trainer.devices=2", "trainer.max_steps=6"]
+    done = command("train.py", *tiny_run, *odd, *gloo, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path)) == 6
+    assert "val/heldout/accuracy" in json.loads((tmp_path / "result.json").read_text())
+
+
+def test_a_batch_the_processes_do_not_divide(
+    tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    gloo = ["trainer=ddp_gloo", "trainer.devices=2", "data.batch_size=7"]
+    done = command("train.py", *tiny_run, *gloo, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert "data.batch_size=7" in done.stderr
+    assert "use 6 or 8" in done.stderr
+
+
+def _in_process(rank: int, world: int, store: str, queue: "mp.SimpleQueue[object]") -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        assert is_distributed()
+        mean = mean_over_ranks(torch.tensor([float(rank), 2.0])).tolist()
+        gathered = gather_rows(torch.tensor([[rank, rank]])).tolist()
+        # 5 rows on 2 ranks: the second has a row that only fills up.
+        mine = torch.tensor([0, 2, 4] if rank == 0 else [1, 3, -1])
+        table = gather_table(mine, mine.double()[:, None] * 10, 5).tolist()
+        queue.put((rank, mean, gathered, table))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_collectives(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    queue = context.SimpleQueue()
+    arguments = (2, str(tmp_path / "store"), queue)
+    processes = [context.Process(target=_in_process, args=(r, *arguments)) for r in range(2)]
+    for process in processes:
+        process.start()
+    results = [queue.get() for _ in processes]
+    for process in processes:
+        process.join(60)
+    for _, mean, gathered, table in results:
+        assert mean == [0.5, 2.0]
+        assert gathered == [[0, 0], [1, 1]]
+        assert table == [[0.0], [10.0], [20.0], [30.0], [40.0]]
+
+
+def test_alone_without_a_process_group() -> None:
+    rows_ = torch.arange(6.0).view(3, 2)
+    assert not is_distributed()
+    assert gather_rows(rows_) is rows_
+    assert mean_over_ranks(rows_) is rows_
+    table = gather_table(torch.tensor([2, 0, 1]), rows_, 3)
+    assert table.tolist() == [[2.0, 3.0], [4.0, 5.0], [0.0, 1.0]]
+    with pytest.raises(AssertionError, match="exactly one"):
+        gather_table(torch.tensor([2, 0, 0]), rows_, 3)
