@@ -61,6 +61,10 @@ def problems_of(*overrides: str) -> str:
         ("experiment=nothing", "unknown experiment 'nothing'"),
         ("backbone.color=gbr", "backbone.color: got 'gbr'"),
         ("head=[", "cannot read the overrides"),
+        ("+head.num_classes=3", "unknown key head.num_classes"),
+        ("+scheduler.total_steps=3", "unknown key scheduler.total_steps"),
+        ("hydra.run.dri=x", "unknown key hydra.run.dri. Did you mean 'hydra.run.dir'?"),
+        ("seed=-1", "seed must not be negative"),
     ],
 )
 def test_each_mistake_in_words(override: str, message: str) -> None:
@@ -90,6 +94,8 @@ def test_every_choice_of_a_sweep_is_checked() -> None:
         ["data=recordio", "data.root=somewhere", "data.pairs=[a.bin,b.bin]"],
         ["+trainer.max_time=00:01:00:00", "~callbacks.progress", "logger=many"],
         ["--help"],
+        ["-m", "hydra.run.dir=somewhere", "hydra/launcher=basic", "head=glob(*face)"],
+        ["experiment=faces_demo", "data.root=somewhere", "head=softmax"],
     ],
 )
 def test_right_command_lines_pass(overrides: list[str]) -> None:

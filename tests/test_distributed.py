@@ -65,6 +65,7 @@ def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command
     """29 validation images on 2 processes: none lost, none repeated (gather_table would assert)."""
     odd = ["data.dataset.images_per_identity=7", "data.val_identities=3", "data.eval_batch_size=4"]
     gloo = ["trainer=ddp_gloo", "trainer.devices=2", "trainer.max_steps=6"]
+    odd += ["validate_untrained=true"]
     done = command("train.py", *tiny_run, *odd, *gloo, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path)) == 6

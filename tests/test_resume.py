@@ -85,6 +85,14 @@ def test_stopped_runs_go_on_bit_equal(
     assert len(whole) == STEPS
 
 
+def test_limited_epochs_go_on(run: list[str], tmp_path: Path) -> None:
+    limited = [*run, "scheduler=constant", "trainer.limit_train_batches=5"]
+    train(compose(*limited, "trainer.max_steps=13", run_dir=tmp_path / "parts"))
+    train(compose(*limited, run_dir=tmp_path / "parts"))
+    train(compose(*limited, run_dir=tmp_path / "whole"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 def test_other_accumulation_goes_on(run: list[str], tmp_path: Path) -> None:
     vit = [*run, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
     vit += ["scheduler=constant"]
@@ -116,7 +124,7 @@ def test_another_run_is_refused(run: list[str], tmp_path: Path) -> None:
         ("backbone=iresnet18", "backbone.name: miniresnet8_half there, iresnet18 now"),
     ):
         extra = ["backbone.image_size=32"] if override.startswith("backbone") else []
-        with pytest.raises(InputError, match=f"belongs to another run:(.|\n)*{message}"):
+        with pytest.raises(InputError, match=f"belongs to another run \\(.*{message}"):
             train(compose(*short, override, *extra, run_dir=tmp_path))
         other = tmp_path / "checkpoints" / "last.ckpt"
         with pytest.raises(InputError, match="belongs to another run"):

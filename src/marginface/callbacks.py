@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
-from marginface.module import FaceRecognizer, log_every_n_steps
+from marginface.errors import InputError
+from marginface.module import FaceRecognizer
 
 FIRST_LOSS_TOLERANCE = 0.30
 
@@ -53,11 +54,12 @@ class StepLog(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step - 1
-        if step == 0 or (step + 1) % max(log_every_n_steps(trainer), 1) == 0:
+        if module.logs_step(step):
             self._log_step(trainer, module, step)
 
     def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
         loss = module.last_loss = module.mean_step_loss()
+        module.step_metrics = module.step_statistics()
         if step == 0:
             _check_first_loss(loss, module.head.expected_first_loss())
         loader = trainer.train_dataloader
@@ -131,6 +133,11 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 1000) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(
+                "callbacks.checkpoint.every_n_train_steps must be at least 1, "
+                f"got {every_n_train_steps}"
+            )
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
 
@@ -150,26 +157,29 @@ class LastCheckpoint(Checkpoint):
             step % self.every_n_train_steps == 0
             or step % module.steps_per_epoch == 0
             or step == trainer.max_steps
+            or trainer.should_stop  # max_time and the like
         ):
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(Checkpoint):
     """Keeps checkpoints/best.ckpt: the highest mean accuracy over the verification sets."""
 
     def __init__(self, dirpath: str, monitor: str = "val/mean/accuracy") -> None:
-        super().__init__(
-            dirpath=dirpath,
-            filename="best",
-            monitor=monitor,
-            mode="max",
-            save_top_k=1,
-            save_weights_only=False,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
+        self.path = Path(dirpath) / "best.ckpt"
+        self.monitor = monitor
+        self.best = -float("inf")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        # Without a verification set there is nothing to be best at; last.ckpt is the result.
-        if self.monitor in trainer.callback_metrics:
-            super().on_validation_end(trainer, module)
+        assert isinstance(module, FaceRecognizer)
+        score = module.validation_metrics().get(self.monitor)
+        # An untrained network is no result; a run without verification sets has last.ckpt.
+        if score is not None and score > self.best and trainer.global_step > 0:
+            self.best = score
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]

@@ -5,6 +5,7 @@ building anything, so they can be reported together before data is touched.
 """
 
 import inspect
+import os
 import typing
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -42,9 +43,25 @@ TRAIN_KEYS: dict[str, Any] = {
     "logger": dict | None,
     "paths": dict,
 }
-# What the code passes in beside the configuration.
-_PROVIDED = {"params", "total_steps", "steps_per_epoch", "embedding_size", "num_classes"}
+# What the code passes in; a configuration must not.
+_PROVIDED = {
+    "head": {"embedding_size", "num_classes"},
+    "optimizer": {"params"},
+    "scheduler": {"total_steps", "steps_per_epoch"},
+}
 _BACKBONE_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
+
+
+def _run_stamp(now: str) -> str:
+    """`now`, or under torchrun something that is the same in all its processes."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    if job is None:
+        return now
+    # Without --rdzv-id or --standalone the id is "none", but they share their parent process.
+    return f"torchrun-{os.getppid()}" if job == "none" else job
+
+
+OmegaConf.register_new_resolver("run_stamp", _run_stamp, replace=True)
 
 
 def config_dir() -> Path:
@@ -113,6 +130,8 @@ def config_problems(config: dict[str, Any]) -> list[str]:
     problems = _mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
     if problems:
         return problems
+    if config["seed"] < 0:
+        problems.append(f"seed must not be negative, got {config['seed']}")
     problems += _head_problems(config["head"])
     problems += _backbone_problems(config["backbone"])
     for group in ("data", "optimizer", "scheduler", "trainer"):
@@ -178,7 +197,7 @@ def _call_problems(
     kinds = {p.kind for p in parameters.values()}
     known = {
         name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    } - _PROVIDED.get(where, set())
     problems = []
     hints = _type_hints(target)
     for name, value in arguments.items():
@@ -187,7 +206,7 @@ def _call_problems(
                 problems += _type_problems(f"{where}.{name}", value, hints[name])
         elif inspect.Parameter.VAR_KEYWORD not in kinds:
             problems.append(_unknown_key(where, name, known.union(also)))
-    for name in sorted(known - _PROVIDED - arguments.keys()):
+    for name in sorted(known - arguments.keys()):
         if parameters[name].default is inspect.Parameter.empty:
             problems.append(f"{where}.{name} is missing; add {where}.{name}=<value>")
     return problems

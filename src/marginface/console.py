@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_only
 # Advice of Lightning and torch that does not apply here; everything else stays visible.
 _BESIDE_THE_POINT = (
     ".*does not have many workers.*",  # data.num_workers is the user's choice
-    ".*your dataloader is not resumable.*",  # ours is: GlobalBatchSampler(start_step=)
+    ".*your dataloader is not resumable.*",  # ours is: GlobalBatchSampler(start=)
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",  # resuming means writing into the same folder
     ".*isinstance.treespec.*",
+    ".*sync_dist=True.*",  # every rank logs the same value, from the gathered table
     ".*across ranks is zero.*",  # a run without verification sets
 )
 

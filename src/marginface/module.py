@@ -6,14 +6,17 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from marginface.console import say
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
+from marginface.data.pairs import VerificationSet
 from marginface.data.transforms import Color, random_flip, sample_bits, to_input
 from marginface.distributed import gather_rows, gather_table, mean_over_ranks
-from marginface.errors import NonFiniteLossError
+from marginface.errors import InputError, NonFiniteLossError
 from marginface.evaluation import PairResult, evaluate_pairs
 from marginface.heads import MarginHead
 from marginface.schedules import Schedule
@@ -60,6 +63,7 @@ class FaceRecognizer(L.LightningModule):
         self.seed = seed
         self.description = description or {}
         self.step_losses: list[Tensor] = []  # of the micro-batches of this optimizer step
+        self._observed: list[Tensor] = []  # the same for what is logged of each sample
         self.step_metrics: dict[str, float] = {}  # of the last logged step
         self.last_loss: float | None = None  # of the last logged step
         self.validated_step: int | None = None  # steps done when the last validation ran
@@ -79,12 +83,18 @@ class FaceRecognizer(L.LightningModule):
         """Optimizer steps in an epoch of this run."""
         return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
 
-    @property
-    def logs_this_step(self) -> bool:
-        """Whether the step under way is one that is logged: the first, then every n-th."""
-        every = log_every_n_steps(self.trainer)
-        return self.trainer.global_step == 0 or (
-            every > 0 and (self.trainer.global_step + 1) % every == 0
+    def logs_step(self, step: int) -> bool:
+        """Whether optimizer step `step` (from 0) is logged: the first, every n-th, those after
+        which validation runs, and the last."""
+        trainer, done = self.trainer, step + 1
+        every, check = log_every_n_steps(trainer), val_check_batch(trainer)
+        in_epoch = done % self.steps_per_epoch
+        return (
+            step == 0
+            or (every > 0 and done % every == 0)
+            or in_epoch == 0
+            or (in_epoch * trainer.accumulate_grad_batches) % check == 0
+            or done == trainer.max_steps
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -94,16 +104,18 @@ class FaceRecognizer(L.LightningModule):
         torch.manual_seed(int(sample_bits(self.seed, self.trainer.global_step, place)[0]))
         if part == 0:
             self.step_losses.clear()
+            self._observed.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
         embeddings = self.backbone(self.network_input(images, indices))
         loss = self.head(embeddings, labels)
-        if not torch.isfinite(loss):
+        # All processes or none: one that stops alone leaves the others waiting for it.
+        if not torch.isfinite(mean_over_ranks(loss.detach())):
             raise NonFiniteLossError(self._facts(loss, embeddings, labels))
         self.step_losses.append(loss.detach())
-        if self.logs_this_step:
-            self.step_metrics = self._statistics(embeddings, labels)
+        if self.logs_step(self.trainer.global_step):
+            self._observed.append(self._observe(embeddings, labels))
         return loss
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
@@ -121,14 +133,16 @@ class FaceRecognizer(L.LightningModule):
         return float(mean_over_ranks(torch.stack(self.step_losses).double().mean()))
 
     @torch.no_grad()
-    def _statistics(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-        """Margin-free accuracy, target angles in degrees and embedding norms over all ranks."""
+    def _observe(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """(B, 3): whether right without a margin, target angle in degrees, embedding norm."""
         cosine = self.head.cosine(embeddings)
-        correct = (cosine.argmax(1) == labels).double()
         target = cosine.gather(1, labels[:, None])[:, 0].clamp(-1, 1)
-        norms = embeddings.float().norm(dim=1)
-        columns = torch.stack([correct, target.arccos().rad2deg().double(), norms.double()], 1)
-        correct, angle, norms = gather_rows(columns).unbind(1)
+        columns = [cosine.argmax(1) == labels, target.arccos().rad2deg(), embeddings.norm(dim=1)]
+        return torch.stack([column.double() for column in columns], 1)
+
+    def step_statistics(self) -> dict[str, float]:
+        """Margin-free accuracy, target angles and norms over the global batch just done."""
+        correct, angle, norms = gather_rows(torch.cat(self._observed)).unbind(1)
         percentiles = torch.quantile(angle, angle.new_tensor(ANGLE_PERCENTILES) / 100)
         return {
             "train/accuracy": float(correct.mean()),
@@ -147,22 +161,35 @@ class FaceRecognizer(L.LightningModule):
             f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-centre norm "
             f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {labels.min()} to "
             f"{labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
-            "scheduler.warmup_epochs or train with trainer.precision=32-true; "
-            "checkpoints/last.ckpt holds the last good state"
+            "scheduler.warmup_epochs or train with trainer.precision=32-true"
         )
 
     # -- optimization --------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self._parameter_groups())
+        total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
+        self._check_epoch()
+        try:
+            optimizer = self.make_optimizer(self._parameter_groups())
+        except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
+            raise InputError(f"optimizer: {error}") from error
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert id(self.head.weight) in owned, "the class centres are not in the optimizer"
-        factor = self.make_schedule(
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            steps_per_epoch=self.steps_per_epoch,
-        )
+        factor = self.make_schedule(total_steps=total_steps, steps_per_epoch=self.steps_per_epoch)
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _check_epoch(self) -> None:
+        batches, parts = (
+            int(self.trainer.num_training_batches),
+            self.trainer.accumulate_grad_batches,
+        )
+        if batches < 1 or batches % parts:
+            raise InputError(
+                f"an epoch of {batches} micro-batches is no whole number of optimizer steps of "
+                f"{parts}; set trainer.limit_train_batches to a multiple of "
+                "trainer.accumulate_grad_batches"
+            )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -206,20 +233,33 @@ class FaceRecognizer(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.results, self.scores = {}, {}
         for number, verification in enumerate(self.datamodule.verification_sets):
-            if number not in self._embedded:
-                continue  # Lightning's limit_val_batches=0
-            indices, embeddings = (
-                torch.cat(parts) for parts in zip(*self._embedded[number], strict=True)
-            )
-            table = gather_table(indices, embeddings, len(verification)).cpu()
-            pairs = torch.from_numpy(verification.pairs)
-            same = torch.from_numpy(verification.same)
-            self.results[verification.name] = evaluate_pairs(table[pairs.flatten()], same)
-            cosines = nn.functional.cosine_similarity(table[pairs[:, 0]], table[pairs[:, 1]])
-            self.scores[verification.name] = (cosines, same)
+            table = self._embedding_table(number, verification)
+            if table is not None:
+                first, second = table[verification.pairs.T]
+                same = torch.from_numpy(verification.same)
+                pairs = torch.stack([first, second], 1).flatten(0, 1)
+                self.results[verification.name] = evaluate_pairs(pairs, same)
+                self.scores[verification.name] = (cosine_similarity(first, second), same)
         self._embedded = {}
         # For callbacks that monitor; every rank computed the same from the gathered table.
         self.log_dict(self.validation_metrics(), logger=False, rank_zero_only=False)
+
+    def _embedding_table(self, number: int, verification: VerificationSet) -> Tensor | None:
+        """(N, D) embeddings of a verification set from all ranks, None where it cannot be used."""
+        if self.trainer.sanity_checking or number not in self._embedded:
+            return None
+        loaders: Any = self.trainer.val_dataloaders
+        if self.trainer.num_val_batches[number] < len(loaders[number]):
+            say(f"{verification.name}: trainer.limit_val_batches leaves images out, not verified")
+            return None
+        parts = zip(*self._embedded[number], strict=True)
+        indices, embeddings = (torch.cat(part) for part in parts)
+        table = gather_table(indices, embeddings, len(verification)).cpu()
+        if self.trainer.global_step == 0 and not torch.isfinite(table).all():
+            # Running batch statistics are still 0 and 1; a deep network may overflow with them.
+            say(f"{verification.name}: the untrained network's embeddings are not finite")
+            return None
+        return table
 
     def validation_metrics(self) -> dict[str, float]:
         """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""
@@ -258,6 +298,11 @@ class FaceRecognizer(L.LightningModule):
 def log_every_n_steps(trainer: L.Trainer) -> int:
     """Set by a connector of the trainer, so type checkers do not know it."""
     return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
+def val_check_batch(trainer: L.Trainer) -> float:
+    """Micro-batches between validations, infinite without any."""
+    return float(getattr(trainer, "val_check_batch", None) or float("inf"))
 
 
 def _rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:

@@ -20,7 +20,7 @@ PACKAGES = ("marginface", "torch", "torchvision", "lightning", "timm", "hydra-co
 # Keys that say how a run is carried out, not what it computes; a resumed run may change them.
 CARRIED_OUT_BY = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
-    "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root",
+    "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
 )  # fmt: skip
 
 
@@ -78,15 +78,15 @@ def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> N
     """
     old, new = (_settings(description) for description in (before, now))
     changed = [
-        f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
     if changed:
         raise InputError(
-            f"{path} belongs to another run:\n" + "\n".join(changed) + "\n"
-            "Use the same settings to resume it, another hydra.run.dir to start a new run, or "
-            "backbone.weights=<file> to start from its weights"
+            f"{path} belongs to another run ({'; '.join(changed)}). Use the same settings to "
+            "go on, another hydra.run.dir for a new run, or backbone.weights=<file> to start from "
+            "its weights"
         )
 
 

@@ -86,14 +86,15 @@ def test_other_sizes_are_scaled_by_the_short_side() -> None:
 )
 def test_drawn_pairs(counts: list[int], num_pairs: int, seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
+    genuine = sum(n * (n - 1) // 2 for n in counts)
+    impostor = len(labels) * (len(labels) - 1) // 2 - genuine
     try:
         pairs, same = draw_pairs(labels, num_pairs, seed)
     except InputError as error:
         assert "cannot draw" in str(error)
-        genuine = sum(n * (n - 1) // 2 for n in counts)
-        assert min(genuine, len(labels) * (len(labels) - 1) // 2 - genuine) < num_pairs // 20 * 10
+        assert min(genuine, impostor) < 10
         return
-    assert len(pairs) == num_pairs // 20 * 20
+    assert len(pairs) == min(num_pairs // 2, genuine, impostor) // 10 * 20
     assert ((labels[pairs[:, 0]] == labels[pairs[:, 1]]) == same).all()
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert len({tuple(sorted(p)) for p in pairs.tolist()}) == len(pairs)
@@ -112,7 +113,8 @@ def test_held_out_identities_are_disjoint_and_seeded() -> None:
     assert (hold_out(labels, 5, seed=1)[1] == held).all()
     assert (hold_out(labels, 5, seed=2)[1] != held).any()
     with pytest.raises(
-        InputError, match="leaves 1 of 20 identities to train on; hold out at most 18"
+        InputError,
+        match="val_identities=19 of 20 identities leaves fewer than 2 .* hold out 0 to 18",
     ):
         hold_out(labels, 19, seed=1)
 
@@ -122,5 +124,7 @@ def test_drawn_pairs_are_a_dataset(tmp_path: Path) -> None:
     pairs = DrawnPairs(faces, 20, seed=0)
     assert len(pairs) == 20
     assert (pairs[7][0] == faces[7][0]).all()
-    with pytest.raises(InputError, match="cannot draw 3000 pairs from 4 held-out identities"):
-        DrawnPairs(faces, 3000, seed=0)
+    assert len(DrawnPairs(faces, 3000, seed=0).same) == 80, "as many as there are"
+    few = SyntheticFaces(tmp_path, identities=2, images_per_identity=3, image_size=32)
+    with pytest.raises(InputError, match="cannot draw data.val_pairs=3000 .* 6 genuine and 9 impo"):
+        DrawnPairs(few, 3000, seed=0)

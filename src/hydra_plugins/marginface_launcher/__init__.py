@@ -83,7 +83,7 @@ class MarginfaceLauncher(Launcher):
             *overrides,
             f'hydra.run.dir="{folder}"',
             "hydra.mode=RUN",
-            f'+paths.sweep_dir="{folder.parent}"',
+            f'paths.sweep_name="{folder.parent.name}"',
         ]
         done = subprocess.run(command, env=environment, check=False)
         result = JobReturn()

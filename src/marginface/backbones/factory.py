@@ -80,6 +80,8 @@ def create_backbone(
     """
     if not timm.is_model(name):
         raise InputError(unknown_backbone(name))
+    if not 0 <= dropout < 1:
+        raise InputError(f"backbone.dropout must be in [0, 1), got {dropout}")
     arguments = dict(model or {})
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.fixed_input_size:
@@ -116,7 +118,7 @@ def unknown_backbone(name: str) -> str:
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise InputError(f"backbone {name!r} does not take {arguments}: {error}") from error
 
 

@@ -51,8 +51,6 @@ class IResNet(nn.Module):
         drop_rate: dropout before the last linear layer (0 in insightface's torch recipes).
     """
 
-    is_embedding_network = True
-
     def __init__(
         self,
         layers: tuple[int, int, int, int],

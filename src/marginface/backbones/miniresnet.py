@@ -48,8 +48,6 @@ class MiniResNet(nn.Module):
         drop_rate: dropout before the last linear layer.
     """
 
-    is_embedding_network = True
-
     def __init__(
         self,
         channels: tuple[int, ...],

@@ -54,8 +54,6 @@ class Bottleneck(nn.Module):
 class MobileFaceNet(nn.Module):
     """(B, 3, S, S) images to (B, num_classes) embeddings through a global depthwise convolution."""
 
-    is_embedding_network = True
-
     def __init__(
         self,
         num_classes: int = 512,

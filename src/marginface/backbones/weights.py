@@ -53,7 +53,8 @@ def read_backbone_state(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # each reader has its own exception types
-        raise InputError(f"{path} is not a readable weights file: {error}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a readable weights file: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict, got {type(content).__name__}")

@@ -1,1 +1,1 @@
-"""The command line: train.py, evaluate.py and the console script `marginface`."""
+"""The command line: train.py and the console script `marginface`."""

@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -87,28 +87,29 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
         overrides = OverridesParser.create().parse_overrides(options.overrides)
     except HydraException as error:
         raise InputError(f"cannot read the overrides: {str(error).splitlines()[0]}") from error
-    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    folders = [config_dir(), *([Path(options.config_dir)] if options.config_dir else [])]
+    # Hydra's own groups (hydra/launcher=...) come from its plugins; it names the known ones itself.
+    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra/")]
+    folders = [config_dir(), *([Path(options.config_dir).resolve()] if options.config_dir else [])]
+    searchpath = ",".join(f"file://{folder}" for folder in folders[1:])
     groups = [o for o in overrides if _is_group(o, folders)]
     values = [o for o in overrides if not _is_group(o, folders)]
     problems = [p for o in groups for p in _choice_problems(o, folders)]
     good_groups = [o for o in groups if not _choice_problems(o, folders)]
     jobs = max([1, *(len(_choices(o)) for o in [*good_groups, *values])])
-    if jobs > _MAX_CHECKED_JOBS:
-        jobs = _MAX_CHECKED_JOBS
+    fixed = [f"hydra.searchpath=[{searchpath}]"] if searchpath else []
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        for job in range(jobs):
-            problems += _job_problems(config_name, good_groups, values, job)
+        for job in range(min(jobs, _MAX_CHECKED_JOBS)):
+            problems += _job_problems(config_name, fixed, good_groups, values, job)
     raise_problems(problems)
 
 
 def _job_problems(
-    config_name: str, groups: list[Override], values: list[Override], job: int
+    config_name: str, fixed: list[str], groups: list[Override], values: list[Override], job: int
 ) -> list[str]:
     """Mistakes of one job of a sweep; job n takes each override's n-th choice, going round."""
-    chosen = [_assignment(o, job) for o in groups]
+    chosen = fixed + [_assignment(o, job) for o in groups]
     try:
-        base = hydra.compose(config_name, overrides=chosen)
+        base = hydra.compose(config_name, overrides=chosen, return_hydra_config=True)
     except HydraException as error:
         return [str(error).splitlines()[0]]
     problems = []
@@ -138,6 +139,9 @@ def _is_group(override: Override, folders: list[Path]) -> bool:
 def _choices(override: Override) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
+    value: Any = override.value()
+    if isinstance(value, Glob):
+        return value.filter(sorted(_members(override.key_or_group, [config_dir()])))
     return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
 
 
@@ -153,7 +157,7 @@ def _assignment(override: Override, job: int) -> str:
 
 def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
     group = override.key_or_group
-    known = {p.stem for f in folders if (f / group).is_dir() for p in (f / group).glob("*.yaml")}
+    known = _members(group, folders)
     problems = []
     for choice in _choices(override):
         if choice is None or override.type is OverrideType.DEL:
@@ -164,6 +168,10 @@ def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
                 message += f". Any other timm model: backbone=timm backbone.name={choice}"
             problems.append(message)
     return problems
+
+
+def _members(group: str, folders: list[Path]) -> set[str]:
+    return {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
 
 
 def _has_key(config: DictConfig, key: str) -> bool:

@@ -1,9 +1,11 @@
 """`python train.py`: one training run, from the composed configuration to result.json."""
 
+import signal
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
 from marginface.backbones import create_backbone, load_backbone_weights
@@ -14,6 +16,7 @@ from marginface.config import build, check_config, to_plain
 from marginface.console import quiet_lightning, say
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
+from marginface.errors import InputError
 from marginface.figures import verification_figure
 from marginface.heads import create_head
 from marginface.module import FaceRecognizer, parameter_count
@@ -57,7 +60,11 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         module.results = {}
     elif checkpoint is not None:
         say(f"going on from {checkpoint}")
-    trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    try:
+        trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    except BaseException:
+        _end_processes(trainer)
+        raise
     _finish(trainer, module, datamodule, folder)
     return folder.read_result()
 
@@ -106,15 +113,18 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
     callbacks = parts("callbacks")
-    return build(
-        config["trainer"],
-        logger=parts("logger") or False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        # Lightning would add its own where the configuration has none.
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-    )
+    try:
+        return build(
+            config["trainer"],
+            logger=parts("logger") or False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            # Lightning would add its own where the configuration has none.
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"trainer: {error}") from error
 
 
 def _begin(
@@ -167,6 +177,13 @@ def _finish(
         logger.finalize("success")
     print_result(folder.read_result())
     print(f"run folder {folder.path}")
+
+
+def _end_processes(trainer: L.Trainer) -> None:
+    """End the processes this one started: they would wait for it in their next collective."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launcher.kill(signal.SIGTERM)
 
 
 def _renamed(metrics: dict[str, float], prefix: str, other: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from marginface.console import say
 from marginface.data.dataset import Batch, FaceDataset, Subset
 from marginface.data.loader import batch_loader
 from marginface.data.pairs import DrawnPairs, PairFile, VerificationSet, hold_out
@@ -58,7 +59,7 @@ class FaceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.flip = flip
         self.seed = seed
-        self.start_step = 0
+        self.start = (0, 0)  # epoch and step in it
         self.train_set, self.verification_sets = _split(
             dataset, list(pairs or []), val_identities, val_pairs, seed
         )
@@ -66,21 +67,26 @@ class FaceDataModule(L.LightningDataModule):
             self.train_set = Subset(
                 self.train_set, np.arange(min(limit_images, len(self.train_set)))
             )
+        if eval_batch_size < 1 or num_workers < 0:
+            raise InputError(
+                f"data.eval_batch_size must be at least 1 and data.num_workers at least 0, got "
+                f"{eval_batch_size} and {num_workers}"
+            )
         if self.train_set.num_classes < 2:
             raise InputError(
                 f"{dataset.where} leaves {self.train_set.num_classes} identity to train on "
                 f"(num_classes={self.train_set.num_classes}); training needs at least 2"
+            )
+        if not 1 <= batch_size <= len(self.train_set):
+            raise InputError(
+                f"data.batch_size={batch_size} must be between 1 and the {len(self.train_set)} "
+                "training images"
             )
 
     @property
     def num_classes(self) -> int:
         """Identities to train on."""
         return self.train_set.num_classes
-
-    @property
-    def verification_names(self) -> list[str]:
-        """Names of the verification sets, in the order of their loaders."""
-        return [verification.name for verification in self.verification_sets]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,7 +110,7 @@ class FaceDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             accumulate=trainer.accumulate_grad_batches,
-            start_step=self.start_step,
+            start=self.start,
         )
         return batch_loader(
             self.train_set,
@@ -132,11 +138,14 @@ class FaceDataModule(L.LightningDataModule):
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        assert self.trainer is not None
-        return {"step": self.trainer.global_step}
+        trainer = self.trainer
+        assert trainer is not None
+        # Of this run: the trainer may limit the batches of an epoch.
+        per_epoch = int(trainer.num_training_batches) // trainer.accumulate_grad_batches
+        return {"step": trainer.global_step, "steps_per_epoch": per_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.start_step = state_dict["step"]
+        self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])
 
 
 def _split(
@@ -147,11 +156,22 @@ def _split(
         names = [file.name for file in files]
         if len(set(names)) < len(names):
             raise InputError(f"data.pairs has two files of one name, got {names}; rename one")
+        for file in files:
+            if len(file.same) < 10 or file.same.all() or not file.same.any():
+                raise InputError(
+                    f"{file.path}: verification needs at least 10 pairs of both kinds, got "
+                    f"{int(file.same.sum())} genuine among {len(file.same)}"
+                )
         return dataset, list(files)
-    if val_identities is None:
-        tenth = min(dataset.num_classes // 10, 100)
-        val_identities = tenth if tenth >= 2 else 0
     if val_identities == 0:
         return dataset, []
-    train, held = hold_out(dataset.labels, val_identities, seed)
-    return Subset(dataset, train), [DrawnPairs(Subset(dataset, held), val_pairs, seed)]
+    automatic = val_identities is None
+    wanted = min(dataset.num_classes // 10, 100) if val_identities is None else val_identities
+    try:
+        train, held = hold_out(dataset.labels, wanted, seed)
+        return Subset(dataset, train), [DrawnPairs(Subset(dataset, held), val_pairs, seed)]
+    except InputError as error:
+        if not automatic:
+            raise
+        say(f"nothing is held out for verification: {error}")
+        return dataset, []

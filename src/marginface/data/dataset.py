@@ -128,3 +128,7 @@ class Subset(FaceDataset):
 
     def describe(self, index: int) -> str:
         return self.parent.describe(int(self.indices[index]))
+
+    def fingerprint(self) -> dict[str, Any]:
+        taken = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
+        return super().fingerprint() | {"of": self.parent.fingerprint(), "indices_sha256": taken}

@@ -32,7 +32,7 @@ class FolderDataset(FaceDataset):
         self.identities: list[str] = []
         self.files: list[str] = []  # relative to root
         labels: list[int] = []
-        for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != "."):
             images = sorted(
                 p.name
                 for p in folder.iterdir()

@@ -1,5 +1,6 @@
 """Verification sets: images, and pairs of them that show the same person or not."""
 
+import hashlib
 import io
 import pickle
 from functools import cached_property
@@ -8,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -71,13 +71,19 @@ class PairFile(FaceDataset):
         rgb = decode_rgb(self.encoded[index], self.describe(index))
         return fit_square(rgb, self.image_size)
 
+    def fingerprint(self) -> dict[str, Any]:
+        sizes = np.asarray([len(image) for image in self.encoded], np.int64)
+        content = hashlib.sha256(self.same.tobytes() + sizes.tobytes()).hexdigest()[:16]
+        return {"kind": "PairFile", "pairs": len(self.same), "content_sha256": content}
+
 
 class DrawnPairs(FaceDataset):
     """Genuine and impostor pairs, half each, drawn from the images of another dataset.
 
     Args:
         source: faces of at least two identities, one of them with two images.
-        num_pairs: N; rounded down to a multiple of 20 so that ten folds hold equal halves.
+        num_pairs: at most so many, rounded down to a multiple of 20 so that ten folds hold equal
+            halves; fewer where there are no more different ones.
         seed: decides the pairs.
     """
 
@@ -127,6 +133,8 @@ def read_pair_file(path: Path) -> tuple[list[bytes | Pixels], NDArray[np.bool_]]
     if not isinstance(content, tuple | list) or len(content) != 2:
         raise InputError(f"{path}: expected a pickled (images, same), got {type(content).__name__}")
     images, same = content
+    if not isinstance(images, list | tuple | np.ndarray) or not hasattr(same, "__len__"):
+        raise InputError(f"{path}: expected a list of images and a list of labels")
     encoded = [_encoded(image, path, index) for index, image in enumerate(images)]
     labels = np.asarray(list(same)).astype(bool)
     if not encoded or len(encoded) != 2 * len(labels):
@@ -168,16 +176,16 @@ def draw_pairs(
     Raises:
         InputError: too few identities or images for the pairs wanted.
     """
-    wanted = num_pairs // 20 * 10
     members = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
     several = [m for m in members if len(m) > 1]
     same = sum(len(m) * (len(m) - 1) // 2 for m in several)
     different = len(labels) * (len(labels) - 1) // 2 - same
-    if wanted < 10 or min(same, different) < wanted:
+    wanted = min(num_pairs // 2, same, different) // 10 * 10  # of each kind
+    if wanted < 10:
         raise InputError(
-            f"cannot draw {num_pairs} pairs from {len(members)} held-out identities with "
-            f"{same} genuine and {different} impostor pairs; hold out more (data.val_identities) "
-            f"or draw at least 20 and at most {2 * min(same, different)} (data.val_pairs)"
+            f"cannot draw data.val_pairs={num_pairs} pairs from {len(members)} held-out identities "
+            f"with {same} genuine and {different} impostor pairs; ten folds need 10 of each, hold "
+            "out more (data.val_identities)"
         )
     rng = np.random.default_rng(seed)
     genuine: set[tuple[int, int]] = set()
@@ -206,16 +214,11 @@ def hold_out(
         InputError: fewer than two identities would be left to train on.
     """
     known = np.unique(labels)
-    if identities > len(known) - 2:
+    if not 0 <= identities <= len(known) - 2:
         raise InputError(
-            f"data.val_identities={identities} leaves {max(len(known) - identities, 0)} of "
-            f"{len(known)} identities to train on; hold out at most {max(len(known) - 2, 0)}"
+            f"data.val_identities={identities} of {len(known)} identities leaves fewer than 2 to "
+            f"train on; hold out 0 to {max(len(known) - 2, 0)}"
         )
     held = np.random.default_rng(seed).permutation(known)[:identities]
     is_held = np.isin(labels, held)
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-
-
-def flat_pairs(pairs: NDArray[np.int64]) -> Tensor:
-    """(2N,) image indices, so that rows 2i and 2i + 1 of a table indexed by it are pair i."""
-    return torch.from_numpy(pairs.reshape(-1))

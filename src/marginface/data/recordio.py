@@ -227,7 +227,8 @@ def write_recordio(
             raise InputError("there are no images to write")
         first_identity, ends = key + 1, [*starts[1:], key + 1]
         for identity, span in enumerate(zip(starts, ends, strict=True)):
-            _write_record(rec, index, first_identity + identity, _header(identity, span))
+            key = first_identity + identity
+            _write_record(rec, index, key, _header(key, span))
         rec.seek(0)
         rec.write(b"".join(_parts(_header(0, (first_identity, first_identity + len(starts))))))
         rec.seek(0, 2)

@@ -31,11 +31,11 @@ class GlobalBatchSampler(Sampler[list[int]]):
         shuffle: False keeps the dataset's order.
         rank, world_size: this process and the number of them.
         accumulate: micro-batches per optimizer step.
-        start_step: optimizer steps already done; the first pass goes on there.
+        start: epoch and step in it where the first pass begins, to go on with a run.
         drop_last: leave out the last, incomplete batch of an epoch (needed to split it evenly).
 
     Raises:
-        InputError: a batch that the processes do not divide, or larger than the dataset.
+        InputError: a batch that the processes do not divide.
     """
 
     def __init__(
@@ -48,22 +48,17 @@ class GlobalBatchSampler(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
-        start_step: int = 0,
+        start: tuple[int, int] = (0, 0),
         drop_last: bool = True,
     ) -> None:
         self.micro_batch = micro_batch_size(batch_size, world_size, accumulate)
-        if drop_last and batch_size > num_samples:
-            raise InputError(
-                f"data.batch_size={batch_size} is larger than the {num_samples} training images; "
-                f"use at most {num_samples}"
-            )
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed, self.shuffle = seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.accumulate = accumulate
         self.steps_per_epoch = steps_per_epoch(num_samples, batch_size, drop_last)
-        self.epoch, self._first_step = divmod(start_step, self.steps_per_epoch)
+        self.epoch, self._first_step = start
 
     @property
     def sampler(self) -> "GlobalBatchSampler":
@@ -83,6 +78,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
             for part in range(self.accumulate):
                 start = (part * self.world_size + self.rank) * self.micro_batch
                 yield batch[start : start + self.micro_batch].tolist()
+        self.epoch += 1  # for callers that do not say which comes next
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch, also when the next pass starts inside one."""
@@ -124,7 +120,7 @@ def micro_batch_size(batch_size: int, world_size: int, accumulate: int) -> int:
     parts = world_size * accumulate
     if batch_size < 1 or batch_size % parts:
         lower = batch_size // parts * parts
-        nearest = [str(b) for b in (lower, lower + parts) if b > 0]
+        nearest = [str(b) for b in (lower, lower + parts) if b > 0] or [str(parts)]
         raise InputError(
             f"data.batch_size={batch_size} is the batch of one optimizer step and cannot be split "
             f"over {world_size} processes x {accumulate} accumulation steps; "

@@ -42,7 +42,7 @@ class SyntheticFaces(FaceDataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path = "logs/cache",
         *,
         identities: int = 400,
         images_per_identity: int = 24,

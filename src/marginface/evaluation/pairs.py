@@ -65,7 +65,8 @@ def evaluate_pairs(
     Raises:
         InputError: counts that do not fit, embeddings that are not finite, only one kind of pair.
     """
-    embeddings, same = torch.as_tensor(embeddings), torch.as_tensor(same).bool().flatten()
+    embeddings = torch.as_tensor(embeddings).detach().cpu()
+    same = torch.as_tensor(same).cpu().bool().flatten()
     _check(embeddings, same, folds)
     normalised = F.normalize(embeddings.to(torch.float64))
     distance = (normalised[0::2] - normalised[1::2]).square().sum(1)
@@ -80,11 +81,6 @@ def evaluate_pairs(
         auc=area_under(roc),
         eer=equal_error_rate(roc),
     )
-
-
-def pair_cosines(embeddings: Tensor) -> Tensor:
-    """(N,) cosine of each pair of rows 2i and 2i + 1."""
-    return F.cosine_similarity(embeddings[0::2], embeddings[1::2])
 
 
 def _fold_accuracy(distance: Tensor, same: Tensor, folds: int) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ def roc_curve(scores: Tensor, same: Tensor) -> Roc:
     Raises:
         InputError: lengths differ, a score is not finite, or one kind is missing.
     """
-    scores, same = torch.as_tensor(scores).flatten(), torch.as_tensor(same).flatten().bool()
+    scores = torch.as_tensor(scores).detach().cpu().flatten()
+    same = torch.as_tensor(same).cpu().flatten().bool()
     if scores.shape != same.shape:
         raise InputError(f"{len(scores)} scores for {len(same)} labels; they must be equally many")
     if not torch.isfinite(scores).all():

@@ -94,10 +94,7 @@ class MarginHead(nn.Module):
 
     def logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(B, C) scaled logits with the margin on the target; label -1 leaves a row without one."""
-        return self.logits_from_cosine(self.cosine(embeddings), labels)
-
-    def logits_from_cosine(self, cosine: Tensor, labels: Tensor) -> Tensor:
-        """The same from (B, C) cosines, for callers that also want those for statistics."""
+        cosine = self.cosine(embeddings)
         rows = (labels != IGNORED_LABEL).nonzero().squeeze(1)
         columns = labels[rows]
         target = self.target_logit(cosine[rows, columns])

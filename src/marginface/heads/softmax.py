@@ -12,10 +12,10 @@ from marginface.heads.registry import register_head
 
 @register_head("softmax")
 class Softmax(MarginHead):
-    """Logits are W x: nothing normalised, no bias, no scale (the X2-Softmax code's baseline)."""
+    """Logits are scale W x: nothing normalised, no bias (the X2-Softmax code's baseline)."""
 
-    def __init__(self, embedding_size: int, num_classes: int) -> None:
-        super().__init__(embedding_size, num_classes, scale=1.0, margin_gradient="exact")
+    def __init__(self, embedding_size: int, num_classes: int, *, scale: float = 1.0) -> None:
+        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient="exact")
 
     def curve(self, cosine: Tensor) -> Tensor:
         return cosine
@@ -26,8 +26,8 @@ class Softmax(MarginHead):
     def logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             dtype = torch.promote_types(embeddings.dtype, torch.float32)
-            return F.linear(embeddings.to(dtype), self.weight.to(dtype))
+            return self.scale * F.linear(embeddings.to(dtype), self.weight.to(dtype))
 
     def expected_first_loss(self) -> float:
-        """ln C: centres of length 0.01 sqrt(D) give logits near zero."""
-        return math.log(self.num_classes)
+        """ln C and half the variance of the logits of embeddings with norm sqrt(D)."""
+        return math.log(self.num_classes) + (0.01 * self.scale) ** 2 * self.embedding_size / 2

@@ -70,12 +70,14 @@ class MetricsCsv(Logger):
         if self._rows is None:
             self._rows = {}
             if self.path.is_file():
-                with self.path.open(newline="") as file:
-                    reader = csv.DictReader(file)
-                    self._columns = list(reader.fieldnames or self._columns)
-                    # A process killed while writing leaves a last line without its end.
-                    complete = [row for row in reader if None not in row.values()]
-                self._rows = {int(row["step"]): row for row in complete}
+                text = self.path.read_text()
+                # A process killed while writing leaves a last line without its end.
+                complete = text[: text.rfind("\n") + 1]
+                reader = csv.DictReader(io.StringIO(complete))
+                self._columns = list(reader.fieldnames or self._columns)
+                self._rows = {int(row["step"]): row for row in reader}
+                if complete != text:
+                    self._write_all()
         return self._rows
 
     def _write_all(self) -> None:
