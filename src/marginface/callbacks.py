@@ -11,6 +11,7 @@ from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
 from marginface.errors import InputError
 from marginface.module import FaceRecognizer
+from marginface.progress import logs_step, steps_per_epoch
 
 FIRST_LOSS_TOLERANCE = 0.30
 
@@ -54,7 +55,7 @@ class StepLog(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step - 1
-        if module.logs_step(step):
+        if logs_step(trainer, step):
             self._log_step(trainer, module, step)
 
     def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
@@ -68,7 +69,7 @@ class StepLog(Callback):
             loader.wait_seconds = 0.0
         seconds = self._busy + self._wait
         metrics = {
-            "epoch": step // module.steps_per_epoch,
+            "epoch": step // steps_per_epoch(trainer),
             "train/loss": loss,
             **module.step_metrics,
             "train/lr": self._lr,
@@ -155,7 +156,7 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if (
             step % self.every_n_train_steps == 0
-            or step % module.steps_per_epoch == 0
+            or step % steps_per_epoch(trainer) == 0
             or step == trainer.max_steps
             or trainer.should_stop  # max_time and the like
         ):

@@ -19,6 +19,12 @@ from marginface.distributed import gather_rows, gather_table, mean_over_ranks
 from marginface.errors import InputError, NonFiniteLossError
 from marginface.evaluation import PairResult, evaluate_pairs
 from marginface.heads import MarginHead
+from marginface.progress import (
+    check_whole_steps,
+    logs_step,
+    rescale_micro_batches,
+    steps_per_epoch,
+)
 from marginface.schedules import Schedule
 
 ANGLE_PERCENTILES = (5, 50, 95)
@@ -78,25 +84,6 @@ class FaceRecognizer(L.LightningModule):
 
     # -- training ------------------------------------------------------------------------------
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch of this run."""
-        return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
-
-    def logs_step(self, step: int) -> bool:
-        """Whether optimizer step `step` (from 0) is logged: the first, every n-th, those after
-        which validation runs, and the last."""
-        trainer, done = self.trainer, step + 1
-        every, check = log_every_n_steps(trainer), val_check_batch(trainer)
-        in_epoch = done % self.steps_per_epoch
-        return (
-            step == 0
-            or (every > 0 and done % every == 0)
-            or in_epoch == 0
-            or (in_epoch * trainer.accumulate_grad_batches) % check == 0
-            or done == trainer.max_steps
-        )
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Lightning saves no generator state, so dropout and the like start anew from the step.
         part = batch_idx % self.trainer.accumulate_grad_batches
@@ -114,14 +101,14 @@ class FaceRecognizer(L.LightningModule):
         if not torch.isfinite(mean_over_ranks(loss.detach())):
             raise NonFiniteLossError(self._facts(loss, embeddings, labels))
         self.step_losses.append(loss.detach())
-        if self.logs_step(self.trainer.global_step):
+        if logs_step(self.trainer, self.trainer.global_step):
             self._observed.append(self._observe(embeddings, labels))
         return loss
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
         """uint8 images to what the backbone is trained on: flipped by seed, normalised, ordered."""
         if self.datamodule.flip:
-            epoch = self.trainer.global_step // self.steps_per_epoch
+            epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
             images = random_flip(images, self.seed, epoch, indices)
         return self._normalised(images)
 
@@ -168,28 +155,18 @@ class FaceRecognizer(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
-        self._check_epoch()
+        check_whole_steps(self.trainer)
         try:
             optimizer = self.make_optimizer(self._parameter_groups())
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert id(self.head.weight) in owned, "the class centres are not in the optimizer"
-        factor = self.make_schedule(total_steps=total_steps, steps_per_epoch=self.steps_per_epoch)
+        factor = self.make_schedule(
+            total_steps=total_steps, steps_per_epoch=steps_per_epoch(self.trainer)
+        )
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def _check_epoch(self) -> None:
-        batches, parts = (
-            int(self.trainer.num_training_batches),
-            self.trainer.accumulate_grad_batches,
-        )
-        if batches < 1 or batches % parts:
-            raise InputError(
-                f"an epoch of {batches} micro-batches is no whole number of optimizer steps of "
-                f"{parts}; set trainer.limit_train_batches to a multiple of "
-                "trainer.accumulate_grad_batches"
-            )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -284,7 +261,6 @@ class FaceRecognizer(L.LightningModule):
         checkpoint["marginface"] = {
             "description": self.description,
             "accumulate": self.trainer.accumulate_grad_batches,
-            "steps_per_epoch": self.steps_per_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -292,26 +268,7 @@ class FaceRecognizer(L.LightningModule):
         before = checkpoint["marginface"]["accumulate"]
         now = self.trainer.accumulate_grad_batches
         if before != now:
-            _rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
-
-
-def log_every_n_steps(trainer: L.Trainer) -> int:
-    """Set by a connector of the trainer, so type checkers do not know it."""
-    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-
-
-def val_check_batch(trainer: L.Trainer) -> float:
-    """Micro-batches between validations, infinite without any."""
-    return float(getattr(trainer, "val_check_batch", None) or float("inf"))
-
-
-def _rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:
-    # A checkpoint is written in on_train_batch_end: of the last micro-batch all but `completed` is
-    # counted, so it must end up one short.
-    progress = fit_loop["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        ready = counts["ready"] // before * now
-        counts.update(ready=ready, started=ready, processed=ready, completed=max(ready - 1, 0))
+            rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
 
 
 def parameter_count(modules: Iterable[nn.Module]) -> int:

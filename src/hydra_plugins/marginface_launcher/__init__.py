@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
@@ -80,6 +81,7 @@ class MarginfaceLauncher(Launcher):
         command = [
             sys.executable,
             sys.argv[0],
+            *_config_options(),
             *overrides,
             f'hydra.run.dir="{folder}"',
             "hydra.mode=RUN",
@@ -101,6 +103,12 @@ class MarginfaceLauncher(Launcher):
     def _objective(folder: Path) -> Any:
         """What a sweeper maximises: the mean verification accuracy, None without any."""
         return json.loads((folder / "result.json").read_text()).get("val/mean/accuracy")
+
+
+def _config_options() -> list[str]:
+    """Options of this command line that decide where configurations come from."""
+    options, _ = get_args_parser().parse_known_args(sys.argv[1:])
+    return ["--config-dir", options.config_dir] if options.config_dir else []
 
 
 @dataclass

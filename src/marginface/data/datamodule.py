@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from marginface import progress
 from marginface.console import say
 from marginface.data.dataset import Batch, FaceDataset, Subset
 from marginface.data.loader import batch_loader
@@ -140,9 +141,8 @@ class FaceDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
         assert trainer is not None
-        # Of this run: the trainer may limit the batches of an epoch.
-        per_epoch = int(trainer.num_training_batches) // trainer.accumulate_grad_batches
-        return {"step": trainer.global_step, "steps_per_epoch": per_epoch}
+        # Of this run, not of the data: the trainer may limit the batches of an epoch.
+        return {"step": trainer.global_step, "steps_per_epoch": progress.steps_per_epoch(trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])
