@@ -66,6 +66,14 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
     return table
 
 
+def run_folders(path: Path) -> list[Path]:
+    """The run folder itself, or the numbered jobs of a sweep in order."""
+    if (path / "config.yaml").is_file():
+        return [path]
+    jobs = [p for p in path.glob("*") if p.name.isdigit() and (p / "config.yaml").is_file()]
+    return sorted(jobs, key=lambda p: int(p.name)) or [path]
+
+
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
     """Keys that tell the runs apart, those of the head first and without what only follows them."""
     follows = ("name", "paths.", "callbacks.", "logger.")

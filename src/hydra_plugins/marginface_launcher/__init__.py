@@ -44,18 +44,18 @@ class MarginfaceLauncher(Launcher):
         # Imported here: Hydra loads its plugins at every start, also for `--help`.
         from rich.console import Console
 
-        from marginface.report import compare_runs
+        from marginface.report import compare_runs, run_folders
 
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        returns, folders = [], []
+        returns = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             shown = " ".join(filter_overrides(overrides))
             print(f"[job {number}] {shown}", flush=True)
             folder = sweep_dir / self._subdir(overrides, number)
             returns.append(self._run(list(overrides), folder))
-            if (folder / "config.yaml").is_file():
-                folders.append(folder)
-        if folders:
+        # All jobs so far: an optimizing sweeper launches them a few at a time.
+        folders = run_folders(sweep_dir)
+        if folders != [sweep_dir]:
             table = compare_runs(folders, sweep_dir / "comparison.csv")
             Console(width=140).print(table)
             print(f"sweep folder {sweep_dir}")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from marginface.cli.entry import clear_errors
 from marginface.heads import head_class, head_defaults, list_heads
-from marginface.report import compare_runs
+from marginface.report import compare_runs, run_folders
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -34,13 +34,5 @@ def compare(
 ) -> None:
     """Compare finished runs: what differs in their settings, and their metrics."""
     with clear_errors():
-        folders = [folder for run in runs for folder in _run_folders(run)]
+        folders = [folder for run in runs for folder in run_folders(run)]
         Console(width=140).print(compare_runs(folders, csv))
-
-
-def _run_folders(path: Path) -> list[Path]:
-    """The run folder itself, or the numbered jobs of a sweep in order."""
-    if (path / "config.yaml").is_file():
-        return [path]
-    jobs = [p for p in path.glob("*") if p.name.isdigit() and (p / "config.yaml").is_file()]
-    return sorted(jobs, key=lambda p: int(p.name)) or [path]
