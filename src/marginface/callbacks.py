@@ -1,5 +1,6 @@
 """What happens around the steps: metrics to the loggers, checkpoints, the first loss checked."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ class StepLog(Callback):
         self._images = 0
         log_to_all(trainer, metrics, step)
         module.log("loss", loss, prog_bar=True, logger=False, rank_zero_only=True)
-        if not any(isinstance(c, ProgressBar) for c in _callbacks(trainer)):
+        # A progress bar shows nothing in a file.
+        has_bar = any(isinstance(c, ProgressBar) for c in _callbacks(trainer))
+        if not (has_bar and sys.stdout.isatty()):
             say(
                 f"step {step} epoch {metrics['epoch']} loss {loss:.4f} accuracy "
                 f"{metrics['train/accuracy']:.3f} lr {self._lr:.3g} "

@@ -107,6 +107,8 @@ def build(node: dict[str, Any], **provided: Any) -> Any:
         cause: BaseException | None = error
         while isinstance(cause, InstantiationException):
             cause = cause.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            raise InputError(f"{node['_target_']} needs a package: {cause}") from error
         raise cause or error from None
 
 
