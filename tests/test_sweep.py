@@ -30,6 +30,7 @@ def test_three_heads_and_one_table(tiny_run: list[str], tmp_path: Path, command:
     for number, row in enumerate(table):
         result = json.loads((tmp_path / str(number) / "result.json").read_text())
         assert float(row["val/heldout/accuracy"]) == result["val/heldout/accuracy"]
+    assert list(table[0])[:3] == ["run", "head.name", "val/heldout/accuracy"], "only what differs"
     assert "comparison" in done.stdout
     assert not any(p.name.startswith("3") for p in tmp_path.iterdir())
     again = command("-c", "from marginface.cli.main import app; app()", "compare", str(tmp_path))

@@ -76,7 +76,7 @@ def run_folders(path: Path) -> list[Path]:
 
 def _differing(configs: list[dict[str, Any]]) -> list[str]:
     """Keys that tell the runs apart, those of the head first and without what only follows them."""
-    follows = ("name", "paths.", "callbacks.", "logger.")
+    follows = ("name", "paths.", "callbacks.", "logger.", "trainer.default_root_dir")
     keys = [k for k in dict.fromkeys(k for c in configs for k in c) if not k.startswith(follows)]
     differing = [k for k in keys if len({repr(c.get(k)) for c in configs}) > 1]
     if "head.name" in differing:
