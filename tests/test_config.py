@@ -9,8 +9,7 @@ from marginface.config import build, check_config, config_dir, config_problems
 from marginface.errors import InputError
 from runs import compose
 
-# data that needs a folder; options that set up a sweep or this machine are no part of a run
-EXTRA = {"data": ["+data.root=somewhere"]}
+# Options that set up a sweep or this machine are no part of a run.
 GROUPS = ["backbone", "callbacks", "data", "debug", "experiment", "head", "logger", "optimizer",
           "scheduler", "trainer"]  # fmt: skip
 OPTIONS = [

@@ -63,7 +63,6 @@ def kill_after(rows_written: int, arguments: list[str], run_dir: Path) -> None:
 def test_killed_runs_go_on_bit_equal(
     run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
 ) -> None:
-    # A slow disk is no reason to be past the last step: many workers, one step after the other.
     kill_after(killed_at, run, tmp_path)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert len(rows(tmp_path)) < STEPS, "killed too late to show anything"
