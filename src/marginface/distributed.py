@@ -13,6 +13,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Elementwise mean over all processes, the same on each."""
     if not is_distributed():
@@ -29,6 +34,17 @@ def gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+def gather_rows_of_any_number(rows: Tensor) -> Tensor:
+    """(N_r, ...) rows of every process r, one below the other in rank order."""
+    if not is_distributed():
+        return rows
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    most = max(counts)
+    filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
+    parts = gather_rows(filled).split(most) if most else ()
+    return torch.cat([rows[:0], *(part[:n] for part, n in zip(parts, counts, strict=False))])
 
 
 def gather_table(indices: Tensor, rows: Tensor, size: int) -> Tensor:

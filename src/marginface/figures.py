@@ -1,15 +1,18 @@
 """Pictures of results: ROC and score histogram of a verification set, curves of heads."""
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from marginface.evaluation import PairResult, roc_curve
 from marginface.files import atomic_write
 from marginface.heads import MarginHead
+from marginface.heads.curves import head_curves
 
 mpl.use("Agg")  # files only; no window system needed
 
@@ -43,32 +46,44 @@ def verification_figure(
     _save(figure, path)
 
 
-def heads_figure(heads: list[MarginHead], path: Path) -> None:
-    """Target logit f(theta) and implied cosine margin cos(theta) - f of each head, as one PNG."""
-    degrees = torch.linspace(0, 120, 241, dtype=torch.float64)
-    cosine = degrees.deg2rad().cos()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for head in heads:
-        target = head.target_logit(cosine)
-        left.plot(degrees, target, label=head.name)
-        right.plot(degrees, cosine - target, label=head.name)
-    left.set(
-        xlabel="angle to the class centre (degrees)",
-        ylabel="target logit / scale",
-        title="target logit",
-    )
-    right.set(
-        xlabel="angle to the class centre (degrees)",
-        ylabel="cos - target logit",
-        title="cosine margin",
-    )
-    for axes in (left, right):
+def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
+    """f, implied angular margin, margin between boundaries and slope of heads, as one PNG.
+
+    Args:
+        heads: by the name to print.
+    """
+    degrees = torch.linspace(0, 180, 361, dtype=torch.float64)
+    angles = degrees.deg2rad()
+    figure, panels = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    own, between = "angle to the own centre (degrees)", "angle between two centres (degrees)"
+    labels = [
+        (own, "f(theta)", "target logit / scale", (-2.5, 1.1)),
+        (own, "arccos f - theta (degrees)", "implied angular margin", (0, 90)),
+        (between, "M (degrees)", "margin between the boundaries of two classes", (0, 90)),
+        (own, "df / dcos", "slope (the gradient in exact mode)", (-1, 6)),
+    ]
+    for name, head in heads.items():
+        curves = head_curves(head, angles, angles)
+        values = [
+            curves.target,
+            curves.implied_margin.rad2deg(),
+            curves.boundary_margin.rad2deg(),
+            curves.slope,
+        ]
+        for axes, value in zip(panels.flat, values, strict=True):
+            axes.plot(degrees, value, label=name)
+    for axes, (x, y, title, limits) in zip(panels.flat, labels, strict=True):
+        axes.set(xlabel=x, ylabel=y, title=title, xlim=(0, 180), ylim=limits)
+        axes.set_xticks(range(0, 181, 30))
         axes.grid(alpha=0.3)
-    left.legend()
+    panels[0, 0].legend()
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+        # A palette: a quarter of the bytes, and nothing to see of it in curves.
+        Image.open(drawn).convert("RGB").quantize(64).save(file, format="png", optimize=True)
     plt.close(figure)

@@ -92,6 +92,7 @@ class FaceRecognizer(L.LightningModule):
         if part == 0:
             self.step_losses.clear()
             self._observed.clear()
+            self.head.begin_step()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
@@ -137,6 +138,11 @@ class FaceRecognizer(L.LightningModule):
             **{
                 f"train/target_angle_p{p}": float(value)
                 for p, value in zip(ANGLE_PERCENTILES, percentiles, strict=True)
+            },
+            **{
+                f"head/{name}": float(value)
+                for name, value in self.head.named_buffers()
+                if value.is_floating_point()
             },
         }
 

@@ -6,25 +6,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from marginface.cli import heads
 from marginface.cli.entry import clear_errors
-from marginface.heads import head_class, head_defaults, list_heads
 from marginface.report import compare_runs, run_folders
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(heads.app, name="heads")
 
 
 @app.callback()
 def _marginface() -> None:
     """Train with `python train.py --help`; these commands look at heads and results."""
-
-
-@app.command()
-def heads() -> None:
-    """List the margin heads with their default parameters."""
-    for name in list_heads():
-        parameters = ", ".join(f"{k}={v}" for k, v in head_defaults(name).items())
-        summary = (head_class(name).__doc__ or "").strip().splitlines()[0]
-        typer.echo(f"{name:12} {summary}\n{'':12} {parameters or 'no parameters'}")
 
 
 @app.command()

@@ -1,10 +1,11 @@
-"""ArcFace: Deng et al., "Additive Angular Margin Loss for Deep Face Recognition", 1801.07698."""
+"""Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698, 2018."""
 
 from torch import Tensor
 
-from marginface.heads.angular import EasyMargin, add_angle, add_angle_slope, check_easy_margin
+from marginface.heads.angular import EasyMargin, add_angle
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
 
 
 @register_head("arcface")
@@ -23,13 +24,10 @@ class ArcFace(MarginHead):
         margin: float = 0.5,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "straight_through",
+        loss: LossSpec = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
-        check_easy_margin(easy_margin)
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin, self.easy_margin = margin, easy_margin
 
     def curve(self, cosine: Tensor) -> Tensor:
         return add_angle(cosine, self.margin, self.easy_margin)
-
-    def slope(self, cosine: Tensor) -> Tensor:
-        return add_angle_slope(cosine, self.margin, self.easy_margin)

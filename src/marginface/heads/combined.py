@@ -1,11 +1,12 @@
-"""Combined margin: section 2 of the ArcFace paper, arXiv 1801.07698, eq. 4."""
+"""Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698, eq. 4, 2018."""
 
 from torch import Tensor
 
 from marginface.errors import InputError
-from marginface.heads.angular import EasyMargin, add_angle, add_angle_slope, check_easy_margin
-from marginface.heads.base import MarginGradient, MarginHead, away_from_poles
+from marginface.heads.angular import EasyMargin, add_angle
+from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
 
 
 @register_head("combined")
@@ -27,9 +28,9 @@ class Combined(MarginHead):
         m3: float = 0.2,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "straight_through",
+        loss: LossSpec = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
-        check_easy_margin(easy_margin)
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         if m1 != 1 and easy_margin != "none":
             raise InputError(
                 f"combined: easy_margin={easy_margin!r} is defined for m1=1 only, got m1={m1}; "
@@ -41,10 +42,3 @@ class Combined(MarginHead):
         if self.m1 == 1:
             return add_angle(cosine, self.m2, self.easy_margin) - self.m3
         return (self.m1 * cosine.arccos() + self.m2).cos() - self.m3
-
-    def slope(self, cosine: Tensor) -> Tensor:
-        if self.m1 == 1:
-            return add_angle_slope(cosine, self.m2, self.easy_margin)
-        inside = away_from_poles(cosine)
-        sine = ((1 - inside) * (1 + inside)).sqrt()
-        return self.m1 * (self.m1 * inside.arccos() + self.m2).sin() / sine

@@ -1,10 +1,10 @@
-"""CosFace: Wang et al., "Large Margin Cosine Loss for Deep Face Recognition", arXiv 1801.09414."""
+"""Wang et al., "CosFace: Large Margin Cosine Loss", arXiv 1801.09414, 2018."""
 
-import torch
 from torch import Tensor
 
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
 
 
 @register_head("cosface")
@@ -14,6 +14,9 @@ class CosFace(MarginHead):
     The default 0.4 is insightface's; the paper used 0.35. The slope is 1, so both gradients agree.
     """
 
+    falls_with_angle = True
+    slope_is_one = True
+
     def __init__(
         self,
         embedding_size: int,
@@ -22,12 +25,10 @@ class CosFace(MarginHead):
         scale: float = 64.0,
         margin: float = 0.4,
         margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin = margin
 
     def curve(self, cosine: Tensor) -> Tensor:
         return cosine - self.margin
-
-    def slope(self, cosine: Tensor) -> Tensor:
-        return torch.ones_like(cosine)

@@ -1,15 +1,18 @@
-"""NormFace: Wang et al., "L2 Hypersphere Embedding for Face Verification", arXiv 1704.06369."""
+"""Wang et al., "NormFace: L2 Hypersphere Embedding", arXiv 1704.06369, 2017."""
 
-import torch
 from torch import Tensor
 
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
 
 
 @register_head("normface")
 class NormFace(MarginHead):
     """Cosine softmax without a margin: f = cos(theta). Scale as in the X2-Softmax code."""
+
+    falls_with_angle = True
+    slope_is_one = True
 
     def __init__(
         self,
@@ -18,11 +21,9 @@ class NormFace(MarginHead):
         *,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
 
     def curve(self, cosine: Tensor) -> Tensor:
         return cosine
-
-    def slope(self, cosine: Tensor) -> Tensor:
-        return torch.ones_like(cosine)

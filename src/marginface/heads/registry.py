@@ -3,7 +3,9 @@
 import fnmatch
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from marginface.errors import InputError, did_you_mean, unknown_name
 from marginface.heads.base import MarginHead
@@ -45,12 +47,18 @@ def head_defaults(name: str) -> dict[str, Any]:
 def create_head(
     name: str, *, embedding_size: int, num_classes: int, **parameters: Any
 ) -> MarginHead:
-    """Build the head `name`; a parameter it does not have is an error that names those it has."""
+    """Build the head `name`; an unknown or mistyped parameter is an InputError."""
     known = head_defaults(name)
-    for key in parameters:
+    accepts = f"It accepts: {', '.join(f'{key}={value!r}' for key, value in known.items())}"
+    kinds = get_type_hints(head_class(name).__init__)
+    for key, value in parameters.items():
         if key not in known:
             raise InputError(
-                f"head {name!r} has no parameter {key!r}.{did_you_mean(key, known)} "
-                f"It accepts: {', '.join(known) or 'none'}"
+                f"head {name!r} has no parameter {key!r}.{did_you_mean(key, known)} {accepts}"
             )
+        try:
+            TypeAdapter(kinds.get(key, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise InputError(f"head {name!r}: {key}={value!r}: {reason}. {accepts}") from None
     return head_class(name)(embedding_size, num_classes, **parameters)

@@ -1,4 +1,4 @@
-"""X2-Softmax: Xu et al., "Margin Adaptive Loss Function for Face Recognition", arXiv 2312.05281."""
+"""Xu et al., "X2-Softmax: Margin Adaptive Loss Function", arXiv 2312.05281, 2023."""
 
 import warnings
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from marginface.errors import InputError
 from marginface.heads.base import MarginGradient, MarginHead, away_from_poles
 from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
 
 
 @register_head("x2softmax")
@@ -17,6 +18,8 @@ class X2Softmax(MarginHead):
     Defaults are those of the official run (64, -0.9, 0, 0.65). Official gradient: straight-through.
     a < 0 opens the parabola downwards, k <= 1 is its peak, h in radians moves the peak.
     """
+
+    falls_with_angle = True
 
     def __init__(
         self,
@@ -28,20 +31,17 @@ class X2Softmax(MarginHead):
         h: float = 0.0,
         k: float = 0.65,
         margin_gradient: MarginGradient = "straight_through",
+        loss: LossSpec = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         if not a < 0:
-            raise InputError(
-                f"x2softmax: a must be negative so that the logit falls with the angle, got a={a}"
-            )
+            raise InputError(f"x2softmax: a must be negative, or the logit would rise, got a={a}")
         if not k <= 1:
-            raise InputError(
-                f"x2softmax: k is the largest target logit and must be <= 1, got k={k}"
-            )
+            raise InputError(f"x2softmax: k, the largest target logit, must be <= 1, got k={k}")
         if h > 0:
             warnings.warn(
-                f"x2softmax: h={h} > 0 makes the logit fall again for angles below h, so well "
-                "aligned samples are punished; the official run uses h=0",
+                f"x2softmax: h={h} > 0 makes the logit fall again for angles below h and punishes "
+                "well aligned samples; the official run uses h=0",
                 stacklevel=2,
             )
         self.a, self.h, self.k = a, h, k
@@ -49,7 +49,7 @@ class X2Softmax(MarginHead):
     def curve(self, cosine: Tensor) -> Tensor:
         return self.a * (cosine.arccos() - self.h) ** 2 + self.k
 
-    def slope(self, cosine: Tensor) -> Tensor:
+    def slope(self, cosine: Tensor, **facts: object) -> Tensor:
         """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""
         inside = away_from_poles(cosine)
         sine = ((1 - inside) * (1 + inside)).sqrt()

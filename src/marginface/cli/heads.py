@@ -1,0 +1,135 @@
+"""`marginface heads`: list them, draw their curves, say what their parameters mean."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from marginface.cli.entry import clear_errors
+from marginface.errors import InputError
+from marginface.files import atomic_write
+from marginface.heads import MarginHead, create_head, list_heads
+from marginface.heads.advisor import advise
+from marginface.heads.catalogue import head_info, heads_page
+from marginface.heads.curves import HeadCurves, head_curves
+
+app = typer.Typer(help=__doc__)
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="a parameter of the head, for example k=0.6")
+]
+
+
+@app.callback(invoke_without_command=True)
+def list_all(context: typer.Context) -> None:
+    """List the margin heads: formula, paper, defaults."""
+    if context.invoked_subcommand is not None:
+        return
+    for name in list_heads():
+        info = head_info(name)
+        parameters = ", ".join(f"{k}={v}" for k, v in info.defaults.items())
+        traits = [f"gradient {info.gradient}", f"loss {info.loss}"]
+        traits += ["needs the norm"] * info.needs_norm
+        traits += ["changes negatives"] * info.changes_negatives
+        traits += [f"state {', '.join(info.state)}"] if info.state else []
+        typer.echo(f"{name} ({info.year or 'baseline'})  {info.summary}")
+        typer.echo(f"    {info.paper}\n    {'; '.join(traits)}\n    {parameters}")
+
+
+@app.command()
+def show(
+    name: str,
+    settings: Settings = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="another head to compare with, for example arcface or arcface:margin=0.6"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to draw; <name>.png otherwise")] = None,
+) -> None:
+    """Draw f, implied margin, boundary margin and slope of a head, and print them as a table."""
+    with clear_errors():
+        heads = {" ".join([name, *(settings or [])]): _create(name, settings or [])}
+        for other in against if against is not None else ["normface", "arcface"]:
+            other_name, _, parameters = other.partition(":")
+            heads[other.replace(":", " ")] = _create(
+                other_name, parameters.split(",") if parameters else []
+            )
+        from marginface.figures import heads_figure  # matplotlib takes a second to import
+
+        path = out or Path(f"{name}.png")
+        heads_figure(heads, path)
+        for label, head in heads.items():
+            Console(width=110).print(_table(label, head))
+        typer.echo(f"drawn: {path}")
+
+
+@app.command("advise")
+def advise_command(
+    name: str,
+    classes: Annotated[int, typer.Option(help="number of identities")],
+    embedding_size: Annotated[int, typer.Option(help="length of the embeddings")] = 512,
+    settings: Settings = None,
+    precision: Annotated[str | None, typer.Option(help="trainer.precision")] = None,
+) -> None:
+    """Say what a head's parameters mean: first loss, solved angle, least scale, warnings."""
+    with clear_errors():
+        head = _create(name, settings or [], classes, embedding_size)
+        for line in advise(head, precision).lines():
+            typer.echo(line)
+
+
+@app.command(hidden=True)
+def page(out: Annotated[Path, typer.Argument(help="folder of the docs")]) -> None:
+    """Write docs/heads.md and its pictures (`make docs`)."""
+    from marginface.figures import heads_figure
+
+    with atomic_write(out / "heads.md") as file:
+        file.write(heads_page().encode())
+    for name in list_heads():
+        others = [other for other in ("normface", "arcface") if other != name]
+        (out / "images" / "heads").mkdir(parents=True, exist_ok=True)
+        heads = {each: _create(each, []) for each in (name, *others)}
+        heads_figure(heads, out / "images" / "heads" / f"{name}.png")
+
+
+def _create(
+    name: str, settings: list[str], classes: int = 2, embedding_size: int = 512
+) -> MarginHead:
+    for setting in settings:
+        if "=" not in setting:
+            raise InputError(f"--set takes key=value, for example k=0.6, got {setting!r}")
+    try:
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
+    except OmegaConfBaseException as error:
+        raise InputError(f"--set {' '.join(settings)}: {error}") from error
+    return create_head(name, embedding_size=embedding_size, num_classes=classes, **parsed).eval()
+
+
+def _table(label: str, head: MarginHead) -> Table:
+    degrees = torch.arange(0, 181, 10, dtype=torch.float64)
+    curves: HeadCurves = head_curves(head, degrees.deg2rad(), degrees.deg2rad())
+    table = Table(title=label, title_justify="left")
+    headings = ["angle", "f", "implied margin", "df/dcos", "boundary margin M(angle)"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    columns = [
+        curves.target,
+        curves.implied_margin.rad2deg(),
+        curves.slope,
+        curves.boundary_margin.rad2deg(),
+    ]
+    for number, angle in enumerate(degrees):
+        values = [float(column[number]) for column in columns]
+        cells = [
+            "-" if value != value else f"{value:.4g}" if abs(value) > 1e-9 else "0"
+            for value in values
+        ]
+        table.add_row(f"{angle:.0f}", *cells)
+    return table

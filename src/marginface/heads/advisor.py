@@ -1,0 +1,99 @@
+"""What the parameters of a head mean for C classes and D dimensions, before any training."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from marginface.heads.base import MarginHead
+from marginface.losses import AlphaDivergence, BinaryCrossEntropy
+
+CONFIDENT = 0.9  # the probability that the lower bound of the scale is for
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Numbers and warnings about a head; None where a number has no meaning for its kind."""
+
+    expected_first_loss: float
+    solved_angle: float | None  # degrees at which p = 0.5 against random negatives
+    least_scale: float | None  # for p = 0.9 at angle 0 against C - 1 centres at right angles
+    warnings: list[str]
+
+    def lines(self) -> list[str]:
+        """Sentences for a terminal."""
+        facts = [f"expected first loss {self.expected_first_loss:.1f}"]
+        if self.solved_angle is not None:
+            facts.append(f"p = 0.5 at {self.solved_angle:.1f} degrees")
+        if self.least_scale is not None:
+            facts.append(f"scale of at least {self.least_scale:.1f} for p = {CONFIDENT}")
+        return ["; ".join(facts), *(f"warning: {text}" for text in self.warnings)]
+
+
+def advise(head: MarginHead, precision: str | None = None) -> Advice:
+    """Look at a fresh head.
+
+    Args:
+        precision: the trainer's, for example "16-true".
+    """
+    angle, least, warnings = None, None, []
+    scale, classes = float(head.scale), head.num_classes
+    if isinstance(head.loss, AlphaDivergence) or head.name in ("softmax", "sphereface"):
+        pass  # their probabilities are no softmax over bounded logits
+    else:
+        angle = solved_angle(head)
+        if angle is None:
+            warnings.append(
+                "the margin is unreachable: even at angle 0 the target has p < 0.5 against random "
+                "negatives; raise scale or lower the margin"
+            )
+        least = least_scale(head)
+        if least is not None and scale < least:
+            warnings.append(
+                f"scale {scale:.3g} is small for {classes} classes: a perfect image stays below "
+                f"p = {CONFIDENT}; use at least {least:.1f}"
+            )
+        largest = math.sqrt(2 * head.embedding_size * math.log(classes))
+        if not head.changes_negatives and scale > largest:
+            warnings.append(
+                f"scale {scale:.3g} is large for {classes} classes in {head.embedding_size} "
+                f"dimensions: beyond {largest:.0f} a single random negative dominates the softmax"
+            )
+    if getattr(head, "h", 0) > 0 and head.name == "x2softmax":
+        warnings.append("h > 0 makes the logit fall again for angles below h")
+    if precision in ("16-true", "bf16-true"):
+        warnings.append(
+            f"trainer.precision={precision} stores the class centres in 16 bits: their angles are "
+            "off by up to 0.03 (fp16) or 0.09 (bf16) rad; use 16-mixed or bf16-mixed"
+        )
+    return Advice(head.expected_first_loss(), angle, least, warnings)
+
+
+def solved_angle(head: MarginHead) -> float | None:
+    """The largest angle in degrees at which p = 0.5 against random negatives; None: nowhere.
+
+    For binary losses: where the target's logit passes the threshold.
+    """
+    degrees = torch.linspace(0, 180, 721, dtype=torch.float64)
+    cosine = degrees.deg2rad().cos()
+    if isinstance(head.loss, BinaryCrossEntropy):
+        target = head.target_logit(cosine, **head.typical_facts()).detach()
+        solved = float(head.scale) * target >= head.loss.first_threshold
+    else:
+        losses = torch.stack([head.loss_at(c) for c in cosine])
+        solved = losses <= math.log(2)
+    return float(degrees[solved].max()) if solved.any() else None
+
+
+def least_scale(head: MarginHead) -> float | None:
+    """s for which p reaches 0.9 at angle 0 when the others are at right angles.
+
+    s f(0) - s g(90 degrees) >= ln(C - 1) + ln(0.9 / 0.1): CosFace's bound (arXiv 1801.09414,
+    eq. 6) for any curve. None when f does not reach the negatives.
+    """
+    one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    best = float(head.target_logit(one, **head.typical_facts()))
+    other = float(head.negative_curve(zero, one)) if head.changes_negatives else 0.0
+    if best <= other:
+        return None
+    return (math.log(head.num_classes - 1) + math.log(CONFIDENT / (1 - CONFIDENT))) / (best - other)

@@ -1,0 +1,53 @@
+"""Sun et al., "Circle Loss: A Unified Perspective", arXiv 2002.10857, 2020."""
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from marginface.heads.base import MarginHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec, circle_weight
+
+CircleGradient = Literal["detached_weights", "straight_through", "exact"]
+
+
+@register_head("circle")
+class Circle(MarginHead):
+    """f = [1 + margin - c]_+ (c - 1 + margin); others are [c + margin]_+ (c - margin).
+
+    The class-level form; scale is the paper's gamma. The bracket is a weight and a constant to
+    autograd in the paper ("detached_weights"); "exact" differentiates it too.
+    """
+
+    changes_negatives = True
+    falls_with_angle = True
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 256.0,
+        margin: float = 0.25,
+        margin_gradient: CircleGradient = "detached_weights",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        self.margin = margin
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        return self._weight(1 - cosine) * (cosine - 1 + self.margin)
+
+    def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
+        return self._weight(cosine) * (cosine - self.margin)
+
+    def slope(self, cosine: Tensor, **facts: Any) -> Tensor:
+        detached = self.margin_gradient == "detached_weights"
+        return self._weight(1 - cosine) if detached else super().slope(cosine)
+
+    def negative_slope(self, cosine: Tensor, target: Tensor) -> Tensor:
+        detached = self.margin_gradient == "detached_weights"
+        return self._weight(cosine) if detached else super().negative_slope(cosine, target)
+
+    def _weight(self, distance: Tensor) -> Tensor:
+        return circle_weight(distance, self.margin)

@@ -1,0 +1,54 @@
+"""Jiao et al., "Dyn-arcFace: Dynamic Additive Angular Margin Loss", MTAP, 2021."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from marginface.heads.angular import add_angle
+from marginface.heads.base import MarginGradient, MarginHead, Rows
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("dynarcface")
+class DynArcFace(MarginHead):
+    """f = cos(theta + m_i): the margin grows with the angle phi to the nearest other centre.
+
+    m_i = relu(phi - k1) k2 + k3 + 0.03 k3 / (1 + |20 (phi - k1)|^1.1), as in the X2-Softmax code.
+    Each step compares the batch's centres with all centres.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        k1: float = 0.9,
+        k2: float = 0.3,
+        k3: float = 0.45,
+        margin_gradient: MarginGradient = "straight_through",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        self.k1, self.k2, self.k3 = k1, k2, k3
+
+    def curve(self, cosine: Tensor, nearest: float | Tensor = math.pi / 2) -> Tensor:
+        return add_angle(cosine, self._margin(cosine, nearest))
+
+    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+        own = self.cosine(self.weight.to(rows.cosine.dtype)[rows.labels])
+        others = own.scatter(1, rows.labels[:, None], -1.0)
+        limit = 1 - 4 * torch.finfo(own.dtype).eps  # arccos has a pole at 1
+        return {"nearest": others.amax(1).clamp(max=limit).arccos()}
+
+    def typical_facts(self) -> dict[str, Tensor]:
+        # The largest of C - 1 cosines that are N(0, 1/D).
+        rarest = torch.tensor(1 - 1 / self.num_classes, dtype=torch.float64)
+        return {"nearest": (torch.special.ndtri(rarest) / self.embedding_size**0.5).arccos()}
+
+    def _margin(self, cosine: Tensor, nearest: float | Tensor) -> Tensor:
+        beyond = torch.as_tensor(nearest, dtype=cosine.dtype) - self.k1
+        bump = 0.03 * self.k3 / (1 + (20 * beyond).abs() ** 1.1)
+        return beyond.clamp(min=0) * self.k2 + self.k3 + bump

@@ -1,0 +1,38 @@
+"""Boutros et al., "ElasticFace: Elastic Margin Loss", arXiv 2109.09416, 2022."""
+
+from torch import Tensor
+
+from marginface.heads.angular import add_angle
+from marginface.heads.base import MarginGradient
+from marginface.heads.elastic import Compat, ElasticHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("elasticface_arc")
+class ElasticFaceArc(ElasticHead):
+    """f = cos(theta + m), m drawn from N(margin, sigma^2) for each image of a batch.
+
+    Defaults are the official code's; ElasticFace-Arc+ is plus=true sigma=0.0175.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        sigma: float = 0.05,
+        plus: bool = False,
+        compat: Compat = "paper",
+        margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(
+            embedding_size, num_classes, scale, margin_gradient, loss,
+            margin=margin, sigma=sigma, plus=plus, compat=compat,
+        )  # fmt: skip
+
+    def curve(self, cosine: Tensor, margin: float | Tensor | None = None) -> Tensor:
+        return add_angle(cosine, self.margin if margin is None else margin)

@@ -1,0 +1,39 @@
+"""Li et al., "AirFace: Lightweight and Efficient Model", arXiv 1907.12256, 2019."""
+
+import math
+
+from torch import Tensor
+
+from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("li_arcface")
+class LiArcFace(MarginHead):
+    """Linear in the angle: f = (pi - 2 (theta + margin)) / pi; others are (pi - 2 theta) / pi.
+
+    Defaults are cavaface's.
+    """
+
+    changes_negatives = True
+    falls_with_angle = True
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.45,
+        margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        self.margin = margin
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        return 1 - 2 * (cosine.arccos() + self.margin) / math.pi
+
+    def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
+        return 1 - 2 * cosine.arccos() / math.pi

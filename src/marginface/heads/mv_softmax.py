@@ -1,0 +1,53 @@
+"""Wang et al., "Mis-classified Vector Guided Softmax Loss", arXiv 1912.00833, 2020."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from marginface.heads.angular import EasyMargin, add_angle
+from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("mv_softmax")
+class MVSoftmax(MarginHead):
+    """A margin, and negatives above f become (t + 1) c + t ("adaptive") or c + t ("fixed").
+
+    variant "am" is f = cos(theta) - margin, "arc" is f = cos(theta + margin). Defaults are the
+    official code's. easy_margin is about the target only: negatives are always compared with the
+    f that has the margin.
+    """
+
+    changes_negatives = True
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 32.0,
+        margin: float = 0.35,
+        t: float = 0.2,
+        variant: Literal["am", "arc"] = "am",
+        weighting: Literal["adaptive", "fixed"] = "adaptive",
+        easy_margin: EasyMargin = "easy",
+        margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        self.margin, self.t, self.easy_margin = margin, t, easy_margin
+        self.variant, self.weighting = variant, weighting
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        if self.variant == "arc":
+            return add_angle(cosine, self.margin, self.easy_margin)
+        keeps = cosine > 0 if self.easy_margin == "easy" else torch.ones_like(cosine).bool()
+        return torch.where(keeps, cosine - self.margin, cosine)
+
+    def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
+        arc = self.variant == "arc"
+        limit = add_angle(target, self.margin) if arc else target - self.margin
+        factor = 1 + self.t if self.weighting == "adaptive" else 1.0
+        return torch.where(cosine > limit, factor * cosine + self.t, cosine)

@@ -1,0 +1,59 @@
+"""Liu et al., "SphereFace: Deep Hypersphere Embedding", arXiv 1704.08063, 2017."""
+
+import torch
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.heads.angular import multiply_angle
+from marginface.heads.base import MarginGradient, MarginHead, Rows
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("sphereface")
+class SphereFace(MarginHead):
+    """A-Softmax: f = psi(theta), |x| not normalised; psi is cos(m theta) made monotone.
+
+    The target is (psi + lambda cos) / (1 + lambda) with lambda = max(lambda_min, lambda_max /
+    (1 + lambda_decay step)) as in face.evoLVe; its step is lost on resume, this one is a buffer.
+    """
+
+    falls_with_angle = True
+    step: Tensor
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 1.0,
+        m: int = 4,
+        lambda_max: float = 1000.0,
+        lambda_min: float = 5.0,
+        lambda_decay: float = 0.12,
+        margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        if not (isinstance(m, int) and m >= 1):
+            raise InputError(f"sphereface: m must be a whole number of at least 1, got {m}")
+        self.m, self.lambda_decay = m, lambda_decay
+        self.lambda_max, self.lambda_min = lambda_max, lambda_min
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def curve(self, cosine: Tensor, annealing: float | Tensor = 0.0) -> Tensor:
+        return (multiply_angle(cosine, self.m) + annealing * cosine) / (1 + annealing)
+
+    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+        self.observe(rows.labels)
+        annealing = self.lambda_max / (1 + self.lambda_decay * self.step)
+        return {"annealing": annealing.clamp(min=self.lambda_min)}
+
+    def advance(self, observed: Tensor) -> None:
+        self.step += 1
+
+    def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
+        return self.scale * embeddings.norm(dim=1, keepdim=True) * values
+
+    def typical_facts(self) -> dict[str, float]:
+        return {"annealing": self.lambda_max / (1 + self.lambda_decay)}

@@ -1,0 +1,38 @@
+"""Liu et al., "SphereFace Revived", arXiv 2109.05565, 2021."""
+
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.heads.angular import multiply_angle
+from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("sphereface_r")
+class SphereFaceR(MarginHead):
+    """SphereFace with normalised embeddings: f = psi(theta), cos(m theta) made monotone.
+
+    Defaults and gradient (there "characteristic gradient detachment") are OpenSphere's, which
+    also normalises the stored centres in place at every step; here they are normalised in use.
+    """
+
+    falls_with_angle = True
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 30.0,
+        m: float = 1.7,
+        margin_gradient: MarginGradient = "straight_through",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        if not m >= 1:
+            raise InputError(f"sphereface_r: m must be at least 1, got {m}")
+        self.m = m
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        return multiply_angle(cosine, self.m)

@@ -1,0 +1,61 @@
+"""Buffers that follow the batches: once per optimizer step, from its whole global batch."""
+
+import torch
+from torch import Tensor, nn
+
+from marginface.distributed import gather_rows_of_any_number
+
+
+class StepState(nn.Module):
+    """Advances a module's buffers the same way however a global batch is split.
+
+    Micro-batches of one optimizer step advance the buffers once: each starts from where the step
+    began and sees all rows of the step so far, those of other processes included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[Tensor] = []  # observed in this optimizer step
+        self._before: list[Tensor] = []  # the buffers when it began
+        self._trainer_counts_steps = False
+
+    def advance(self, observed: Tensor) -> None:
+        """Move the buffers by one optimizer step.
+
+        Args:
+            observed: (N,) or (N, k) what `observe` was given for the whole global batch, N > 0.
+        """
+
+    def begin_step(self) -> None:
+        """Called by a trainer before the first micro-batch of an optimizer step.
+
+        Without it, as in a plain loop, every call in training mode is a step of its own.
+        """
+        self._trainer_counts_steps = True
+        self._open_step()
+
+    def _open_step(self) -> None:
+        self._seen.clear()
+        self._before = [buffer.clone() for buffer in self.buffers()]
+
+    def rewind(self) -> None:
+        """Return to where the optimizer step began; a head calls it before it uses its state."""
+        if not self.training:
+            return
+        if not self._trainer_counts_steps:
+            self._open_step()
+        for buffer, before in zip(self.buffers(), self._before, strict=True):
+            buffer.copy_(before)
+
+    @torch.no_grad()
+    def observe(self, values: Tensor) -> None:
+        """Advance the state, in training mode, from values of this batch's labelled rows.
+
+        Processes see all rows of each other, so their states stay the same.
+        """
+        if not self.training:
+            return
+        self._seen.append(gather_rows_of_any_number(values.detach()))
+        observed = torch.cat(self._seen)
+        if len(observed):
+            self.advance(observed)

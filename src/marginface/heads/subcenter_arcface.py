@@ -1,0 +1,54 @@
+"""Deng et al., "Sub-center ArcFace: Boosting by Large-Scale Noisy Web Faces", ECCV 2020."""
+
+import torch
+from torch import Tensor
+
+from marginface.errors import InputError
+from marginface.heads.angular import EasyMargin, add_angle
+from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.registry import register_head
+from marginface.losses import LossSpec
+
+
+@register_head("subcenter_arcface")
+class SubcenterArcFace(MarginHead):
+    """f = cos(theta + margin), theta to the nearest of K centres of a class.
+
+    `weight` is (C K, D), the K rows of a class one after the other. `subcenter_report` finds the
+    dominant centres and the images far from them; the official code (mxnet) does so in drop.py.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        sub_centers: int = 3,
+        easy_margin: EasyMargin = "none",
+        margin_gradient: MarginGradient = "exact",
+        loss: LossSpec = "cross_entropy",
+    ) -> None:
+        if not sub_centers >= 1:
+            raise InputError(f"sub_centers must be at least 1, got {sub_centers}")
+        super().__init__(
+            embedding_size, num_classes, scale, margin_gradient, loss, centres_per_class=sub_centers
+        )
+        self.margin, self.sub_centers = margin, sub_centers
+        self.easy_margin = easy_margin
+
+    def curve(self, cosine: Tensor) -> Tensor:
+        return add_angle(cosine, self.margin, self.easy_margin)
+
+    def all_cosines(self, embeddings: Tensor) -> Tensor:
+        """(B, D) raw embeddings to (B, C, K) cosines to every sub-centre."""
+        return super().cosine(embeddings).unflatten(1, (self.num_classes, self.sub_centers))
+
+    def cosine(self, embeddings: Tensor) -> Tensor:
+        return self.all_cosines(embeddings).amax(2)
+
+    def cosine_log_density(self, deviations: Tensor) -> Tensor:
+        # Of the largest of K.
+        others = torch.special.log_ndtr(deviations) * (self.sub_centers - 1)
+        return super().cosine_log_density(deviations) + others

@@ -1,0 +1,47 @@
+"""Which sub-centre of a class its images gather around, and which images are far from it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from marginface.heads.subcenter_arcface import SubcenterArcFace
+
+
+@dataclass(frozen=True)
+class SubcenterReport:
+    """What the K centres of each class were used for, over N images."""
+
+    counts: Tensor  # (C, K) images nearest to each sub-centre of their own class
+    dominant: Tensor  # (C,) the sub-centre with most images, the first of equals
+    angle: Tensor  # (N,) degrees to the dominant centre of the own class
+    outlier: Tensor  # (N,) bool: further than max_angle
+
+
+@torch.no_grad()
+def subcenter_report(
+    head: SubcenterArcFace, embeddings: Tensor, labels: Tensor, max_angle: float = 75.0
+) -> SubcenterReport:
+    """Dominant centres and outliers of a trained sub-center head.
+
+    The paper then trains plain ArcFace anew on the images that are no outliers.
+
+    Args:
+        head: trained head.
+        embeddings: (N, D) raw embeddings of the training images.
+        labels: (N,) int64 in [0, C).
+        max_angle: degrees beyond which an image is an outlier; 75 in the official drop.py.
+    """
+    own = head.all_cosines(embeddings)[torch.arange(len(labels)), labels]
+    counts = torch.zeros(head.num_classes, head.sub_centers, dtype=torch.int64)
+    counts.index_put_((labels, own.argmax(1)), torch.ones_like(labels), accumulate=True)
+    dominant = counts.argmax(1)
+    cosine = own.gather(1, dominant[labels][:, None])[:, 0]
+    angle = cosine.clamp(-1, 1).arccos().rad2deg()
+    return SubcenterReport(counts, dominant, angle, angle > max_angle)
+
+
+def dominant_centres(head: SubcenterArcFace, report: SubcenterReport) -> Tensor:
+    """(C, D) the dominant centre of each class, to start a head with one centre per class from."""
+    rows = torch.arange(head.num_classes) * head.sub_centers + report.dominant
+    return head.weight.detach()[rows]

@@ -1,0 +1,240 @@
+"""Losses over logits: cross-entropy, binary cross-entropy, circle, alpha-divergence.
+
+A head makes logits, a loss turns them into a number; any curve meets any loss it makes sense with.
+Every loss takes (R, C) scaled logits with the margin on the target, (R,) labels in [0, C) and (R,)
+margin-free target logits, and returns (R,) losses.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marginface.errors import InputError, did_you_mean, unknown_name
+
+LossSpec = str | dict[str, Any]
+
+
+class LossOverLogits(nn.Module):
+    """What a loss has to define."""
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        """(R,) losses of (R, C) logits."""
+        raise NotImplementedError
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        """The loss of one target logit against (n,) logits, each standing for counts classes."""
+        raise NotImplementedError
+
+
+class CrossEntropy(LossOverLogits):
+    """Softmax cross-entropy by log-sum-exp; no probability floor, so a loss of 116 reads as 116."""
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        return F.softplus((logits + counts.log()).logsumexp(0) - target)
+
+
+class BinaryCrossEntropy(LossOverLogits):
+    """C independent decisions against one learned threshold: UCE of UniFace, and SphereFace2.
+
+    Args:
+        threshold: first value of the threshold b, in units of the logits (UniFace: ln(10 C)).
+        positive_weight: factor on softplus(b - target).
+        negative_weight: factor on each softplus(negative - b).
+        factor: factor on all of it.
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        positive_weight: float = 1.0,
+        negative_weight: float = 1.0,
+        factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.first_threshold = threshold
+        # What is learned is the way from there, so the start is exact in every precision.
+        self.learned = nn.Parameter(torch.zeros(()))
+        self.positive_weight, self.negative_weight = positive_weight, negative_weight
+        self.factor = factor
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        columns = labels[:, None]
+        threshold = self.first_threshold + self.learned.to(logits.dtype)
+        positive = F.softplus(threshold - logits.gather(1, columns).squeeze(1))
+        negatives = F.softplus(logits.scatter(1, columns, -math.inf) - threshold).sum(1)
+        return self._weighted(positive, negatives)
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        threshold = torch.full_like(target, self.first_threshold)
+        negatives = (counts * F.softplus(logits - threshold)).sum()
+        return self._weighted(F.softplus(threshold - target), negatives)
+
+    def _weighted(self, positive: Tensor, negatives: Tensor) -> Tensor:
+        return self.factor * (self.positive_weight * positive + self.negative_weight * negatives)
+
+
+def balanced_bias(odds: float, positive: float, negative: float) -> float:
+    """The bias b that positives pull up as hard as negatives push down (2108.01513, appendix).
+
+    Solves odds sigmoid(-(positive + b)) = sigmoid(negative + b), a quadratic in exp(b).
+
+    Args:
+        odds: weight of the positive logit against that of all negatives together.
+        positive: logit of the target.
+        negative: logit of each negative.
+    """
+    root = math.hypot(1 - odds, 2 * math.sqrt(odds) * math.exp((positive - negative) / 2))
+    if odds > 1:  # of the two forms of the root the one that adds what it can
+        return math.log((odds - 1 + root) / 2) - positive
+    return math.log(2 * odds / (1 - odds + root)) - negative
+
+
+class AlphaDivergence(LossOverLogits):
+    """Fenchel-Young loss of the alpha-divergence: like softmax with exact zeros (2511.13621).
+
+    p_j = q_j [1 + (alpha - 1)(z_j - tau)]_+^(1/(alpha - 1)) with tau such that the p_j add up to 1;
+    z are the margin-free logits. The margin d = |target - margin-free target| is the target's
+    prior, a constant to autograd: "exponential" q_y = exp(-d) is Q-Margin; "linear"
+    q_y = [1 + (alpha - 1) d]^(-1/(alpha - 1)) gives any head a sparse variant (experimental).
+
+    Args:
+        alpha: in (1, 2]; towards 1 it becomes cross-entropy with the margin in the target.
+        prior: how the margin enters.
+    """
+
+    def __init__(
+        self, alpha: float = 1.25, prior: Literal["linear", "exponential"] = "linear"
+    ) -> None:
+        super().__init__()
+        if not 1 < alpha <= 2:
+            raise InputError(f"alpha_divergence: alpha must lie in (1, 2], got {alpha}")
+        if prior not in ("linear", "exponential"):
+            raise InputError(
+                f"alpha_divergence: prior must be 'linear' or 'exponential', got {prior!r}"
+            )
+        self.alpha, self.prior = alpha, prior
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        columns = labels[:, None]
+        margin = (logits.gather(1, columns).squeeze(1) - margin_free).detach().abs()
+        z = logits.scatter(1, columns, margin_free[:, None])
+        prior = torch.ones_like(z).scatter_(1, columns, self.prior_of(margin)[:, None])
+        return self._divergence(z, prior, margin_free, margin)
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        margin = target.abs()  # of a target whose cosine is 0
+        z = torch.cat([torch.zeros_like(target)[None], logits])[None]
+        prior = torch.cat([self.prior_of(margin)[None], counts])[None]
+        return self._divergence(z, prior, z[:, 0], margin[None])[0]
+
+    def prior_of(self, margin: Tensor) -> Tensor:
+        """q_y for a margin in units of the logits."""
+        return self._prior_power(margin) ** (-1 / (self.alpha - 1))
+
+    def _prior_power(self, margin: Tensor) -> Tensor:
+        """q_y^(1 - alpha)."""
+        scaled = (self.alpha - 1) * margin
+        return scaled.exp() if self.prior == "exponential" else 1 + scaled
+
+    def _divergence(self, z: Tensor, prior: Tensor, target: Tensor, margin: Tensor) -> Tensor:
+        with torch.no_grad():
+            base = alpha_base(z, prior, self.alpha)
+            p = prior * base ** (1 / (self.alpha - 1))
+            p = p / p.sum(1, keepdim=True)
+            # Tsallis terms of p and of the one-hot label; what they share cancels.
+            entropy = self._prior_power(margin) - (p * base).sum(1)
+        # p is where the loss is stationary, so its own gradient adds nothing: dL/dz = p - onehot.
+        return (p * z).sum(1) - target + entropy / (self.alpha * (self.alpha - 1))
+
+
+def alpha_base(z: Tensor, prior: Tensor, alpha: float) -> Tensor:
+    """(R, C) values u = [1 + (alpha - 1)(z - tau)]_+ for which sum_j q_j u_j^(1/(alpha-1)) is 1.
+
+    The sum is convex and falls with tau, so Newton's steps from the left never overshoot.
+    """
+    power = 1 / (alpha - 1)
+    # At its own start each class alone brings the sum to 1; the largest start is nearest to tau.
+    start = z + (1 - prior ** (-1 / power)) / (alpha - 1)
+    tau = start.amax(1, keepdim=True)
+    for _ in range(100):
+        base = (1 + (alpha - 1) * (z - tau)).clamp(min=0)
+        # The mask is for alpha = 2, where the power is 0 and 0^0 is 1.
+        slope = (prior * base ** (power - 1) * (base > 0)).sum(1, keepdim=True)
+        step = ((prior * base**power).sum(1, keepdim=True) - 1) / slope
+        tau = tau + step
+        if (step.abs() <= 4 * torch.finfo(z.dtype).eps * (1 + tau.abs())).all():
+            break
+    return (1 + (alpha - 1) * (z - tau)).clamp(min=0)
+
+
+class Circle(CrossEntropy):
+    """Cross-entropy of logits weighted by their distance from an optimum (2002.10857).
+
+    Args:
+        scale: gamma, the scale of the logits that come in and of the weighted ones.
+        margin: m; the optima are 1 + m (target) and -m, the decision margins 1 - m and m.
+    """
+
+    def __init__(self, scale: float, margin: float = 0.25) -> None:
+        super().__init__()
+        self.scale, self.margin = scale, margin
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        cosine, columns = logits / self.scale, labels[:, None]
+        target = cosine.gather(1, columns)
+        weighted = circle_weight(cosine, self.margin).detach() * (cosine - self.margin)
+        weight = circle_weight(1 - target, self.margin).detach()
+        weighted = weighted.scatter(1, columns, weight * (target - 1 + self.margin))
+        return super().forward(self.scale * weighted, labels, margin_free)
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        cosine, at = logits / self.scale, target / self.scale
+        negatives = circle_weight(cosine, self.margin) * (cosine - self.margin)
+        positive = circle_weight(1 - at, self.margin) * (at - 1 + self.margin)
+        return super().expected(self.scale * positive, self.scale * negatives, counts)
+
+
+def circle_weight(distance: Tensor, margin: float) -> Tensor:
+    """[distance + m]_+: distance is the cosine of a negative, 1 - cosine of the target."""
+    return (distance + margin).clamp(min=0)
+
+
+_LOSSES: dict[str, Callable[..., LossOverLogits]] = {
+    "cross_entropy": CrossEntropy,
+    "bce": BinaryCrossEntropy,
+    "circle": Circle,
+    "alpha_divergence": AlphaDivergence,
+}
+
+
+def create_loss(spec: LossSpec, *, num_classes: int, scale: float) -> LossOverLogits:
+    """The loss that a name, or a mapping with `name` and parameters, describes.
+
+    "bce" without a threshold starts at UniFace's ln(10 C).
+
+    Raises:
+        InputError: an unknown name or parameter, a parameter out of range.
+    """
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if name not in _LOSSES:
+        raise InputError(unknown_name("loss", str(name), _LOSSES))
+    provided = {"threshold": math.log(10 * num_classes)} if name == "bce" else {}
+    if name == "circle":
+        provided = {"scale": scale}
+    known = set(inspect.signature(_LOSSES[name]).parameters) - {"scale"}
+    for key in given:
+        if key not in known:
+            raise InputError(
+                f"loss {name!r} has no parameter {key!r}.{did_you_mean(key, known)} "
+                f"It accepts: {', '.join(sorted(known)) or 'none'}"
+            )
+    return _LOSSES[name](**(provided | given))
