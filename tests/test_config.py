@@ -38,7 +38,7 @@ def test_the_official_recipe_line_by_line(name: str) -> None:
     assert config["backbone"]["embedding_size"] == 512
     assert config["backbone"]["dropout"] == 0.0
     head = {"name": "x2softmax", "scale": 64.0, "a": -0.9, "h": 0.0, "k": 0.65}
-    assert config["head"] == head | {"margin_gradient": "straight_through"}
+    assert config["head"] == head | {"margin_gradient": "straight_through", "loss": "cross_entropy"}
     optimizer = {key: config["optimizer"][key] for key in ("lr", "momentum", "weight_decay")}
     assert optimizer == {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
     assert config["decay_vectors"] is True

@@ -11,7 +11,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from marginface.cli.train import train
-from marginface.distributed import gather_rows, gather_table, is_distributed, mean_over_ranks
+from marginface.distributed import (
+    gather_rows,
+    gather_rows_of_any_number,
+    gather_table,
+    is_distributed,
+    mean_over_ranks,
+)
+from marginface.heads import create_head
 from runs import compose, losses, rows
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -92,7 +99,8 @@ def _in_process(rank: int, world: int, store: str, queue: "mp.SimpleQueue[object
         # 5 rows on 2 ranks: the second has a row that only fills up.
         mine = torch.tensor([0, 2, 4] if rank == 0 else [1, 3, -1])
         table = gather_table(mine, mine.double()[:, None] * 10, 5).tolist()
-        queue.put((rank, mean, gathered, table))
+        ragged = gather_rows_of_any_number(torch.arange(3.0 * rank)[:, None]).tolist()
+        queue.put((rank, mean, gathered, table, ragged))
     finally:
         dist.destroy_process_group()
 
@@ -107,16 +115,67 @@ def test_collectives(tmp_path: Path) -> None:
     results = [queue.get() for _ in processes]
     for process in processes:
         process.join(60)
-    for _, mean, gathered, table in results:
+    for _, mean, gathered, table, ragged in results:
+        assert ragged == [[0.0], [1.0], [2.0]]  # none from the first process
         assert mean == [0.5, 2.0]
         assert gathered == [[0, 0], [1, 1]]
         assert table == [[0.0], [10.0], [20.0], [30.0], [40.0]]
+
+
+STATEFUL = ["adacos", "adaface", "curricularface", "sphereface"]
+
+
+def _states(batch: tuple[torch.Tensor, torch.Tensor], parts: list[slice]) -> list[list[float]]:
+    """Buffers of every head with state after two steps in these micro-batches."""
+    states = []
+    for name in STATEFUL:
+        torch.manual_seed(0)
+        head = create_head(name, embedding_size=8, num_classes=5).double()
+        for _ in range(2):
+            head.begin_step()
+            for part in parts:
+                head(batch[0][part], batch[1][part])
+        states.append([float(buffer) for buffer in head.buffers()])
+    return states
+
+
+def _heads_in_process(rank: int, world: int, store: str, queue: "mp.SimpleQueue[object]") -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        # One process sees 7 rows in two parts, the other 5, of which one has no label.
+        parts = [slice(0, 4), slice(4, 7)] if rank == 0 else [slice(7, 10), slice(10, 12)]
+        queue.put(_states(_head_batch(), parts))
+    finally:
+        dist.destroy_process_group()
+
+
+def _head_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 5, (12,), generator=generator)
+    labels[11] = -1
+    return torch.randn(12, 8, generator=generator, dtype=torch.float64), labels
+
+
+def test_head_state_is_the_same_on_all_processes_and_on_one(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    queue = context.SimpleQueue()
+    arguments = (2, str(tmp_path / "store"), queue)
+    processes = [context.Process(target=_heads_in_process, args=(r, *arguments)) for r in range(2)]
+    for process in processes:
+        process.start()
+    first, second = (queue.get() for _ in processes)
+    for process in processes:
+        process.join(60)
+    assert first == second
+    for got, expected in zip(first, _states(_head_batch(), [slice(0, 12)]), strict=True):
+        assert got == pytest.approx(expected, rel=1e-12)
 
 
 def test_alone_without_a_process_group() -> None:
     rows_ = torch.arange(6.0).view(3, 2)
     assert not is_distributed()
     assert gather_rows(rows_) is rows_
+    assert gather_rows_of_any_number(rows_) is rows_
     assert mean_over_ranks(rows_) is rows_
     table = gather_table(torch.tensor([2, 0, 1]), rows_, 3)
     assert table.tolist() == [[2.0, 3.0], [4.0, 5.0], [0.0, 1.0]]

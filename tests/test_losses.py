@@ -131,6 +131,7 @@ def test_bce_learns_its_threshold() -> None:
     (learned,) = [p for name, p in head.named_parameters() if name != "weight"]
     assert learned.grad is not None
     assert learned.grad.abs() > 0
+    assert head.loss.threshold == pytest.approx(math.log(10 * C))
 
 
 def test_balanced_bias_in_both_forms() -> None:
@@ -146,9 +147,20 @@ def test_balanced_bias_in_both_forms() -> None:
         ("focal", "unknown loss 'focal'. Known: alpha_divergence, bce, circle, cross_entropy"),
         ("cross_entropi", "Did you mean 'cross_entropy'"),
         ({"name": "bce", "tresh": 1}, "no parameter 'tresh'. Did you mean 'threshold'.*accepts"),
-        ({"name": "alpha_divergence", "alpha": 3.0}, r"alpha must lie in \(1, 2\], got 3"),
-        ({"name": "alpha_divergence", "prior": "flat"}, "'linear' or 'exponential', got 'flat'"),
+        (
+            {"name": "alpha_divergence", "alpha": 3.0},
+            "alpha=3.0: input should be less than or equal to 2",
+        ),
+        (
+            {"name": "alpha_divergence", "prior": "flat"},
+            "prior='flat': input should be 'linear' or 'exponential'",
+        ),
         ({}, "unknown loss 'None'"),
+        (
+            {"name": "alpha_divergence", "alpha": "1.5"},
+            "alpha='1.5': input should be a valid number",
+        ),
+        ({"name": "bce", "negative_weight": -1.0}, "input should be greater than 0"),
     ],
 )
 def test_wrong_losses(loss: object, message: str) -> None:
@@ -163,6 +175,26 @@ def test_alpha_divergence_refuses_exact_margins() -> None:
             margin_gradient="exact",
         )  # fmt: skip
     create_head("cosface", embedding_size=D, num_classes=C, loss="alpha_divergence")
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "message"),
+    [
+        ("qamface", "alpha_divergence", "needs the plain cosines"),
+        ("circle", "circle", "needs the plain cosines"),
+        ("curricularface", "circle", "needs the plain cosines"),
+        ("softmax", "circle", "needs logits of a fixed scale"),
+        ("adacos", "circle", "needs logits of a fixed scale"),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(name: str, loss: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_head(name, embedding_size=D, num_classes=C, loss=loss, margin_gradient="exact")
+
+
+def test_priors_that_overflow_are_refused() -> None:
+    with pytest.raises(InputError, match="overflows for 2.0, 200.0, 0.5"):
+        create_head("q_margin", embedding_size=D, num_classes=C, alpha=2.0, scale=200.0, margin=0.5)
 
 
 def test_cross_entropy_is_the_default() -> None:

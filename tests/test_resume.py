@@ -84,6 +84,21 @@ def test_stopped_runs_go_on_bit_equal(
     assert len(whole) == STEPS
 
 
+@pytest.mark.parametrize(
+    "head", [["head=curricularface"], ["head=elasticface_arc", "head.plus=true"], ["head=uniface"]]
+)
+def test_the_state_of_a_head_goes_on(run: list[str], tmp_path: Path, head: list[str]) -> None:
+    schedule = ["scheduler=constant", "trainer.accumulate_grad_batches=2"]
+    train(compose(*run, *head, *schedule, "trainer.max_steps=13", run_dir=tmp_path / "whole"))
+    for steps in (5, 13):
+        limit = f"trainer.max_steps={steps}"
+        train(compose(*run, *head, *schedule, limit, run_dir=tmp_path / "parts"))
+    assert numbers(rows(tmp_path / "parts")) == numbers(rows(tmp_path / "whole"))
+    if head == ["head=curricularface"]:
+        states = [float(row["head/t"]) for row in rows(tmp_path / "whole")]
+        assert len(set(states)) == len(states)
+
+
 def test_limited_epochs_go_on(run: list[str], tmp_path: Path) -> None:
     limited = [*run, "scheduler=constant", "trainer.limit_train_batches=5"]
     train(compose(*limited, "trainer.max_steps=13", run_dir=tmp_path / "parts"))

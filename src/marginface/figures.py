@@ -62,8 +62,10 @@ def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
         (between, "M (degrees)", "margin between the boundaries of two classes", (0, 90)),
         (own, "df / dcos", "slope (the gradient in exact mode)", (-1, 6)),
     ]
+    highest = []
     for name, head in heads.items():
         curves = head_curves(head, angles, angles)
+        highest.append(float(curves.target.max()))
         values = [
             curves.target,
             curves.implied_margin.rad2deg(),
@@ -73,7 +75,8 @@ def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
         for axes, value in zip(panels.flat, values, strict=True):
             axes.plot(degrees, value, label=name)
     for axes, (x, y, title, limits) in zip(panels.flat, labels, strict=True):
-        axes.set(xlabel=x, ylabel=y, title=title, xlim=(0, 180), ylim=limits)
+        axes.set(xlabel=x, ylabel=y, title=title, xlim=(0, 180))
+        axes.set_ylim(limits if max(highest) < 2 else None)  # QAMFace is of another size
         axes.set_xticks(range(0, 181, 30))
         axes.grid(alpha=0.3)
     panels[0, 0].legend()

@@ -8,19 +8,30 @@ margin-free target logits, and returns (R,) losses.
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from marginface.errors import InputError, did_you_mean, unknown_name
+from marginface.errors import InputError, unknown_name
+from marginface.parameters import Positive, check_parameters
 
 LossSpec = str | dict[str, Any]
+Alpha = Annotated[float, Field(gt=1, le=2)]
 
 
 class LossOverLogits(nn.Module):
-    """What a loss has to define."""
+    """What a loss has to define.
+
+    Some losses do more than compare logits and do not go with every head: those for which
+    `needs_plain_negatives` or `needs_fixed_scale` is set.
+    """
+
+    needs_plain_negatives: ClassVar[bool] = False  # other logits must be scale x cosine
+    needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
+    margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head says
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         """(R,) losses of (R, C) logits."""
@@ -54,20 +65,25 @@ class BinaryCrossEntropy(LossOverLogits):
     def __init__(
         self,
         threshold: float,
-        positive_weight: float = 1.0,
-        negative_weight: float = 1.0,
-        factor: float = 1.0,
+        positive_weight: Positive = 1.0,
+        negative_weight: Positive = 1.0,
+        factor: Positive = 1.0,
     ) -> None:
         super().__init__()
         self.first_threshold = threshold
         # What is learned is the way from there, so the start is exact in every precision.
-        self.learned = nn.Parameter(torch.zeros(()))
+        self.shift = nn.Parameter(torch.zeros(()))
         self.positive_weight, self.negative_weight = positive_weight, negative_weight
         self.factor = factor
 
+    @property
+    def threshold(self) -> float:
+        """b as it is now; b / scale is a cosine to verify at."""
+        return self.first_threshold + float(self.shift.detach())
+
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         columns = labels[:, None]
-        threshold = self.first_threshold + self.learned.to(logits.dtype)
+        threshold = self.first_threshold + self.shift.to(logits.dtype)
         positive = F.softplus(threshold - logits.gather(1, columns).squeeze(1))
         negatives = F.softplus(logits.scatter(1, columns, -math.inf) - threshold).sum(1)
         return self._weighted(positive, negatives)
@@ -82,7 +98,7 @@ class BinaryCrossEntropy(LossOverLogits):
 
 
 def balanced_bias(odds: float, positive: float, negative: float) -> float:
-    """The bias b that positives pull up as hard as negatives push down (2108.01513, appendix).
+    """The bias b that positives pull up as hard as negatives push down (SphereFace2).
 
     Solves odds sigmoid(-(positive + b)) = sigmoid(negative + b), a quadratic in exp(b).
 
@@ -110,16 +126,13 @@ class AlphaDivergence(LossOverLogits):
         prior: how the margin enters.
     """
 
+    needs_plain_negatives = True
+    margin_is_constant = True
+
     def __init__(
-        self, alpha: float = 1.25, prior: Literal["linear", "exponential"] = "linear"
+        self, alpha: Alpha = 1.25, prior: Literal["linear", "exponential"] = "linear"
     ) -> None:
         super().__init__()
-        if not 1 < alpha <= 2:
-            raise InputError(f"alpha_divergence: alpha must lie in (1, 2], got {alpha}")
-        if prior not in ("linear", "exponential"):
-            raise InputError(
-                f"alpha_divergence: prior must be 'linear' or 'exponential', got {prior!r}"
-            )
         self.alpha, self.prior = alpha, prior
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
@@ -183,6 +196,9 @@ class Circle(CrossEntropy):
         margin: m; the optima are 1 + m (target) and -m, the decision margins 1 - m and m.
     """
 
+    needs_plain_negatives = True
+    needs_fixed_scale = True
+
     def __init__(self, scale: float, margin: float = 0.25) -> None:
         super().__init__()
         self.scale, self.margin = scale, margin
@@ -230,11 +246,6 @@ def create_loss(spec: LossSpec, *, num_classes: int, scale: float) -> LossOverLo
     provided = {"threshold": math.log(10 * num_classes)} if name == "bce" else {}
     if name == "circle":
         provided = {"scale": scale}
-    known = set(inspect.signature(_LOSSES[name]).parameters) - {"scale"}
-    for key in given:
-        if key not in known:
-            raise InputError(
-                f"loss {name!r} has no parameter {key!r}.{did_you_mean(key, known)} "
-                f"It accepts: {', '.join(sorted(known)) or 'none'}"
-            )
+    known = [key for key in inspect.signature(_LOSSES[name]).parameters if key != "scale"]
+    check_parameters(f"loss {name!r}", _LOSSES[name], given, known)
     return _LOSSES[name](**(provided | given))

@@ -19,6 +19,7 @@ from marginface.distributed import gather_rows, gather_table, mean_over_ranks
 from marginface.errors import InputError, NonFiniteLossError
 from marginface.evaluation import PairResult, evaluate_pairs
 from marginface.heads import MarginHead
+from marginface.losses import BinaryCrossEntropy
 from marginface.progress import (
     check_whole_steps,
     logs_step,
@@ -94,6 +95,9 @@ class FaceRecognizer(L.LightningModule):
             self._observed.clear()
             self.head.begin_step()
 
+    def on_train_end(self) -> None:
+        self.head.end_steps()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
         embeddings = self.backbone(self.network_input(images, indices))
@@ -144,6 +148,11 @@ class FaceRecognizer(L.LightningModule):
                 for name, value in self.head.named_buffers()
                 if value.is_floating_point()
             },
+            **(
+                {"head/threshold": self.head.loss.threshold}
+                if isinstance(self.head.loss, BinaryCrossEntropy)
+                else {}
+            ),
         }
 
     def _facts(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:

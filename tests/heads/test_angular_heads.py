@@ -8,24 +8,9 @@ from marginface.errors import InputError
 from marginface.heads import create_head
 
 COSINES = [1, 0.95, 0.8, 0.5, 0.2, 0, -0.2, -0.5, -0.9, -1]
-# reference table of the official policies, ArcFace margin 0.5
-TABLE = {
-    "none": [0.8776, 0.6840, 0.4144, 0.0236, -0.2942, -0.4794, -0.6453, -0.8540, -0.9988, -0.8776],
-    "monotone": [0.8776, 0.6840, 0.4144, 0.0236, -0.2942, -0.4794, -0.6453, -0.8540, -1.1397,
-                 -1.2397],
-    "easy": [0.8776, 0.6840, 0.4144, 0.0236, -0.2942, 0, -0.2, -0.5, -0.9, -1],
-}  # fmt: skip
 
 
-@pytest.mark.parametrize("policy", TABLE)
-def test_arcface_policies(policy: str) -> None:
-    head = create_head("arcface", embedding_size=4, num_classes=3, easy_margin=policy)
-    target = head.target_logit(torch.tensor(COSINES, dtype=torch.float64))
-    expected = torch.tensor(TABLE[policy], dtype=torch.float64)
-    torch.testing.assert_close(target, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("policy", TABLE)
+@pytest.mark.parametrize("policy", ["none", "monotone", "easy"])
 def test_combined_with_m2_alone_is_arcface(policy: str) -> None:
     sizes = {"embedding_size": 4, "num_classes": 3, "easy_margin": policy}
     arcface = create_head("arcface", margin=0.5, **sizes)

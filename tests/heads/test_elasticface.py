@@ -59,7 +59,7 @@ def test_plus_gives_the_hardest_the_largest_margin(compat: str, expected: list[f
 
 
 def test_wrong_parameters() -> None:
-    with pytest.raises(InputError, match="sigma must not be negative, got -1"):
+    with pytest.raises(InputError, match="sigma=-1.0: input should be greater than or equal to 0"):
         make("elasticface_arc", sigma=-1.0)
     with pytest.raises(InputError, match="compat='code': input should be 'paper' or"):
         make("elasticface_arc", compat="code")

@@ -80,7 +80,9 @@ def advise_command(
 ) -> None:
     """Say what a head's parameters mean: first loss, solved angle, least scale, warnings."""
     with clear_errors():
-        head = _create(name, settings or [], classes, embedding_size)
+        # Advice takes no weights: one column of them, or 30 M identities would not fit.
+        head = _create(name, settings or [], classes, embedding_size=1)
+        head.embedding_size = embedding_size
         for line in advise(head, precision).lines():
             typer.echo(line)
 
@@ -94,8 +96,8 @@ def page(out: Annotated[Path, typer.Argument(help="folder of the docs")]) -> Non
         file.write(heads_page().encode())
     for name in list_heads():
         others = [other for other in ("normface", "arcface") if other != name]
-        (out / "images" / "heads").mkdir(parents=True, exist_ok=True)
         heads = {each: _create(each, []) for each in (name, *others)}
+        (out / "images" / "heads").mkdir(parents=True, exist_ok=True)
         heads_figure(heads, out / "images" / "heads" / f"{name}.png")
 
 

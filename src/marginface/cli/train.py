@@ -19,6 +19,7 @@ from marginface.data.sampling import micro_batch_size
 from marginface.errors import InputError
 from marginface.figures import verification_figure
 from marginface.heads import create_head
+from marginface.heads.advisor import advise
 from marginface.module import FaceRecognizer, parameter_count
 from marginface.report import print_result
 from marginface.runinfo import RunFolder, collect
@@ -53,7 +54,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     trainer = _build_trainer(config)
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
-        _begin(config, datamodule, module, trainer, folder)
+        _begin(config, datamodule, module, trainer, folder, fresh=checkpoint is None)
     if checkpoint is None and config["validate_untrained"]:
         trainer.validate(module, datamodule, verbose=False)
         _keep(trainer, folder, _renamed(module.validation_metrics(), "val/", "untrained/"))
@@ -133,6 +134,7 @@ def _begin(
     module: FaceRecognizer,
     trainer: L.Trainer,
     folder: RunFolder,
+    fresh: bool,
 ) -> None:
     facts = {
         "world_size": trainer.world_size,
@@ -151,10 +153,12 @@ def _begin(
         f"{config['name']}: {len(datamodule.train_set)} images of {datamodule.num_classes} "
         f"identities, {datamodule.steps_per_epoch} steps an epoch; backbone "
         f"{parameter_count([module.backbone]) / 1e6:.2f} M parameters, head "
-        f"{datamodule.num_classes} x {module.head.embedding_size}; "
+        f"{' x '.join(map(str, module.head.weight.shape))}; "
         f"verification on {', '.join(sets) or 'nothing'}\n"
         f"run folder {folder.path}"
     )
+    for line in advise(module.head, trainer.precision).lines(fresh):
+        print(f"head {module.head.name}: {line}")
 
 
 def _finish(

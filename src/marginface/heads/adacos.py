@@ -21,6 +21,7 @@ class AdaCos(MarginHead):
 
     falls_with_angle = True
     slope_is_one = True
+    has_fixed_scale = False
     scale: Tensor  # type: ignore[assignment]
 
     def __init__(

@@ -8,6 +8,7 @@ from torch import Tensor
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import Share
 
 
 @register_head("adaface")
@@ -31,7 +32,7 @@ class AdaFace(MarginHead):
         scale: float = 64.0,
         margin: float = 0.4,
         h: float = 0.333,
-        t_alpha: float = 0.01,
+        t_alpha: Share = 0.01,
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",
     ) -> None:

@@ -10,7 +10,7 @@ from marginface.losses import LossSpec
 
 @register_head("arcface")
 class ArcFace(MarginHead):
-    """Additive angle: f = cos(theta + margin), eq. 3 of the paper.
+    """Additive angle: f = cos(theta + margin).
 
     Defaults are the paper's; gradient and easy_margin are those of insightface's current code.
     """

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marginface.errors import InputError
+from marginface.heads.slopes import derivative
 from marginface.heads.state import StepState
-from marginface.losses import AlphaDivergence, LossSpec, create_loss
+from marginface.losses import LossSpec, create_loss
 
 MarginGradient = Literal["straight_through", "exact"]
 IGNORED_LABEL = -1
@@ -59,6 +60,7 @@ class MarginHead(StepState):
     changes_negatives: ClassVar[bool] = False
     needs_norm: ClassVar[bool] = False
     slope_is_one: ClassVar[bool] = False  # df/dcos is 1, so both gradients agree
+    has_fixed_scale: ClassVar[bool] = True  # logits are `scale` times values of the curves
     falls_with_angle: ClassVar[bool] = False  # f falls strictly over [0, pi] at the defaults
     weight: Tensor
 
@@ -81,20 +83,30 @@ class MarginHead(StepState):
             )
         if not 0 < scale < math.inf:
             raise InputError(f"scale must be positive, got {scale}")
+        if margin_gradient not in ("straight_through", "exact", "detached_weights"):
+            raise InputError(f"margin_gradient: {margin_gradient!r} is not a known one")
         self.embedding_size = embedding_size
         self.num_classes = num_classes
         self.scale = scale
         self.margin_gradient = margin_gradient
         self.loss = create_loss(loss, num_classes=num_classes, scale=scale)
-        differentiates_margin = margin_gradient == "exact" and not self.slope_is_one
-        if isinstance(self.loss, AlphaDivergence) and differentiates_margin:
-            raise InputError(
-                "loss alpha_divergence takes the margin as a prior, a constant to autograd; "
-                "use margin_gradient=straight_through"
-            )
+        self._check_loss(loss)
         # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
         rows = num_classes * centres_per_class
         self.weight = nn.Parameter(torch.empty(rows, embedding_size).normal_(0, 0.01))
+
+    def _check_loss(self, loss: LossSpec) -> None:
+        problem = None
+        if self.loss.needs_plain_negatives and self.changes_negatives:
+            problem = "needs the plain cosines of other classes, which this head changes"
+        elif self.loss.needs_fixed_scale and not self.has_fixed_scale:
+            problem = "needs logits of a fixed scale, which this head has not"
+        elif self.loss.margin_is_constant and not (
+            self.slope_is_one or self.margin_gradient == "straight_through"
+        ):
+            problem = "takes the margin as a constant: use margin_gradient=straight_through"
+        if problem is not None:
+            raise InputError(f"loss {loss!r} {problem}")
 
     # -- what a head defines ---------------------------------------------------------------------
 
@@ -172,8 +184,9 @@ class MarginHead(StepState):
         """
         logits, rows = self._logits_and_rows(embeddings, labels)
         with torch.autocast(logits.device.type, enabled=False):
-            if len(rows.labels) == 0:  # loss 0, not 0/0, still connected to the parameters
-                return (logits * 0).sum()
+            if len(rows.labels) == 0:  # loss 0, not 0/0, still connected to all parameters
+                zeros = [(p * 0).sum() for p in (embeddings, *self.parameters())]
+                return torch.stack(zeros).sum()
             if len(rows.labels) < len(labels):
                 logits = logits[labels != IGNORED_LABEL]
             margin_free = self.scaled(rows.target[:, None], rows.embeddings).squeeze(1)
@@ -196,8 +209,9 @@ class MarginHead(StepState):
             )
             target = self.target_logit(rows.target, **self.row_facts(rows))
             if self.changes_negatives:
-                # A row without a label has nothing a negative could be too near to.
-                own = torch.ones_like(e[:, :1]).index_put((index,), rows.target.detach()[:, None])
+                # No cosine is above that of a row without a label: nothing compares with NaN.
+                own = torch.full_like(e[:, :1], math.nan)
+                own = own.index_put((index,), rows.target.detach()[:, None])
                 cosine = self._negatives(cosine, own)
             return self.scaled(cosine.index_put((index, columns), target), e), rows
 
@@ -208,6 +222,8 @@ class MarginHead(StepState):
         )
 
     def _with_gradient(self, value: Tensor, slope: Callable[[], Tensor], cosine: Tensor) -> Tensor:
+        if not (cosine.requires_grad and torch.is_grad_enabled()):
+            return value
         # Adds zero to the value and the slope to the gradient, so nothing differentiates arccos.
         step = cosine - cosine.detach()
         return value + (step if self.margin_gradient == "straight_through" else slope() * step)
@@ -227,22 +243,21 @@ class MarginHead(StepState):
     def expected_first_loss(self) -> float:
         """The loss of random centres: cosines are then N(0, 1/D), the target's is taken as 0.
 
-        For cross-entropy without changed negatives this is softplus(ln(C - 1) + s^2 / 2D - s f(0)),
-        heads.md 1.5; in general the sum over the negatives is integrated numerically.
+        For cross-entropy without changed negatives this is softplus(ln(C - 1) + s^2 / 2D - s f(0));
+        in general the sum over the negatives is integrated numerically.
         """
-        cosine, density = self._random_cosines()
+        cosine, density = self.random_similarities()
         centre = (density * cosine).sum()
         # A curve may jump at a right angle (easy_margin): the mean of both sides.
         loss = (self.loss_at(centre - 1e-9) + self.loss_at(centre + 1e-9)) / 2
-        rows = Rows(
-            self._typical_embedding(), torch.zeros(1, dtype=torch.int64), cosine[None], centre[None]
-        )
+        label = torch.zeros(1, dtype=torch.int64, device=cosine.device)
+        rows = Rows(self._typical_embedding(), label, cosine[None], centre[None])
         return float(loss + self.auxiliary_loss(rows))
 
     @torch.no_grad()
     def loss_at(self, own: Tensor) -> Tensor:
         """The loss of one target cosine () against random negatives, without the auxiliary loss."""
-        cosine, density = self._random_cosines()
+        cosine, density = self.random_similarities()
         embedding = self._typical_embedding()
         target = self.target_logit(own, **self.typical_facts())
         negatives = self._negatives(cosine, own) if self.changes_negatives else cosine
@@ -256,31 +271,19 @@ class MarginHead(StepState):
         """Log density of random cosines in units of 1/sqrt(D), up to a constant."""
         return -(deviations**2) / 2
 
-    def _random_cosines(self) -> tuple[Tensor, Tensor]:
-        deviations = torch.linspace(-12, 12, 4801, dtype=torch.float64)
+    def random_similarities(self) -> tuple[Tensor, Tensor]:
+        """(n,) values of `similarity` between random vectors, and how probable each is."""
+        deviations = torch.linspace(-12, 12, 4801, dtype=torch.float64, device=self.weight.device)
         cosine = (deviations / math.sqrt(self.embedding_size)).clamp(-1, 1)
         return cosine, self.cosine_log_density(deviations).softmax(0)
 
     def _typical_embedding(self) -> Tensor:
         # All ones: as long as embeddings after batch normalisation.
-        return torch.ones(1, self.embedding_size, dtype=torch.float64)
+        size = (1, self.embedding_size)
+        return torch.ones(size, dtype=torch.float64, device=self.weight.device)
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}"
-
-
-def derivative(function: Callable[[Tensor], Tensor], cosine: Tensor) -> Tensor:
-    """d function / d cosine of an elementwise function, taken away from the poles at +-1."""
-    with torch.enable_grad():
-        inside = away_from_poles(cosine).requires_grad_()
-        (slope,) = torch.autograd.grad(function(inside).sum(), inside)
-    return slope
-
-
-def away_from_poles(cosine: Tensor) -> Tensor:
-    """Cosines no nearer to +-1, where slopes may be infinite, than 1e-7 (float64: 1e-14)."""
-    limit = 1.0 - (1e-14 if cosine.dtype == torch.float64 else 1e-7)
-    return cosine.detach().clamp(-limit, limit)
 
 
 def _detached(value: Any) -> Any:

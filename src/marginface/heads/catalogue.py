@@ -97,7 +97,8 @@ A head is three choices, kept apart:
 
 - **the curve**: f replaces the cosine of the own class; some heads replace the others' as well;
 - **the gradient** (`head.margin_gradient`): `straight_through` takes df/dcos as 1, so the margin is
-  a constant to autograd; `exact` differentiates the curve. The default is the official code's;
+  a constant to autograd; `exact` differentiates the curve. The default is the official code's where
+  there is one;
 - **the loss over logits** (`head.loss`): `cross_entropy`, `bce`, `circle`, `alpha_divergence`.
   `head=x2softmax head.loss=alpha_divergence` is a sparse variant: experimental, derived here, in no
   paper. Parameters of a loss: `'head.loss={name: alpha_divergence, alpha: 1.5}'`.

@@ -1,4 +1,4 @@
-"""Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698, eq. 4, 2018."""
+"""Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698, 2018."""
 
 from torch import Tensor
 

@@ -9,9 +9,10 @@ from marginface.losses import LossSpec
 
 @register_head("cosface")
 class CosFace(MarginHead):
-    """Additive cosine: f = cos(theta) - margin, eq. 4 of the paper.
+    """Additive cosine: f = cos(theta) - margin.
 
-    The default 0.4 is insightface's; the paper used 0.35. The slope is 1, so both gradients agree.
+    The default 0.4 is that of insightface, TFace and others; 0.35 is common too. The slope
+    is 1, so both gradients agree.
     """
 
     falls_with_angle = True

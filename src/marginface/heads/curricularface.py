@@ -7,14 +7,15 @@ from marginface.heads.angular import EasyMargin, add_angle
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import Share
 
 
 @register_head("curricularface")
 class CurricularFace(MarginHead):
     """f = cos(theta + margin); negatives above it become c (t + c).
 
-    t follows the mean target cosine. The paper gives its own weight 0.99 to the old value; t_alpha
-    is the weight of the new batch, 0.01 in the official code, 0.1 in TFace.
+    t follows the mean target cosine; t_alpha is the weight of the new batch, 0.01 in the official
+    code, 0.1 in TFace. The official code's easy_margin branch cannot run.
     """
 
     changes_negatives = True
@@ -28,7 +29,7 @@ class CurricularFace(MarginHead):
         *,
         scale: float = 64.0,
         margin: float = 0.5,
-        t_alpha: float = 0.01,
+        t_alpha: Share = 0.01,
         easy_margin: EasyMargin = "monotone",
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",

@@ -1,6 +1,7 @@
 """What a head does to an angle, in float64: f, implied margin, slope, distance of two boundaries.
 
-All angles are in radians. Curves that need the norm are taken at sqrt(D), states as they are.
+All angles are in radians. Curves are the published ones: without annealing (SphereFace), with the
+mean margin (ElasticFace), for the nearest centre at 90 degrees (DynArcFace), for norms of sqrt(D).
 """
 
 import math
@@ -54,7 +55,7 @@ def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
     """M(Phi) = Phi - 2 theta*: the angle between the decision boundaries of two classes.
 
     theta* is where a sample between two centres Phi apart just belongs to its own, f(theta*) =
-    g(Phi - theta*); NaN where not even theta = 0 does (heads.md 1.4).
+    g(Phi - theta*); NaN where not even theta = 0 does.
     """
     phi = phi.double()
 

@@ -16,7 +16,7 @@ class DynArcFace(MarginHead):
     """f = cos(theta + m_i): the margin grows with the angle phi to the nearest other centre.
 
     m_i = relu(phi - k1) k2 + k3 + 0.03 k3 / (1 + |20 (phi - k1)|^1.1), as in the X2-Softmax code.
-    Each step compares the batch's centres with all centres.
+    Each step compares the batch's centres with all centres. That code breaks for label -1.
     """
 
     def __init__(
@@ -38,10 +38,12 @@ class DynArcFace(MarginHead):
         return add_angle(cosine, self._margin(cosine, nearest))
 
     def row_facts(self, rows: Rows) -> dict[str, Tensor]:
-        own = self.cosine(self.weight.to(rows.cosine.dtype)[rows.labels])
-        others = own.scatter(1, rows.labels[:, None], -1.0)
-        limit = 1 - 4 * torch.finfo(own.dtype).eps  # arccos has a pole at 1
-        return {"nearest": others.amax(1).clamp(max=limit).arccos()}
+        differentiates = torch.is_grad_enabled() and self.margin_gradient == "exact"
+        with torch.set_grad_enabled(differentiates):
+            own = self.cosine(self.weight.to(rows.cosine.dtype)[rows.labels])
+            nearest = own.scatter(1, rows.labels[:, None], -1.0).amax(1)
+            limit = 1 - 4 * torch.finfo(own.dtype).eps  # arccos has poles at +-1
+            return {"nearest": nearest.clamp(-limit, limit).arccos()}
 
     def typical_facts(self) -> dict[str, Tensor]:
         # The largest of C - 1 cosines that are N(0, 1/D).

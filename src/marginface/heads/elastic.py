@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from marginface.distributed import rank
-from marginface.errors import InputError
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.losses import LossSpec
 
@@ -21,7 +20,8 @@ class ElasticHead(MarginHead):
     Args:
         margin: mean of the margins.
         sigma: their standard deviation, >= 0.
-        plus: give the largest margin of a batch to its hardest image (ElasticFace+).
+        plus: give the largest margin to the hardest image (ElasticFace+), among the images that a
+            process computes at once.
         compat: "official_code" repeats its slip in plus, which sorts by the wrong permutation.
     """
 
@@ -42,8 +42,6 @@ class ElasticHead(MarginHead):
         compat: Compat,
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
-        if not sigma >= 0:
-            raise InputError(f"{self.name}: sigma must not be negative, got {sigma}")
         self.margin, self.sigma, self.plus, self.compat = margin, sigma, plus, compat
         self.register_buffer("key", torch.randint(2**40, ()))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -60,8 +58,8 @@ class ElasticHead(MarginHead):
 
     def _draw(self, number: int) -> Tensor:
         part = len(self._seen)  # of the micro-batches of this step
-        seed = ((int(self.key) + int(self.step)) * 4096 + rank()) * 64 + part
-        generator = torch.Generator().manual_seed(seed % 2**63)
+        seed = ((int(self.key) + int(self.step)) * 1024 + rank()) * 1024 + part
+        generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(number, generator=generator, dtype=torch.float64)
         return self.margin + self.sigma * noise
 

@@ -7,11 +7,12 @@ from marginface.heads.base import MarginGradient
 from marginface.heads.elastic import Compat, ElasticHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import NotNegative
 
 
 @register_head("elasticface_arc")
 class ElasticFaceArc(ElasticHead):
-    """f = cos(theta + m), m drawn from N(margin, sigma^2) for each image of a batch.
+    """f = cos(theta + m), m drawn from N(margin, sigma^2) for each image.
 
     Defaults are the official code's; ElasticFace-Arc+ is plus=true sigma=0.0175.
     """
@@ -23,7 +24,7 @@ class ElasticFaceArc(ElasticHead):
         *,
         scale: float = 64.0,
         margin: float = 0.5,
-        sigma: float = 0.05,
+        sigma: NotNegative = 0.05,
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",

@@ -6,11 +6,12 @@ from marginface.heads.base import MarginGradient
 from marginface.heads.elastic import Compat, ElasticHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import NotNegative
 
 
 @register_head("elasticface_cos")
 class ElasticFaceCos(ElasticHead):
-    """f = cos(theta) - m, m drawn from N(margin, sigma^2) for each image of a batch.
+    """f = cos(theta) - m, m drawn from N(margin, sigma^2) for each image.
 
     Defaults are the official code's; ElasticFace-Cos+ is plus=true sigma=0.02 (0.025 in the
     paper, as far as we know). The X2-Softmax code's version of this head cannot run.
@@ -26,7 +27,7 @@ class ElasticFaceCos(ElasticHead):
         *,
         scale: float = 64.0,
         margin: float = 0.35,
-        sigma: float = 0.05,
+        sigma: NotNegative = 0.05,
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",

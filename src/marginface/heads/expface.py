@@ -4,18 +4,18 @@ import math
 
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import Share
 
 
 @register_head("expface")
 class ExpFace(MarginHead):
     """Exponential in the angle: f = cos(pi (theta / pi)^exponent), no margin at 0 and pi.
 
-    The formula is the paper's eq. for m_e; its value of m_e and its code were not at hand. 0.7 is
-    ours: a margin of 0.36 rad at 90 degrees. The slope is infinite at 0.
+    The formula is a review's of the paper, the exponent its m_e. Its value and the official code
+    were not at hand: 0.7, a margin of 0.36 rad at 90 degrees, is ours. The slope is infinite at 0.
     """
 
     falls_with_angle = True
@@ -26,13 +26,11 @@ class ExpFace(MarginHead):
         num_classes: int,
         *,
         scale: float = 64.0,
-        exponent: float = 0.7,
+        exponent: Share = 0.7,
         margin_gradient: MarginGradient = "straight_through",
         loss: LossSpec = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
-        if not 0 < exponent <= 1:
-            raise InputError(f"expface: exponent must lie in (0, 1], got {exponent}")
         self.exponent = exponent
 
     def curve(self, cosine: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from marginface.losses import LossSpec
 class LiArcFace(MarginHead):
     """Linear in the angle: f = (pi - 2 (theta + margin)) / pi; others are (pi - 2 theta) / pi.
 
-    Defaults are cavaface's.
+    Toolkits clamp cosines to 1 - 1e-7 first, which 16-bit floats round to 1; here slopes are taken
+    away from the poles instead.
     """
 
     changes_negatives = True

@@ -5,10 +5,12 @@ import warnings
 import torch
 from torch import Tensor
 
+from marginface.errors import InputError
 from marginface.heads.angular import EasyMargin, add_angle
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import Positive
 
 
 @register_head("magface")
@@ -16,7 +18,7 @@ class MagFace(MarginHead):
     """f = cos(theta + m(a)), a = |x|: long embeddings get a large margin and a small penalty g(a).
 
     m rises from l_margin to u_margin over [l_a, u_a]; lambda_g mean(1/a + a/u_a^2) is added to the
-    loss. Defaults are the official code's, easy_margin with them; the paper has none.
+    loss. As in the official code norms outside the range have no gradient.
     """
 
     needs_norm = True
@@ -29,22 +31,25 @@ class MagFace(MarginHead):
         scale: float = 64.0,
         l_margin: float = 0.45,
         u_margin: float = 0.8,
-        l_a: float = 10.0,
-        u_a: float = 110.0,
+        l_a: Positive = 10.0,
+        u_a: Positive = 110.0,
         lambda_g: float = 35.0,
         easy_margin: EasyMargin = "easy",
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        if not l_a < u_a:
+            raise InputError(f"magface: l_a must be below u_a, got {l_a} and {u_a}")
         if margin_gradient != "exact":
-            reason = "without the margin's pull, g(a) alone drives all norms to u_a"
-            warnings.warn(f"magface needs margin_gradient=exact: {reason}", stacklevel=2)
+            warnings.warn("magface needs margin_gradient=exact, or norms run to u_a", stacklevel=2)
         self.l_margin, self.u_margin, self.l_a, self.u_a = l_margin, u_margin, l_a, u_a
         self.lambda_g, self.easy_margin = lambda_g, easy_margin
 
     def curve(self, cosine: Tensor, norm: float | Tensor = 0.0) -> Tensor:
-        return add_angle(cosine, self._margin(cosine, norm), self.easy_margin)
+        a = torch.as_tensor(norm, dtype=cosine.dtype).clamp(self.l_a, self.u_a)
+        rise = (self.u_margin - self.l_margin) / (self.u_a - self.l_a)
+        return add_angle(cosine, self.l_margin + rise * (a - self.l_a), self.easy_margin)
 
     def row_facts(self, rows: Rows) -> dict[str, Tensor]:
         return {"norm": rows.norms()}
@@ -52,8 +57,3 @@ class MagFace(MarginHead):
     def auxiliary_loss(self, rows: Rows) -> Tensor:
         a = rows.norms().clamp(self.l_a, self.u_a)
         return self.lambda_g * (1 / a + a / self.u_a**2).mean()
-
-    def _margin(self, cosine: Tensor, norm: float | Tensor) -> Tensor:
-        a = torch.as_tensor(norm, dtype=cosine.dtype).clamp(self.l_a, self.u_a)
-        share = (a - self.l_a) / (self.u_a - self.l_a)
-        return self.l_margin + (self.u_margin - self.l_margin) * share

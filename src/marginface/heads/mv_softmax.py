@@ -13,11 +13,10 @@ from marginface.losses import LossSpec
 
 @register_head("mv_softmax")
 class MVSoftmax(MarginHead):
-    """A margin, and negatives above f become (t + 1) c + t ("adaptive") or c + t ("fixed").
+    """f = cos(theta) - margin ("am") or cos(theta + margin) ("arc"); negatives above f are raised.
 
-    variant "am" is f = cos(theta) - margin, "arc" is f = cos(theta + margin). Defaults are the
-    official code's. easy_margin is about the target only: negatives are always compared with the
-    f that has the margin.
+    They become (t + 1) c + t ("adaptive") or c + t ("fixed"). Defaults are the official code's.
+    easy_margin is about the target only: negatives are compared with the f that has the margin.
     """
 
     changes_negatives = True

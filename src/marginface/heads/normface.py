@@ -9,7 +9,10 @@ from marginface.losses import LossSpec
 
 @register_head("normface")
 class NormFace(MarginHead):
-    """Cosine softmax without a margin: f = cos(theta). Scale as in the X2-Softmax code."""
+    """Cosine softmax without a margin: f = cos(theta).
+
+    The scale is fixed as in the X2-Softmax code; the paper learns it.
+    """
 
     falls_with_angle = True
     slope_is_one = True

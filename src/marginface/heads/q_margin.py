@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from marginface.errors import InputError
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.losses import Alpha
 
 
 @register_head("q_margin")
@@ -25,9 +27,13 @@ class QMargin(MarginHead):
         *,
         scale: float = 32.0,
         margin: float = 0.2,
-        alpha: float = 1.25,
+        alpha: Alpha = 1.25,
         margin_gradient: MarginGradient = "straight_through",
     ) -> None:
+        if (alpha - 1) * scale * margin > 80:
+            raise InputError(
+                f"q_margin: exp((alpha - 1) scale margin) overflows for {alpha}, {scale}, {margin}"
+            )
         loss = {"name": "alpha_divergence", "alpha": alpha, "prior": "exponential"}
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin = margin

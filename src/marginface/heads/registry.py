@@ -3,12 +3,11 @@
 import fnmatch
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from marginface.errors import InputError, did_you_mean, unknown_name
+from marginface.errors import InputError, unknown_name
 from marginface.heads.base import MarginHead
+from marginface.parameters import check_parameters
 
 _HEADS: dict[str, type[MarginHead]] = {}
 
@@ -49,16 +48,5 @@ def create_head(
 ) -> MarginHead:
     """Build the head `name`; an unknown or mistyped parameter is an InputError."""
     known = head_defaults(name)
-    accepts = f"It accepts: {', '.join(f'{key}={value!r}' for key, value in known.items())}"
-    kinds = get_type_hints(head_class(name).__init__)
-    for key, value in parameters.items():
-        if key not in known:
-            raise InputError(
-                f"head {name!r} has no parameter {key!r}.{did_you_mean(key, known)} {accepts}"
-            )
-        try:
-            TypeAdapter(kinds.get(key, Any)).validate_python(value, strict=True)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].lower()
-            raise InputError(f"head {name!r}: {key}={value!r}: {reason}. {accepts}") from None
+    check_parameters(f"head {name!r}", head_class(name), parameters, known)
     return head_class(name)(embedding_size, num_classes, **parameters)

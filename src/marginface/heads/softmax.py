@@ -1,6 +1,5 @@
 """Plain softmax over inner products, the baseline of every margin paper."""
 
-import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ class Softmax(MarginHead):
     """Logits are scale W x: nothing normalised, no bias (the X2-Softmax code's baseline)."""
 
     slope_is_one = True
+    has_fixed_scale = False
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Softmax(MarginHead):
     def similarity(self, embeddings: Tensor) -> Tensor:
         return F.linear(embeddings, self.weight.to(embeddings.dtype))
 
-    def expected_first_loss(self) -> float:
-        """ln C and half the variance of the logits of embeddings with norm sqrt(D)."""
-        return math.log(self.num_classes) + (0.01 * self.scale) ** 2 * self.embedding_size / 2
+    def random_similarities(self) -> tuple[Tensor, Tensor]:
+        # Centres are as long as 0.01 sqrt(D) to begin with, embeddings as sqrt(D).
+        cosine, density = super().random_similarities()
+        return cosine * 0.01 * self.embedding_size, density

@@ -1,13 +1,16 @@
 """Liu et al., "SphereFace: Deep Hypersphere Embedding", arXiv 1704.08063, 2017."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads.angular import multiply_angle
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import NotNegative
 
 
 @register_head("sphereface")
@@ -18,6 +21,7 @@ class SphereFace(MarginHead):
     (1 + lambda_decay step)) as in face.evoLVe; its step is lost on resume, this one is a buffer.
     """
 
+    has_fixed_scale = False
     falls_with_angle = True
     step: Tensor
 
@@ -27,18 +31,16 @@ class SphereFace(MarginHead):
         num_classes: int,
         *,
         scale: float = 1.0,
-        m: int = 4,
-        lambda_max: float = 1000.0,
-        lambda_min: float = 5.0,
-        lambda_decay: float = 0.12,
+        m: Annotated[int, Field(ge=1)] = 4,
+        lambda_max: NotNegative = 1000.0,
+        lambda_min: NotNegative = 5.0,
+        lambda_decay: NotNegative = 0.12,
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
-        if not (isinstance(m, int) and m >= 1):
-            raise InputError(f"sphereface: m must be a whole number of at least 1, got {m}")
-        self.m, self.lambda_decay = m, lambda_decay
-        self.lambda_max, self.lambda_min = lambda_max, lambda_min
+        self.m, self.lambda_max = m, lambda_max
+        self.lambda_min, self.lambda_decay = lambda_min, lambda_decay
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def curve(self, cosine: Tensor, annealing: float | Tensor = 0.0) -> Tensor:
@@ -46,7 +48,7 @@ class SphereFace(MarginHead):
 
     def row_facts(self, rows: Rows) -> dict[str, Tensor]:
         self.observe(rows.labels)
-        annealing = self.lambda_max / (1 + self.lambda_decay * self.step)
+        annealing = self.lambda_max / (1 + self.lambda_decay * self.step.to(rows.target))
         return {"annealing": annealing.clamp(min=self.lambda_min)}
 
     def advance(self, observed: Tensor) -> None:

@@ -1,11 +1,14 @@
 """Wen et al., "SphereFace2: Binary Classification is All You Need", arXiv 2108.01513, 2022."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import balanced_bias
+from marginface.parameters import AtLeastOne, Positive
 
 
 @register_head("sphereface2")
@@ -27,16 +30,11 @@ class SphereFace2(MarginHead):
         *,
         scale: float = 40.0,
         margin: float = 0.4,
-        t: float = 3.0,
-        positive_weight: float = 0.7,
-        loss_weight: float = 50.0,
+        t: AtLeastOne = 3.0,
+        positive_weight: Annotated[float, Field(gt=0, lt=1)] = 0.7,
+        loss_weight: Positive = 50.0,
         margin_gradient: MarginGradient = "straight_through",
     ) -> None:
-        if not (0 < positive_weight < 1 and t >= 1):
-            raise InputError(
-                "sphereface2: positive_weight must lie in (0, 1) and t be at least 1, "
-                f"got {positive_weight} and {t}"
-            )
         start = 2 * 0.5**t - 1  # g of an angle of 90 degrees
         odds = positive_weight / ((1 - positive_weight) * (num_classes - 1))
         loss = {

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads.angular import multiply_angle
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import AtLeastOne
 
 
 @register_head("sphereface_r")
@@ -25,13 +25,11 @@ class SphereFaceR(MarginHead):
         num_classes: int,
         *,
         scale: float = 30.0,
-        m: float = 1.7,
+        m: AtLeastOne = 1.7,
         margin_gradient: MarginGradient = "straight_through",
         loss: LossSpec = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
-        if not m >= 1:
-            raise InputError(f"sphereface_r: m must be at least 1, got {m}")
         self.m = m
 
     def curve(self, cosine: Tensor) -> Tensor:

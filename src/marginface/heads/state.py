@@ -34,6 +34,11 @@ class StepState(nn.Module):
         self._trainer_counts_steps = True
         self._open_step()
 
+    def end_steps(self) -> None:
+        """Called by a trainer when it is done; calls are steps of their own again."""
+        self._trainer_counts_steps = False
+        self._open_step()
+
     def _open_step(self) -> None:
         self._seen.clear()
         self._before = [buffer.clone() for buffer in self.buffers()]

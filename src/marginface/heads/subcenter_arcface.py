@@ -1,9 +1,11 @@
 """Deng et al., "Sub-center ArcFace: Boosting by Large-Scale Noisy Web Faces", ECCV 2020."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads.angular import EasyMargin, add_angle
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
@@ -25,13 +27,11 @@ class SubcenterArcFace(MarginHead):
         *,
         scale: float = 64.0,
         margin: float = 0.5,
-        sub_centers: int = 3,
+        sub_centers: Annotated[int, Field(ge=1)] = 3,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",
     ) -> None:
-        if not sub_centers >= 1:
-            raise InputError(f"sub_centers must be at least 1, got {sub_centers}")
         super().__init__(
             embedding_size, num_classes, scale, margin_gradient, loss, centres_per_class=sub_centers
         )
@@ -41,12 +41,9 @@ class SubcenterArcFace(MarginHead):
     def curve(self, cosine: Tensor) -> Tensor:
         return add_angle(cosine, self.margin, self.easy_margin)
 
-    def all_cosines(self, embeddings: Tensor) -> Tensor:
-        """(B, D) raw embeddings to (B, C, K) cosines to every sub-centre."""
-        return super().cosine(embeddings).unflatten(1, (self.num_classes, self.sub_centers))
-
     def cosine(self, embeddings: Tensor) -> Tensor:
-        return self.all_cosines(embeddings).amax(2)
+        every = super().cosine(embeddings)
+        return every.unflatten(1, (self.num_classes, self.sub_centers)).amax(2)
 
     def cosine_log_density(self, deviations: Tensor) -> Tensor:
         # Of the largest of K.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.heads.subcenter_arcface import SubcenterArcFace
@@ -16,6 +17,9 @@ class SubcenterReport:
     dominant: Tensor  # (C,) the sub-centre with most images, the first of equals
     angle: Tensor  # (N,) degrees to the dominant centre of the own class
     outlier: Tensor  # (N,) bool: further than max_angle
+
+
+CHUNK = 4096  # images whose own sub-centres are in memory at a time
 
 
 @torch.no_grad()
@@ -32,8 +36,14 @@ def subcenter_report(
         labels: (N,) int64 in [0, C).
         max_angle: degrees beyond which an image is an outlier; 75 in the official drop.py.
     """
-    own = head.all_cosines(embeddings)[torch.arange(len(labels)), labels]
-    counts = torch.zeros(head.num_classes, head.sub_centers, dtype=torch.int64)
+    centres = F.normalize(head.weight.detach()).unflatten(0, (head.num_classes, head.sub_centers))
+    own = torch.cat(
+        [
+            torch.einsum("nd,nkd->nk", F.normalize(e), centres[y])
+            for e, y in zip(embeddings.split(CHUNK), labels.split(CHUNK), strict=True)
+        ]
+    )
+    counts = labels.new_zeros((head.num_classes, head.sub_centers))
     counts.index_put_((labels, own.argmax(1)), torch.ones_like(labels), accumulate=True)
     dominant = counts.argmax(1)
     cosine = own.gather(1, dominant[labels][:, None])[:, 0]
@@ -43,5 +53,6 @@ def subcenter_report(
 
 def dominant_centres(head: SubcenterArcFace, report: SubcenterReport) -> Tensor:
     """(C, D) the dominant centre of each class, to start a head with one centre per class from."""
-    rows = torch.arange(head.num_classes) * head.sub_centers + report.dominant
+    first = torch.arange(head.num_classes, device=report.dominant.device) * head.sub_centers
+    rows = first + report.dominant
     return head.weight.detach()[rows]

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.parameters import Positive
 
 
 @register_head("uniface")
@@ -24,7 +25,7 @@ class UniFace(MarginHead):
         *,
         scale: float = 64.0,
         margin: float = 0.4,
-        negative_weight: float = 1.0,
+        negative_weight: Positive = 1.0,
         margin_gradient: MarginGradient = "exact",
     ) -> None:
         loss = {"name": "bce", "negative_weight": negative_weight}

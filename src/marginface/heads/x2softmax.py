@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from marginface.errors import InputError
-from marginface.heads.base import MarginGradient, MarginHead, away_from_poles
+from marginface.heads.angular import sine_of
+from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
+from marginface.heads.slopes import away_from_poles
 from marginface.losses import LossSpec
 
 
@@ -15,8 +17,7 @@ from marginface.losses import LossSpec
 class X2Softmax(MarginHead):
     """Quadratic in the angle: f = a (theta - h)^2 + k, so the margin adapts to the angle.
 
-    Defaults are those of the official run (64, -0.9, 0, 0.65). Official gradient: straight-through.
-    a < 0 opens the parabola downwards, k <= 1 is its peak, h in radians moves the peak.
+    Defaults and gradient are the official run's. k <= 1 is the peak, h in radians moves it.
     """
 
     falls_with_angle = True
@@ -52,7 +53,7 @@ class X2Softmax(MarginHead):
     def slope(self, cosine: Tensor, **facts: object) -> Tensor:
         """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""
         inside = away_from_poles(cosine)
-        sine = ((1 - inside) * (1 + inside)).sqrt()
+        sine = sine_of(inside)
         u = 1 - cosine
         # theta / sin(theta) = 1 + u/3 + 2u^2/15 + ... (u = 1 - cos): exact where 0/0 loses digits.
         ratio = torch.where(u < 1e-4, 1 + u / 3 + 2 * u**2 / 15, inside.arccos() / sine)

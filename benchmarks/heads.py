@@ -1,0 +1,220 @@
+"""Tables of heads trained with one recipe: accuracy on unseen identities, several seeds.
+
+    python benchmarks/heads.py synthetic
+    python benchmarks/heads.py faces --root FACES/train --pairs a.bin b.bin
+
+Every cell is a process of its own with one thread; as many run at a time as there are cores. Runs
+that are done already are not repeated, so a stopped benchmark goes on with the same command.
+Writes <out>/heads_<preset>.json (every run, hardware, date), prints the table for docs/results.md.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import t as student  # comes with scikit-learn
+
+from marginface.heads import list_heads
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = [
+    "trainer=cpu",
+    "logger=csv",
+    "callbacks.progress=null",
+    "callbacks.checkpoint=null",
+    "callbacks.best=null",
+    "validate_untrained=false",
+    "trainer.log_every_n_steps=20",
+]
+
+
+def synthetic_cells() -> dict[str, list[str]]:
+    """Every head with its own defaults."""
+    return {name: [f"head={name}"] for name in list_heads()}
+
+
+def faces_cells() -> dict[str, list[str]]:
+    """X2-Softmax against the margins its boundary lies between, both gradients."""
+    heads = {
+        "x2softmax": ["head=x2softmax"],
+        "arcface 0.5": ["head=arcface", "head.margin=0.5"],
+        "arcface 0.6": ["head=arcface", "head.margin=0.6"],
+        "arcface 0.65": ["head=arcface", "head.margin=0.65"],
+    }
+    cells = {
+        f"{name}, {mode}": [*overrides, f"head.margin_gradient={mode}"]
+        for name, overrides in heads.items()
+        for mode in ("straight_through", "exact")
+    }
+    for margin in (0.35, 0.4, 0.45):  # the slope is 1: both gradients are the same run
+        cells[f"cosface {margin}, either"] = ["head=cosface", f"head.margin={margin}"]
+    return cells
+
+
+def recipe(arguments: argparse.Namespace) -> list[str]:
+    """Overrides that all cells of a preset share."""
+    if arguments.preset == "synthetic":
+        return [
+            "backbone.image_size=56",
+            "data.dataset.identities=200",
+            "data.val_identities=50",
+            "data.val_pairs=3000",
+            "data.num_workers=0",
+            f"trainer.max_epochs={arguments.epochs or 8}",
+        ]
+    pairs = ",".join(str(Path(file).resolve()) for file in arguments.pairs)
+    return [
+        "experiment=faces_demo",
+        f"data.root={Path(arguments.root).resolve()}",
+        f"data.pairs=[{pairs}]",
+        "data.num_workers=0",
+        *arguments.set,
+        *([f"trainer.max_epochs={arguments.epochs}"] if arguments.epochs else []),
+    ]
+
+
+def run_folder(logs: Path, name: str, overrides: list[str]) -> Path:
+    """Where a cell is trained: another recipe is another folder."""
+    digest = hashlib.sha1(" ".join(overrides).encode(), usedforsecurity=False).hexdigest()[:8]
+    return logs / f"{re.sub(r'[^a-z0-9.]+', '_', name)}-{digest}"
+
+
+def run(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """One training run; its result.json with the seconds it took, or what it ended with."""
+    done = folder / "benchmark.json"
+    if done.is_file():
+        return json.loads(done.read_text())
+    started = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}", "resume=auto"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        return {"error": process.stderr.strip().splitlines()[-1]}
+    result = json.loads((folder / "result.json").read_text())
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("train/loss")
+    losses = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
+    result |= {"seconds": time.perf_counter() - started, "first_loss": losses[0]}
+    done.write_text(json.dumps(result))
+    return result
+
+
+def summary(values: list[float]) -> str:
+    """Mean, standard deviation over the seeds and 95 % interval of the mean, in percent."""
+    mean = 100 * statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    spread = 100 * statistics.stdev(values)
+    half = student.ppf(0.975, len(values) - 1) * spread / math.sqrt(len(values))
+    return f"{mean:.2f} ± {spread:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
+def table(cells: dict[str, list[dict[str, Any]]], metrics: list[str]) -> str:
+    """Markdown, best first."""
+    lines = [
+        "| head | seeds | " + " | ".join(metrics) + " | loss, first to last | s a run |",
+        "|---" * (4 + len(metrics)) + "|",
+    ]
+    finished = {n: [r for r in runs if "error" not in r] for n, runs in cells.items()}
+
+    def order(name: str) -> float:
+        return -statistics.fmean([r[metrics[0]] for r in finished[name]] or [0.0])
+
+    for name in sorted(cells, key=order):
+        runs = finished[name]
+        if not runs:
+            lines.append(f"| {name} | 0 | {cells[name][0]['error']} |")
+            continue
+        first, last = (statistics.fmean(r[k] for r in runs) for k in ("first_loss", "train/loss"))
+        seconds = statistics.median(r["seconds"] for r in runs)
+        numbers = " | ".join(summary([r[metric] for r in runs]) for metric in metrics)
+        lines.append(
+            f"| {name} | {len(runs)} | {numbers} | {first:.2f} to {last:.2f} | {seconds:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    models = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "date": date.today().isoformat(),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", choices=["synthetic", "faces"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--root", help="faces: folder with one folder per identity")
+    parser.add_argument("--pairs", nargs="+", help="faces: .bin files")
+    parser.add_argument("--set", nargs="*", default=[], help="faces: further overrides")
+    parser.add_argument("--only", nargs="*", help="names of cells")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    if arguments.preset == "faces" and not (arguments.root and arguments.pairs):
+        parser.error("faces needs --root and --pairs")
+    cells = synthetic_cells() if arguments.preset == "synthetic" else faces_cells()
+    if arguments.only:
+        cells = {name: cells[name] for name in arguments.only}
+    shared = [*COMMON, *recipe(arguments)]
+    logs = ROOT / "logs" / "benchmarks" / arguments.preset
+    # Seed by seed, so that a benchmark stopped early has every cell equally often.
+    jobs = [
+        (name, seed, [*shared, *cells[name], f"seed={seed}"])
+        for seed in range(1, arguments.seeds + 1)
+        for name in cells
+    ]
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
+    if arguments.preset == "synthetic":  # renders the faces once
+        run(jobs[0][2], run_folder(logs, jobs[0][0], jobs[0][2]))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [
+            (name, seed, pool.submit(run, overrides, run_folder(logs, name, overrides)))
+            for name, seed, overrides in jobs
+        ]
+        for name, seed, future in futures:
+            results[name].append(future.result() | {"seed": seed})
+            print(name, seed, {k: v for k, v in results[name][-1].items() if "accuracy" in k})
+    one = next((r for runs in results.values() for r in runs if "error" not in r), None)
+    if one is None:
+        raise SystemExit(f"every run failed: {results}")
+    metrics = [k for k in one if k.startswith("val/") and k.endswith(("/accuracy", "/auc"))]
+    print(table(results, [m for m in metrics if not m.startswith("val/mean")]))
+    if not arguments.only:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = arguments.out / f"heads_{arguments.preset}.json"
+        report = {"hardware": hardware(), "recipe": shared, "runs": results}
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Every head learns: twenty steps of debug=fast on synthetic faces."""
+
+from pathlib import Path
+
+import pytest
+
+from marginface.cli.train import train
+from marginface.heads import list_heads
+from runs import compose, losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_heads())
+def test_twenty_steps(name: str, tiny_run: list[str], tmp_path: Path) -> None:
+    cache = next(item for item in tiny_run if item.startswith("paths.cache_dir"))
+    overrides = [cache, "trainer=cpu", "callbacks.progress=null", "backbone.image_size=56"]
+    train(compose("debug=fast", f"head={name}", *overrides, run_dir=tmp_path))
+    run = list(losses(tmp_path).values())
+    assert len(run) == 20
+    assert sum(run[-5:]) / 5 < sum(run[:5]) / 5
