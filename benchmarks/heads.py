@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--root", help="faces: folder with one folder per identity")
     parser.add_argument("--pairs", nargs="+", help="faces: .bin files")
     parser.add_argument("--set", nargs="*", default=[], help="faces: further overrides")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--only", nargs="*", help="names of cells")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
@@ -195,7 +196,7 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
     if arguments.preset == "synthetic":  # renders the faces once
         run(jobs[0][2], run_folder(logs, jobs[0][0], jobs[0][2]))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = [
             (name, seed, pool.submit(run, overrides, run_folder(logs, name, overrides)))
             for name, seed, overrides in jobs
