@@ -93,10 +93,13 @@ def test_the_state_of_a_head_goes_on(run: list[str], tmp_path: Path, head: list[
     for steps in (5, 13):
         limit = f"trainer.max_steps={steps}"
         train(compose(*run, *head, *schedule, limit, run_dir=tmp_path / "parts"))
-    assert numbers(rows(tmp_path / "parts")) == numbers(rows(tmp_path / "whole"))
+    parts, whole = (
+        [{k: v for k, v in row.items() if k.startswith(("train/", "head/"))} for row in table]
+        for table in (rows(tmp_path / "parts"), rows(tmp_path / "whole"))
+    )
+    assert parts == whole
     if head == ["head=curricularface"]:
-        states = [float(row["head/t"]) for row in rows(tmp_path / "whole")]
-        assert len(set(states)) == len(states)
+        assert len({row["head/t"] for row in whole}) == 13
 
 
 def test_limited_epochs_go_on(run: list[str], tmp_path: Path) -> None:
