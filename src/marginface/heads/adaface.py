@@ -15,9 +15,8 @@ from marginface.parameters import Share
 class AdaFace(MarginHead):
     """f = cos(theta - margin z) - (margin + margin z), z in [-1, 1] from the norm of the embedding.
 
-    z = clip(h (|x| - mean) / std). mean and std follow the batches; t_alpha, the weight of a new
-    one, is 1.0 in the official class, 0.01 in its scripts. CVLface is straight-through. Unlike in
-    the official code cosines beyond 0.999 keep a gradient; angles stay in [1e-3, pi - 1e-3].
+    z = clip(h (|x| - mean) / std). t_alpha, the weight of a new batch in both, is 1.0 in the
+    official class, 0.01 in its scripts. There cosines beyond 0.999 have no gradient; here they do.
     """
 
     needs_norm = True

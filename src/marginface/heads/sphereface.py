@@ -1,24 +1,20 @@
 """Liu et al., "SphereFace: Deep Hypersphere Embedding", arXiv 1704.08063, 2017."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from marginface.heads.angular import multiply_angle
 from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
-from marginface.parameters import NotNegative
+from marginface.parameters import NotNegative, WholeNumber
 
 
 @register_head("sphereface")
 class SphereFace(MarginHead):
     """A-Softmax: f = psi(theta), |x| not normalised; psi is cos(m theta) made monotone.
 
-    The target is (psi + lambda cos) / (1 + lambda) with lambda = max(lambda_min, lambda_max /
-    (1 + lambda_decay step)) as in face.evoLVe; its step is lost on resume, this one is a buffer.
+    The target is (psi + l cos)/(1 + l), l = max(lambda_min, lambda_max / (1 + lambda_decay step)).
     """
 
     has_fixed_scale = False
@@ -31,7 +27,7 @@ class SphereFace(MarginHead):
         num_classes: int,
         *,
         scale: float = 1.0,
-        m: Annotated[int, Field(ge=1)] = 4,
+        m: WholeNumber = 4,
         lambda_max: NotNegative = 1000.0,
         lambda_min: NotNegative = 5.0,
         lambda_decay: NotNegative = 0.12,

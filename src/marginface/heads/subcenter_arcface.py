@@ -1,15 +1,13 @@
 """Deng et al., "Sub-center ArcFace: Boosting by Large-Scale Noisy Web Faces", ECCV 2020."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from marginface.heads.angular import EasyMargin, add_angle
 from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
+from marginface.parameters import WholeNumber
 
 
 @register_head("subcenter_arcface")
@@ -27,7 +25,7 @@ class SubcenterArcFace(MarginHead):
         *,
         scale: float = 64.0,
         margin: float = 0.5,
-        sub_centers: Annotated[int, Field(ge=1)] = 3,
+        sub_centers: WholeNumber = 3,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "exact",
         loss: LossSpec = "cross_entropy",

@@ -53,8 +53,7 @@ class X2Softmax(MarginHead):
     def slope(self, cosine: Tensor, **facts: object) -> Tensor:
         """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""
         inside = away_from_poles(cosine)
-        sine = sine_of(inside)
-        u = 1 - cosine
+        sine, u = sine_of(inside), 1 - cosine
         # theta / sin(theta) = 1 + u/3 + 2u^2/15 + ... (u = 1 - cos): exact where 0/0 loses digits.
         ratio = torch.where(u < 1e-4, 1 + u / 3 + 2 * u**2 / 15, inside.arccos() / sine)
         return -2 * self.a * (ratio - self.h / sine)
