@@ -71,8 +71,9 @@ def test_loss_equals_the_loop_reference(name: str) -> None:
     assert head(embeddings, labels).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_every_shipped_head_has_a_reference() -> None:
-    assert set(HEADS) == set(TARGETS)
+def test_every_reference_belongs_to_a_head() -> None:
+    assert set(TARGETS) <= set(HEADS)
+    assert len(TARGETS) >= 24  # the heads that came with marginface; yours may have none
 
 
 @pytest.mark.parametrize("name", HEADS)
