@@ -36,7 +36,7 @@ def problems_of(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("head=x2sofmax", "unknown head 'x2sofmax'. Did you mean 'x2softmax'? Known: arcface,"),
+        ("head=x2sofmax", "unknown head 'x2sofmax'. Did you mean 'x2softmax'? Known: adacos,"),
         ("head.scal=3", "unknown key head.scal. Did you mean 'head.scale'?"),
         ("trainer.max_step=3", "unknown key trainer.max_step. Did you mean 'trainer.max_steps'?"),
         ("hed=arcface", "unknown key hed. Did you mean 'head'?"),
@@ -198,7 +198,7 @@ def test_a_fault_in_a_worker_is_one_line(
 def test_help(command: Command) -> None:
     done = command("train.py", "--help")
     assert done.returncode == 0
-    for part in ("head: arcface", "python train.py -m head=", "trainer.devices=8", "== groups"):
+    for part in ("head: adacos", "python train.py -m head=", "trainer.devices=8", "== groups"):
         assert part in done.stdout
 
 
