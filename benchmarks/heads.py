@@ -1,7 +1,7 @@
 """Tables of heads trained with one recipe: accuracy on unseen identities, several seeds.
 
     python benchmarks/heads.py synthetic
-    python benchmarks/heads.py faces --root FACES/train --pairs a.bin b.bin
+    python benchmarks/heads.py faces --root FACES/train --pairs a.bin b.bin [--quick]
 
 Every cell is a process of its own with one thread; as many run at a time as there are cores. Runs
 that are done already are not repeated, so a stopped benchmark goes on with the same command.
@@ -76,13 +76,21 @@ def recipe(arguments: argparse.Namespace) -> list[str]:
             f"trainer.max_epochs={arguments.epochs or 8}",
         ]
     pairs = ",".join(str(Path(file).resolve()) for file in arguments.pairs)
+    data = [f"data.root={Path(arguments.root).resolve()}", f"data.pairs=[{pairs}]"]
+    if not arguments.quick:
+        epochs = [f"trainer.max_epochs={arguments.epochs}"] if arguments.epochs else []
+        return ["experiment=faces_demo", *data, "data.num_workers=0", *epochs]
+    epochs = arguments.epochs or 4
     return [
-        "experiment=faces_demo",
-        f"data.root={Path(arguments.root).resolve()}",
-        f"data.pairs=[{pairs}]",
+        "data=folder",
+        *data,
         "data.num_workers=0",
-        *arguments.set,
-        *([f"trainer.max_epochs={arguments.epochs}"] if arguments.epochs else []),
+        "data.dataset.resize=true",
+        "data.batch_size=64",
+        "backbone.image_size=56",
+        "head.scale=32",
+        f"trainer.max_epochs={epochs}",
+        f"trainer.check_val_every_n_epoch={epochs}",
     ]
 
 
@@ -175,7 +183,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--root", help="faces: folder with one folder per identity")
     parser.add_argument("--pairs", nargs="+", help="faces: .bin files")
-    parser.add_argument("--set", nargs="*", default=[], help="faces: further overrides")
+    parser.add_argument(
+        "--quick", action="store_true", help="faces: a small network on 56x56 pixels, 4 epochs"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--only", nargs="*", help="names of cells")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
