@@ -14,6 +14,10 @@ from runs import compose, losses
 def test_twenty_steps(name: str, tiny_run: list[str], tmp_path: Path) -> None:
     cache = next(item for item in tiny_run if item.startswith("paths.cache_dir"))
     overrides = [cache, "trainer=cpu", "callbacks.progress=null", "backbone.image_size=56"]
+    if name in ("magface", "mv_softmax"):
+        # With their default, half of the images of an untrained network have no margin, and the
+        # loss rises while they gain one.
+        overrides.append("head.easy_margin=none")
     train(compose("debug=fast", f"head={name}", *overrides, run_dir=tmp_path))
     run = list(losses(tmp_path).values())
     assert len(run) == 20
