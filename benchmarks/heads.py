@@ -187,7 +187,7 @@ def main() -> None:
         "--quick", action="store_true", help="faces: a small network on 56x56 pixels, 4 epochs"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
-    parser.add_argument("--only", nargs="*", help="names of cells")
+    parser.add_argument("--only", nargs="*", help="names of cells; writes ..._some.json")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     if arguments.preset == "faces" and not (arguments.root and arguments.pairs):
@@ -219,12 +219,11 @@ def main() -> None:
         raise SystemExit(f"every run failed: {results}")
     metrics = [k for k in one if k.startswith("val/") and k.endswith(("/accuracy", "/auc"))]
     print(table(results, [m for m in metrics if not m.startswith("val/mean")]))
-    if not arguments.only:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        path = arguments.out / f"heads_{arguments.preset}.json"
-        report = {"hardware": hardware(), "recipe": shared, "runs": results}
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"written: {path}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"heads_{arguments.preset}{'_some' if arguments.only else ''}.json"
+    report = {"hardware": hardware(), "recipe": shared, "runs": results}
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":
