@@ -7,7 +7,6 @@ margin-free target logits, and returns (R,) losses.
 
 import inspect
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -223,7 +222,7 @@ def circle_weight(distance: Tensor, margin: float) -> Tensor:
     return (distance + margin).clamp(min=0)
 
 
-_LOSSES: dict[str, Callable[..., LossOverLogits]] = {
+_LOSSES: dict[str, type[LossOverLogits]] = {
     "cross_entropy": CrossEntropy,
     "bce": BinaryCrossEntropy,
     "circle": Circle,

@@ -1,6 +1,6 @@
 """Parameters given by name: unknown, mistyped and out-of-range ones as clear errors."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -15,19 +15,19 @@ Share = Annotated[float, Field(gt=0, le=1)]  # of a whole, not nothing
 
 
 def check_parameters(
-    what: str, target: Callable[..., Any], given: dict[str, Any], known: Iterable[str]
+    what: str, target: type[Any], given: dict[str, Any], known: Iterable[str]
 ) -> None:
     """InputError for the first of `given` that `target` does not take, or not with this value.
 
     Args:
         what: the thing with parameters, for the message: "head 'arcface'".
-        target: the function or class whose annotations hold.
+        target: the class whose constructor's annotations hold.
         given: parameters by name.
         known: names that may be given.
     """
     known = list(known)
     accepts = f"It accepts: {', '.join(known) or 'none'}"
-    kinds = get_type_hints(getattr(target, "__init__", target), include_extras=True)
+    kinds = get_type_hints(target.__init__, include_extras=True)
     for key, value in given.items():
         if key not in known:
             raise InputError(
