@@ -55,7 +55,7 @@ def problems_of(*overrides: str) -> str:
         ("+head.m=0.5", "unknown key head.m."),
         ("data=folder", "data.root is not set; add data.root=<value>"),
         ("data.pairs=a.bin", "write data.pairs=[a.bin]"),
-        ("data.flip=3", "data.flip: got 3"),
+        ("augmentation.flip=x", "augmentation.flip: got 'x'"),
         ("seed=null", "seed: got None"),
         ("callbacks.checkpoint._target_=marginface.callbacks.Nothing", "cannot import"),
         ("experiment=nothing", "unknown experiment 'nothing'"),

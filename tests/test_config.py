@@ -19,7 +19,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_is_right(group: str, option: str) -> None:
-    assert config_problems(compose(f"{group}={option}", "++data.root=somewhere")) == []
+    assert (
+        config_problems(
+            compose(f"{group}={option}", "++data.root=somewhere", "++data.roots=[somewhere]")
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_every_epoch_has_an_order_of_its_own(
 
 
 def test_it_learns(tiny_run: list[str], tmp_path: Path) -> None:
-    settings = ["trainer.max_epochs=12", "data.flip=false", "head.scale=16", "optimizer.lr=0.05"]
+    settings = ["trainer.max_epochs=12", "augmentation=none", "head.scale=16", "optimizer.lr=0.05"]
     result = train(compose(*tiny_run, *settings, run_dir=tmp_path))
     first, last = losses(tmp_path)[0], result["train/loss"]
     assert last < 0.5 * first

@@ -16,7 +16,6 @@ FloatBatch = tuple[Tensor, Tensor]
 class GivenBatches(L.LightningDataModule):
     """Yields the given (images, labels) one after the other, indices added."""
 
-    flip = False
     verification_sets: tuple[()] = ()
 
     def __init__(self, batches: list[FloatBatch]) -> None:

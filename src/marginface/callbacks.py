@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
+from marginface.distributed import sum_over_ranks
 from marginface.errors import InputError
 from marginface.module import FaceRecognizer
 from marginface.progress import logs_step, steps_per_epoch
@@ -80,6 +81,10 @@ class StepLog(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             metrics["train/grad_scale"] = float(scaler.get_scale())
+        skipped = trainer.datamodule.train_set.skipped  # type: ignore[attr-defined]
+        skipped = sum_over_ranks(skipped, module.device)
+        if skipped:
+            metrics["data/skipped_images"] = skipped
         self._busy = self._wait = 0.0
         self._images = 0
         log_to_all(trainer, metrics, step)

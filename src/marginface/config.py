@@ -34,6 +34,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "decay_vectors": bool,
     "channels_last": bool,
     "data": dict,
+    "augmentation": dict,
     "backbone": dict,
     "head": dict,
     "optimizer": dict,
@@ -136,7 +137,7 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         problems.append(f"seed must not be negative, got {config['seed']}")
     problems += _head_problems(config["head"])
     problems += _backbone_problems(config["backbone"])
-    for group in ("data", "optimizer", "scheduler", "trainer"):
+    for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
         problems += _target_problems(group, config[group])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
@@ -191,17 +192,12 @@ def _call_problems(
     where: str, target: Callable[..., Any], arguments: dict[str, Any], also: Collection[str] = ()
 ) -> list[str]:
     """Unknown, missing and mistyped arguments of a call."""
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(target).parameters.items()
-        if name != "self"
-    }
+    parameters, hints = _parameters(target)
     kinds = {p.kind for p in parameters.values()}
     known = {
         name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     } - _PROVIDED.get(where, set())
     problems = []
-    hints = _type_hints(target)
     for name, value in arguments.items():
         if name in known:
             if name in hints:
@@ -212,6 +208,23 @@ def _call_problems(
         if parameters[name].default is inspect.Parameter.empty:
             problems.append(f"{where}.{name} is missing; add {where}.{name}=<value>")
     return problems
+
+
+def _parameters(
+    target: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Parameters of a call and their types; keywords that a TypedDict lists are written out."""
+    parameters = dict(inspect.signature(target).parameters)
+    parameters.pop("self", None)
+    hints = _type_hints(target)
+    for name, parameter in list(parameters.items()):
+        if typing.get_origin(hints.get(name)) is typing.Unpack:
+            (options,) = typing.get_args(hints.pop(name))
+            hints |= typing.get_type_hints(options, include_extras=True)
+            del parameters[name]
+            for key in options.__annotations__:
+                parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=None)
+    return parameters, hints
 
 
 def _mapping_problems(
@@ -238,7 +251,7 @@ def _unknown_key(where: str, key: str, known: typing.Iterable[str]) -> str:
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can resolve
         return {}
 

@@ -24,10 +24,15 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
+def warn_here(message: str) -> None:
+    """Print a line to stderr that is meant to be noticed, from whichever process this is."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 @rank_zero_only
 def warn(message: str) -> None:
-    """Print a line to stderr that is meant to be noticed."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    """The same, from the first process only."""
+    warn_here(message)
 
 
 def quiet_lightning() -> None:

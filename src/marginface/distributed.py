@@ -27,6 +27,12 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def sum_over_ranks(value: float, device: torch.device) -> float:
+    """Sum of a number over all processes, the same on each."""
+    mean = mean_over_ranks(torch.tensor(float(value), device=device))
+    return float(mean) * (dist.get_world_size() if is_distributed() else 1)
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """(N, ...) rows of every process to (world x N, ...), in rank order; N is the same on all."""
     if not is_distributed():

@@ -11,11 +11,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from marginface.console import say
+from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
 from marginface.data.pairs import VerificationSet
-from marginface.data.transforms import Color, random_flip, sample_bits, to_input
-from marginface.distributed import gather_rows, gather_table, mean_over_ranks
+from marginface.data.transforms import Color, sample_bits, to_input
+from marginface.distributed import gather_rows_of_any_number, gather_table, mean_over_ranks
 from marginface.errors import InputError, NonFiniteLossError
 from marginface.evaluation import PairResult, evaluate_pairs
 from marginface.heads import MarginHead
@@ -38,10 +39,11 @@ class FaceRecognizer(L.LightningModule):
         backbone: (B, 3, S, S) images to (B, D) embeddings.
         head: margin head over the D-wide embeddings.
         make_optimizer: parameter groups to an optimizer.
+        augmentation: changes training images; flips when not given.
         make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
         decay_vectors: whether weight decay also acts on biases, norms and other vectors.
         color: channel order the backbone is trained in.
-        seed: decides flips and all randomness within a step.
+        seed: decides augmentation and all randomness within a step.
         channels_last: memory format of the backbone; faster convolutions on most devices.
         description: plain Python put into every checkpoint (resolved config and the like).
     """
@@ -53,6 +55,7 @@ class FaceRecognizer(L.LightningModule):
         *,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         make_schedule: Callable[..., Schedule],
+        augmentation: Augmentation | None = None,
         decay_vectors: bool = True,
         color: Color = "rgb",
         seed: int = 0,
@@ -65,6 +68,7 @@ class FaceRecognizer(L.LightningModule):
         self.head = head
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
+        self.augmentation = augmentation or Augmentation()
         self.decay_vectors = decay_vectors
         self.color: Color = color
         self.seed = seed
@@ -111,11 +115,9 @@ class FaceRecognizer(L.LightningModule):
         return loss
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
-        """uint8 images to what the backbone is trained on: flipped by seed, normalised, ordered."""
-        if self.datamodule.flip:
-            epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
-            images = random_flip(images, self.seed, epoch, indices)
-        return self._normalised(images)
+        """uint8 images to what the backbone trains on: augmented by seed, normalised, ordered."""
+        epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
+        return self._normalised(self.augmentation(images, indices, self.seed, epoch))
 
     def _normalised(self, images: Tensor) -> Tensor:
         return to_input(images, self.color).contiguous(memory_format=self.memory_format)
@@ -134,7 +136,7 @@ class FaceRecognizer(L.LightningModule):
 
     def step_statistics(self) -> dict[str, float]:
         """Margin-free accuracy, target angles and norms over the global batch just done."""
-        correct, angle, norms = gather_rows(torch.cat(self._observed)).unbind(1)
+        correct, angle, norms = gather_rows_of_any_number(torch.cat(self._observed)).unbind(1)
         percentiles = torch.quantile(angle, angle.new_tensor(ANGLE_PERCENTILES) / 100)
         return {
             "train/accuracy": float(correct.mean()),

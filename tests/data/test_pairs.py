@@ -64,7 +64,7 @@ def test_faults(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="image 1 is str"):
         load_pairs(write(tmp_path / "text.bin", ([image, "text"], [True])))
     (tmp_path / "jpeg.bin").write_bytes(image)
-    with pytest.raises(InputError, match="not a pickled pair file"):
+    with pytest.raises(InputError, match="not a pickle of images and labels"):
         load_pairs(tmp_path / "jpeg.bin")
     with pytest.raises(InputError, match=r"image 1 of .*not a decodable image"):
         _ = load_pairs(write(tmp_path / "broken.bin", ([image, b"x"], [True]))).images

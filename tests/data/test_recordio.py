@@ -12,7 +12,7 @@ import pytest
 
 from marginface.data import RecordIODataset, make_loader, write_recordio
 from marginface.data.images import encode_jpeg
-from marginface.data.recordio import MAGIC
+from marginface.data.records import MAGIC
 from marginface.errors import InputError, MissingInputError
 
 LAYOUTS = ["insightface", "insightface_label_array", "im2rec", "multipart"]
@@ -39,7 +39,7 @@ def test_reads_what_mxnet_wrote(golden: Path, layout: str) -> None:
         [
             int(dataset.keys[i]),
             int(dataset.labels[i]),
-            hashlib.sha256(dataset.record(i)).hexdigest(),
+            hashlib.sha256(dataset.image_bytes(i)).hexdigest(),
         ]
         for i in range(len(dataset))
     ]
@@ -57,7 +57,7 @@ def test_images_decode(golden: Path, layout: str) -> None:
 def test_our_writer_makes_mxnets_bytes(golden: Path, tmp_path: Path) -> None:
     source = golden / "recordio" / "insightface"
     dataset = RecordIODataset(source)
-    images = [dataset.record(i) for i in range(len(dataset))]
+    images = [dataset.image_bytes(i) for i in range(len(dataset))]
     write_recordio(tmp_path, images, dataset.labels.tolist())
     assert (tmp_path / "train.idx").read_bytes() == (source / "train.idx").read_bytes()
     assert (tmp_path / "train.rec").read_bytes() == (source / "train.rec").read_bytes()
@@ -65,7 +65,7 @@ def test_our_writer_makes_mxnets_bytes(golden: Path, tmp_path: Path) -> None:
 
 def test_round_trip(written: Path) -> None:
     dataset = RecordIODataset(written)
-    assert [dataset.record(i) for i in range(7)] == jpegs(7)
+    assert [dataset.image_bytes(i) for i in range(7)] == jpegs(7)
     assert dataset.labels.tolist() == [0, 0, 1, 2, 2, 2, 3]
     assert dataset.num_classes == 4
 
@@ -83,7 +83,7 @@ def test_round_trip(written: Path) -> None:
 def test_the_magic_word_inside_an_image(tmp_path: Path, body: bytes) -> None:
     write_recordio(tmp_path, [body, b"other"], [0, 1])
     dataset = RecordIODataset(tmp_path)
-    assert [dataset.record(i) for i in range(2)] == [body, b"other"]
+    assert [dataset.image_bytes(i) for i in range(2)] == [body, b"other"]
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
@@ -91,7 +91,7 @@ def test_workers(written: Path, start: str) -> None:
     dataset = RecordIODataset(written)
     images, labels, indices = dataset.__getitems__(list(range(7)))
     with multiprocessing.get_context(start).Pool(2) as pool:
-        theirs = pool.map(dataset.record, range(7))
+        theirs = pool.map(dataset.image_bytes, range(7))
     assert theirs == jpegs(7)
     (batch,) = make_loader(dataset, batch_size=7, num_workers=2)
     assert (batch[0] == images).all()
@@ -102,7 +102,7 @@ def test_workers(written: Path, start: str) -> None:
 def test_a_pickled_dataset_is_small(tmp_path: Path) -> None:
     write_recordio(tmp_path, jpegs(50), list(range(50)))
     dataset = RecordIODataset(tmp_path)
-    dataset.record(0)
+    dataset.image_bytes(0)
     assert len(pickle.dumps(dataset)) < 10_000
     assert (tmp_path / "train.rec").stat().st_size > 100_000
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from marginface.data.sampling import (
     EvaluationSampler,
     GlobalBatchSampler,
-    epoch_order,
+    InOrder,
+    Shuffled,
     micro_batch_size,
 )
 from marginface.data.transforms import random_flip, sample_bits
@@ -44,7 +45,7 @@ def test_global_batches(
     num_samples = batch_size + extra
     samplers = [
         GlobalBatchSampler(
-            num_samples,
+            Shuffled(num_samples),
             batch_size,
             seed=seed,
             rank=rank,
@@ -56,23 +57,23 @@ def test_global_batches(
     ]
     per_epoch = num_samples // batch_size
     epoch, first = divmod(start, per_epoch)
-    order = epoch_order(num_samples, seed, epoch, shuffle=True).tolist()
+    order = Shuffled(num_samples)(seed, epoch).tolist()
     expected = [order[s * batch_size : (s + 1) * batch_size] for s in range(first, per_epoch)]
     assert steps(samplers, accumulate) == expected
     for sampler in samplers:
         if told:  # as Lightning does; without, the next epoch follows by itself
             sampler.set_epoch(epoch + 1)
         assert len(sampler) == per_epoch * accumulate
-    order = epoch_order(num_samples, seed, epoch + 1, shuffle=True).tolist()
+    order = Shuffled(num_samples)(seed, epoch + 1).tolist()
     expected = [order[s * batch_size : (s + 1) * batch_size] for s in range(per_epoch)]
     assert steps(samplers, accumulate) == expected
 
 
 def test_orders_are_permutations_and_differ() -> None:
-    orders = [epoch_order(50, seed, epoch, True) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [Shuffled(50)(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert (epoch_order(5, 0, 3, False) == np.arange(5)).all()
+    assert (InOrder(5)(0, 3) == np.arange(5)).all()
 
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 9), world=st.integers(1, 5))

@@ -8,15 +8,17 @@ from rich.console import Console
 
 from marginface.cli import heads
 from marginface.cli.entry import clear_errors
+from marginface.cli.pack import pack_command
 from marginface.report import compare_runs, run_folders
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(heads.app, name="heads")
+app.command("pack")(pack_command)
 
 
 @app.callback()
 def _marginface() -> None:
-    """Train with `python train.py --help`; these commands look at heads and results."""
+    """Train with `python train.py --help`; these commands handle data, heads and results."""
 
 
 @app.command()

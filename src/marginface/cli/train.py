@@ -88,6 +88,7 @@ def _build_module(
         head,
         make_optimizer=build(_scaled_optimizer(config, datamodule.batch_size)),
         make_schedule=build(config["scheduler"]),
+        augmentation=build(config["augmentation"]),
         decay_vectors=config["decay_vectors"],
         color=color,
         seed=config["seed"],

@@ -1,6 +1,6 @@
 """From a dataset to the loaders of a run: splits, verification sets, global batches, resumption."""
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -8,11 +8,22 @@ from torch.utils.data import DataLoader
 
 from marginface import progress
 from marginface.console import say
-from marginface.data.dataset import Batch, FaceDataset, Subset
+from marginface.data.dataset import Batch, FaceDataset, Labels, Subset
 from marginface.data.loader import batch_loader
-from marginface.data.pairs import DrawnPairs, PairFile, VerificationSet, hold_out
-from marginface.data.sampling import EvaluationSampler, GlobalBatchSampler, steps_per_epoch
+from marginface.data.pairs import DrawnPairs, VerificationSet, hold_out, load_pairs
+from marginface.data.sampling import (
+    ClassBalanced,
+    EvaluationSampler,
+    GlobalBatchSampler,
+    Grouped,
+    InOrder,
+    Shuffled,
+    steps_per_epoch,
+)
 from marginface.errors import InputError
+from marginface.parameters import WholeNumber
+
+SamplerName = Literal["shuffle", "class_balanced", "grouped"]
 
 
 class FaceDataModule(L.LightningDataModule):
@@ -21,17 +32,21 @@ class FaceDataModule(L.LightningDataModule):
     Args:
         dataset: all faces there are.
         name: of the data, for run names.
-        root: where `dataset` came from; only the config refers to it.
-        pairs: .bin files to verify on. With them every identity is trained on.
+        root, roots: where `dataset` came from; only the config refers to them.
+        pairs: files to verify on, see `load_pairs`. With them every identity is trained on.
+        pairs_root: folder of the images that pair lists name.
         val_identities: without pair files, the number of identities to hold out and to draw pairs
             from; null holds out one in ten, at most 100; 0 trains on all and verifies nothing.
         val_pairs: pairs to draw from them, half genuine, half impostor.
         batch_size: images per optimizer step, over all processes and accumulation steps.
         eval_batch_size: images per forward pass and process in validation.
         num_workers: decoding processes for each training process.
-        flip: mirror training images at random.
+        sampler: `shuffle` shows every image once an epoch; `grouped` too, with images_per_class
+            of an identity beside each other; `class_balanced` makes batches of
+            batch_size / images_per_class identities.
+        images_per_class: for the latter two.
         limit_images: train on the first so many images only; null takes all.
-        seed: decides the order, the flips, the held-out identities and their pairs.
+        seed: decides the order, the held-out identities and their pairs.
 
     Raises:
         InputError: too few identities, or a pair file that cannot be read.
@@ -43,13 +58,16 @@ class FaceDataModule(L.LightningDataModule):
         *,
         name: str,
         root: str | None = None,
+        roots: list[str] | None = None,
         pairs: list[str] | None = None,
+        pairs_root: str | None = None,
         val_identities: int | None = None,
         val_pairs: int = 3000,
         batch_size: int = 128,
         eval_batch_size: int = 128,
         num_workers: int = 2,
-        flip: bool = True,
+        sampler: SamplerName = "shuffle",
+        images_per_class: WholeNumber = 4,
         limit_images: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -58,11 +76,10 @@ class FaceDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.flip = flip
         self.seed = seed
         self.start = (0, 0)  # epoch and step in it
         self.train_set, self.verification_sets = _split(
-            dataset, list(pairs or []), val_identities, val_pairs, seed
+            dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
         )
         if limit_images is not None:
             self.train_set = Subset(
@@ -83,6 +100,7 @@ class FaceDataModule(L.LightningDataModule):
                 f"data.batch_size={batch_size} must be between 1 and the {len(self.train_set)} "
                 "training images"
             )
+        self.order = _order(sampler, self.train_set.labels, batch_size, images_per_class)
 
     @property
     def num_classes(self) -> int:
@@ -92,7 +110,7 @@ class FaceDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch, before any limit of the trainer."""
-        return steps_per_epoch(len(self.train_set), self.batch_size)
+        return steps_per_epoch(self.order.length, self.batch_size)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find unchanged."""
@@ -105,7 +123,7 @@ class FaceDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         sampler = GlobalBatchSampler(
-            len(self.train_set),
+            self.order,
             self.batch_size,
             seed=self.seed,
             rank=trainer.global_rank,
@@ -148,11 +166,22 @@ class FaceDataModule(L.LightningDataModule):
         self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])
 
 
+def _order(sampler: SamplerName, labels: Labels, batch_size: int, images_per_class: int) -> InOrder:
+    if sampler == "class_balanced":
+        return ClassBalanced(labels, batch_size, images_per_class)
+    return Grouped(labels, images_per_class) if sampler == "grouped" else Shuffled(len(labels))
+
+
 def _split(
-    dataset: FaceDataset, pairs: list[str], val_identities: int | None, val_pairs: int, seed: int
+    dataset: FaceDataset,
+    pairs: list[str],
+    pairs_root: str | None,
+    val_identities: int | None,
+    val_pairs: int,
+    seed: int,
 ) -> tuple[FaceDataset, list[VerificationSet]]:
     if pairs:
-        files = [PairFile(path, image_size=dataset.image_size) for path in pairs]
+        files = [load_pairs(p, root=pairs_root, image_size=dataset.image_size) for p in pairs]
         names = [file.name for file in files]
         if len(set(names)) < len(names):
             raise InputError(f"data.pairs has two files of one name, got {names}; rename one")

@@ -1,103 +1,177 @@
-"""What every face dataset is: pixels by index, one label per image, and whole batches at once."""
+"""What every face dataset is: encoded images by index, a label each, and whole batches at once."""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from marginface.data.images import Pixels, check_size
+from marginface.data.images import Alpha, Exif, Grey, ImageRules, Pixels
+from marginface.data.shelf import Shelf
 from marginface.errors import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
+Labels = NDArray[np.int64]
 NO_LABEL = -1
+
+
+class ReadingOptions(TypedDict, total=False):
+    """What every dataset can be told about its images and labels; see FaceDataset."""
+
+    image_size: int
+    resize: bool
+    grey: Grey
+    alpha: Alpha
+    exif: Exif
+    faulty: Literal["stop", "skip"]
+    label_gaps: Literal["refuse", "keep", "close"]
+    cache: bool
 
 
 class FaceDataset(Dataset[tuple[Tensor, int, int]]):
     """Aligned faces with identity labels.
 
-    Subclasses set `labels` and define `pixels`; whatever they open must survive fork and spawn.
+    Subclasses call `super().__init__` with their labels and define `image_bytes`; whatever they
+    open must survive fork and spawn.
 
     Args:
         labels: (N,) identity of each image, in [0, num_classes).
         num_classes: C; found from the labels when not given.
-        image_size: S, side of the square images in pixels.
-        resize: stretch images of another size to S x S instead of refusing them.
+        where: the data in messages.
+        identities: C names, in the order of the labels; the numbers when not given.
+        image_size, resize, grey, alpha, exif: see `ImageRules`.
+        faulty: an image that cannot be read stops the run with its name, or is left out of its
+            batch and counted (`skipped`).
+        label_gaps: identities without images are refused, kept as classes nobody shows, or
+            closed by renumbering.
+        cache: keep decoded images in memory that all reading processes share.
 
     Raises:
-        InputError: no image, or a label outside [0, C).
+        InputError: no image, a label outside [0, C), or a gap.
     """
 
     def __init__(
         self,
-        labels: NDArray[np.int64],
+        labels: Labels,
         num_classes: int | None = None,
         *,
+        where: str = "the dataset",
+        identities: list[str] | None = None,
         image_size: int = 112,
         resize: bool = False,
-        where: str = "the dataset",
+        grey: Grey = "expand",
+        alpha: Alpha = "refuse",
+        exif: Exif = "apply",
+        faulty: Literal["stop", "skip"] = "stop",
+        label_gaps: Literal["refuse", "keep", "close"] = "refuse",
+        cache: bool = False,
     ) -> None:
-        self.labels = labels
-        self.image_size = image_size
-        self.resize = resize
         self.where = where
-        if not len(labels):
-            raise InputError(f"{where} holds no images")
-        lowest, highest = int(labels.min()), int(labels.max())
-        self.num_classes = highest + 1 if num_classes is None else num_classes
-        if lowest < 0 or highest >= self.num_classes:
-            wrong = highest if highest >= self.num_classes else lowest
-            index = int((labels == wrong).argmax())
-            raise InputError(
-                f"{where}: label {wrong} of image {index} is outside [0, {self.num_classes}); "
-                "fix the labels or the stated number of identities"
-            )
+        self.image_size = image_size
+        self.rules = ImageRules(image_size, resize, grey, alpha, exif)
+        self.faulty = faulty
+        check_labels(labels, num_classes, where)
+        self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+        self.labels, self.identities = labels, identities
+        if label_gaps != "keep":
+            self._close_gaps(refuse=label_gaps == "refuse")
+        self._shelf = (
+            Shelf(len(labels), image_size if cache else None) if cache or faulty == "skip" else None
+        )
 
-    def pixels(self, index: int) -> Pixels:
-        """(H, W, 3) RGB of image `index`, as it is stored."""
-        raise NotImplementedError(f"{type(self).__name__} must define pixels(index)")
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image `index`, byte for byte as it is stored."""
+        raise NotImplementedError(f"{type(self).__name__} must define image_bytes(index)")
 
     def describe(self, index: int) -> str:
         """Where image `index` comes from, for messages."""
         return f"image {index} of {self.where}"
 
+    def stem(self, index: int) -> str:
+        """A name for image `index` as a file, without its ending; unique within its identity."""
+        return f"{index:08d}"
+
+    def identity(self, label: int) -> str:
+        """Name of an identity."""
+        return f"{label:07d}" if self.identities is None else self.identities[label]
+
+    def pixels(self, index: int) -> Pixels:
+        """(S, S, 3) RGB of image `index`."""
+        out = np.empty((self.image_size, self.image_size, 3), np.uint8)
+        self.fill(index, out)
+        return out
+
+    def fill(self, index: int, out: Pixels) -> None:
+        """Decode image `index` into `out`."""
+        try:
+            self.rules.decode_into(self.image_bytes(index), out)
+        except InputError as error:
+            raise InputError(f"{self.describe(index)}: {error}") from error
+
+    def read(self, index: int, out: Pixels) -> bool:
+        """`fill` through the cache; False when the image is faulty and to be skipped."""
+        shelf = self._shelf
+        if shelf is None:
+            self.fill(index, out)
+            return True
+        if not shelf.take(index, out):
+            if shelf.is_faulty(index):
+                return False
+            try:
+                self.fill(index, out)
+            except InputError as error:
+                if self.faulty == "stop":
+                    raise
+                shelf.mark_faulty(index, str(error))
+                return False
+            shelf.put(index, out)
+        return True
+
+    @property
+    def skipped(self) -> int:
+        """Faulty images met so far, by all processes that read this dataset here."""
+        return 0 if self._shelf is None else self._shelf.faulty_count
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Image uint8 (3, S, S) RGB, label, index."""
+        """Image uint8 (3, S, S) RGB, label, index; a faulty image is an error whatever is set."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)} ({self.where})")
-        image = torch.from_numpy(self._sized_pixels(index).copy()).permute(2, 0, 1)
+        image = torch.from_numpy(self.pixels(index)).permute(2, 0, 1)
         return image, int(self.labels[index]), index
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """A whole batch, decoded straight into one uint8 tensor; index -1 gives a black image."""
-        size = self.image_size
-        images = np.zeros((len(indices), size, size, 3), np.uint8)
-        for slot, index in enumerate(indices):
-            if index >= 0:
-                images[slot] = self._sized_pixels(index)
-        taken = np.asarray(indices, np.int64)
-        labels = np.where(taken >= 0, self.labels[taken], NO_LABEL)
-        return (
-            torch.from_numpy(images).permute(0, 3, 1, 2),
-            torch.from_numpy(labels),
-            torch.from_numpy(taken),
-        )
+        """A whole batch, decoded straight into one uint8 tensor; index -1 gives a black image.
 
-    def _sized_pixels(self, index: int) -> Pixels:
-        rgb = self.pixels(index)
-        if self.resize and rgb.shape[:2] != (self.image_size, self.image_size):
-            side = (self.image_size, self.image_size)
-            resized: Pixels = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA)
-            return resized
-        check_size(rgb, self.image_size, self.describe(index))
-        return rgb
+        Raises:
+            InputError: a faulty image, or with faulty="skip" nothing but faulty ones.
+        """
+        images = _empty_batch(len(indices), self.image_size)
+        rows = images.numpy()
+        taken: list[int] = []
+        for index in indices:
+            if index < 0:
+                rows[len(taken)] = 0
+            elif not self.read(index, rows[len(taken)]):
+                continue
+            taken.append(index)
+        if indices and not taken:
+            raise InputError(
+                f"all {len(indices)} images of a batch are faulty, the first is "
+                f"{self.describe(indices[0])}; see `marginface inspect-data`"
+            )
+        chosen = np.asarray(taken, np.int64)
+        labels = np.where(chosen >= 0, self.labels[chosen], NO_LABEL)
+        return (
+            images[: len(taken)].permute(0, 3, 1, 2),
+            torch.from_numpy(labels),
+            torch.from_numpy(chosen),
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data of a run: counts and a hash of the labels in order."""
@@ -108,27 +182,82 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
             "labels_sha256": hashlib.sha256(self.labels.tobytes()).hexdigest()[:16],
         }
 
+    def _close_gaps(self, refuse: bool) -> None:
+        counts = np.bincount(self.labels, minlength=self.num_classes)
+        empty = np.flatnonzero(counts == 0)
+        if not len(empty):
+            return
+        if refuse:
+            raise InputError(
+                f"{self.where}: no image has label {empty[0]} ({len(empty)} of {self.num_classes} "
+                "identities are without images); set data.dataset.label_gaps=close to renumber "
+                "the others or =keep to train with empty classes"
+            )
+        filled = np.flatnonzero(counts)
+        self.labels = np.searchsorted(filled, self.labels)
+        self.num_classes = len(filled)
+        if self.identities is not None:
+            self.identities = [self.identities[label] for label in filled]
+
 
 class Subset(FaceDataset):
     """Some images of another dataset, identities renumbered from 0 without gaps."""
 
-    def __init__(self, parent: FaceDataset, indices: NDArray[np.int64]) -> None:
+    def __init__(self, parent: FaceDataset, indices: Labels) -> None:
         self.parent = parent
         self.indices = indices
-        _, labels = np.unique(parent.labels[indices], return_inverse=True)
+        kept, labels = np.unique(parent.labels[indices], return_inverse=True)
         super().__init__(
             labels.astype(np.int64),
-            image_size=parent.image_size,
-            resize=parent.resize,
+            len(kept),
             where=f"part of {parent.where}",
+            identities=[parent.identity(int(label)) for label in kept],
+            image_size=parent.image_size,
         )
 
-    def pixels(self, index: int) -> Pixels:
-        return self.parent.pixels(int(self.indices[index]))
+    def image_bytes(self, index: int) -> bytes:
+        return self.parent.image_bytes(int(self.indices[index]))
+
+    def fill(self, index: int, out: Pixels) -> None:
+        self.parent.fill(int(self.indices[index]), out)
+
+    def read(self, index: int, out: Pixels) -> bool:
+        return self.parent.read(int(self.indices[index]), out)
+
+    @property
+    def skipped(self) -> int:
+        return self.parent.skipped
 
     def describe(self, index: int) -> str:
         return self.parent.describe(int(self.indices[index]))
 
+    def stem(self, index: int) -> str:
+        return self.parent.stem(int(self.indices[index]))
+
     def fingerprint(self) -> dict[str, Any]:
         taken = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
         return super().fingerprint() | {"of": self.parent.fingerprint(), "indices_sha256": taken}
+
+
+def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:
+    """InputError without any image, or for a label outside [0, num_classes)."""
+    if not len(labels):
+        raise InputError(f"{where} holds no images")
+    lowest, highest = int(labels.min()), int(labels.max())
+    end = highest + 1 if num_classes is None else num_classes
+    if lowest < 0 or highest >= end:
+        wrong = highest if highest >= end else lowest
+        index = int((labels == wrong).argmax())
+        raise InputError(
+            f"{where}: label {wrong} of image {index} is outside [0, {end}); "
+            "fix the labels or the stated number of identities"
+        )
+
+
+def _empty_batch(count: int, size: int) -> Tensor:
+    """uint8 (count, S, S, 3); in a worker in shared memory, so that sending it copies nothing."""
+    shape = (count, size, size, 3)
+    if get_worker_info() is None or not count:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -1,26 +1,173 @@
-"""JPEG bytes to RGB pixels with OpenCV, the fastest decoder in common use."""
+"""Encoded images to RGB pixels; nothing happens to them that is not one of the stated rules."""
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from marginface.errors import InputError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+Grey = Literal["expand", "refuse"]
+Alpha = Literal["refuse", "drop", "white"]
+Exif = Literal["apply", "ignore", "refuse"]
+
+MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
+_JPEG = b"\xff\xd8\xff"
+_EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")  # JPEG, PNG, WebP
+_ORIENTATION_TAG = 0x0112
 
 
-def decode_rgb(encoded: bytes | Pixels, what: str) -> Pixels:
-    """Pixels of an encoded image; `what` names it in the error when it cannot be decoded."""
-    buffer = np.frombuffer(encoded, np.uint8) if isinstance(encoded, bytes) else encoded
+@dataclass(frozen=True)
+class ImageRules:
+    """What is done with images that are not plain upright RGB of the right size.
+
+    Attributes:
+        size: S, side of the square images that come out, in pixels; None takes any size.
+        resize: stretch images of another size to S x S instead of refusing them.
+        grey: `expand` makes three equal channels of one.
+        alpha: images with transparency are refused, lose it, or are laid on white.
+        exif: an EXIF orientation other than upright is applied, ignored or refused.
+    """
+
+    size: int | None = 112
+    resize: bool = False
+    grey: Grey = "expand"
+    alpha: Alpha = "refuse"
+    exif: Exif = "apply"
+
+    def decode(self, encoded: bytes) -> Pixels:
+        """(S, S, 3) RGB pixels of an encoded image.
+
+        Raises:
+            InputError: damaged, or something a rule refuses.
+        """
+        rgb = self._jpeg(encoded, None) if encoded.startswith(_JPEG) else None
+        return self._sized(self._by_opencv(encoded) if rgb is None else rgb)
+
+    def decode_into(self, encoded: bytes, out: Pixels) -> None:
+        """The same, straight into (S, S, 3) `out`; saves a copy for most JPEGs."""
+        if self.resize or not encoded.startswith(_JPEG):
+            out[:] = self.decode(encoded)
+            return
+        rgb = self._jpeg(encoded, out)
+        if rgb is None:
+            rgb = self._by_opencv(encoded)
+        if rgb.shape != out.shape:
+            raise _other_size(rgb.shape, out.shape[0])
+        if not np.may_share_memory(rgb, out):
+            out[:] = rgb
+
+    def _jpeg(self, encoded: bytes, out: Pixels | None) -> Pixels | None:
+        """RGB of a JPEG, in `out` if it fits there; None for kinds only OpenCV reads (CMYK)."""
+        orientation = self._orientation(encoded)
+        if orientation != 1:
+            out = None  # the pixels change places on their way there
+        if out is None or self.grey == "refuse":
+            shape = _jpeg_shape(encoded)
+            if shape is None:
+                return None
+            if shape[2] == 1:
+                self._check_grey()
+            if shape[0] * shape[1] > MAX_PIXELS:
+                raise InputError(f"{shape[1]}x{shape[0]} pixels, more than {MAX_PIXELS}; shrink it")
+        try:
+            # strict: libjpeg's warnings (data missing, bad codes) are errors. OpenCV hides them.
+            rgb = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=out)
+        except ValueError as error:
+            shape = _jpeg_shape(encoded)
+            if shape is None:
+                return None
+            if out is not None and shape[0] * shape[1] > out.shape[0] * out.shape[1]:
+                raise _other_size(shape, out.shape[0]) from error
+            raise InputError(f"damaged JPEG ({str(error).rstrip('.')})") from error
+        return _upright(rgb, orientation)
+
+    def _by_opencv(self, encoded: bytes) -> Pixels:
+        """RGB of PNG, BMP, WebP, CMYK JPEG and whatever else OpenCV reads."""
+        orientation = self._orientation(encoded)
+        buffer = np.frombuffer(encoded, np.uint8)
+        try:
+            image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if buffer.size else None
+        except cv2.error as error:
+            raise InputError(f"not a decodable image ({error.err})") from error
+        if image is None:
+            raise InputError(f"not a decodable image ({len(encoded)} bytes)")
+        if image.dtype != np.uint8:
+            raise InputError(f"{image.dtype} pixels, expected 8 bits a channel; convert the image")
+        if image.ndim == 2:
+            self._check_grey()
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        if image.shape[2] == 4:
+            image = self._without_alpha(image)
+        rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _upright(rgb, orientation)
+
+    def _orientation(self, encoded: bytes) -> int:
+        if self.exif == "ignore":
+            return 1
+        orientation = exif_orientation(encoded)
+        if orientation != 1 and self.exif == "refuse":
+            raise InputError(
+                f"its EXIF orientation is {orientation} (1 is upright); set data.dataset.exif="
+                "apply to turn such images or =ignore to take the pixels as they are"
+            )
+        return orientation
+
+    def _check_grey(self) -> None:
+        if self.grey == "refuse":
+            raise InputError("a grey image; data.dataset.grey=expand makes three equal channels")
+
+    def _without_alpha(self, bgra: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.alpha == "refuse":
+            raise InputError(
+                "an image with transparency; set data.dataset.alpha=drop (keep the colours under "
+                "it) or =white (lay it on white)"
+            )
+        bgr = bgra[..., :3]
+        if self.alpha == "white":
+            opacity = bgra[..., 3:].astype(np.float32) / 255
+            bgr = np.rint(bgr * opacity + 255 * (1 - opacity)).astype(np.uint8)
+        return np.ascontiguousarray(bgr)
+
+    def _sized(self, rgb: Pixels) -> Pixels:
+        if self.size is None or rgb.shape[:2] == (self.size, self.size):
+            return rgb
+        if not self.resize:
+            raise _other_size(rgb.shape, self.size)
+        resized: Pixels = cv2.resize(rgb, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return resized
+
+
+ANY_IMAGE = ImageRules(size=None, alpha="drop")
+
+
+def exif_orientation(encoded: bytes) -> int:
+    """EXIF orientation 1 to 8 (CIPA DC-008, tag 0x0112); 1, upright, when none is stated."""
+    start = next((at + 4 for mark in _EXIF_MARKS if (at := encoded.find(mark)) >= 0), None)
+    if start is None:
+        return 1
+    # JPEG and some WebP files have two zero bytes between the mark and the TIFF header.
+    tiff = encoded[start + 2 * (encoded[start : start + 2] == b"\0\0") :][: 1 << 16]
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:
-        # IMREAD_COLOR: grey becomes three equal channels, EXIF rotation is applied.
-        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
-    except cv2.error as error:
-        raise InputError(f"{what}: not a decodable image ({error.err})") from error
-    if bgr is None:
-        raise InputError(f"{what}: not a decodable image ({buffer.size} bytes)")
-    rgb: Pixels = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
+        if order is None:
+            return 1
+        directory = struct.unpack_from(f"{order}I", tiff, 4)[0]
+        entries = struct.unpack_from(f"{order}H", tiff, directory)[0]
+        for entry in range(entries):
+            at = directory + 2 + 12 * entry
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, at)
+            if (tag, kind) == (_ORIENTATION_TAG, 3):
+                value = struct.unpack_from(f"{order}H", tiff, at + 8)[0]
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # cut short: no orientation is stated
+        pass
+    return 1
 
 
 def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
@@ -32,11 +179,29 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
     return encoded.tobytes()
 
 
-def check_size(rgb: Pixels, image_size: int, what: str) -> None:
-    """InputError unless the pixels are image_size on both sides."""
-    if rgb.shape[:2] != (image_size, image_size):
-        height, width = rgb.shape[:2]
-        raise InputError(
-            f"{what}: {width}x{height} pixels, expected {image_size}x{image_size}; align the faces "
-            "to that size first, or set data.dataset.resize=true to stretch every image"
-        )
+def _upright(rgb: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation: 2, 4, 5, 7 are mirrored, 5 to 8 lie on their side."""
+    if orientation >= 5:
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return rgb
+
+
+def _jpeg_shape(encoded: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels; None for colours and samplings only OpenCV reads."""
+    try:
+        height, width, color, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+    except ValueError:
+        return None
+    channels = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(color)
+    return None if channels is None else (height, width, channels)
+
+
+def _other_size(shape: tuple[int, ...], size: int) -> InputError:
+    return InputError(
+        f"{shape[1]}x{shape[0]} pixels, expected {size}x{size}; align the faces to that size first "
+        "(marginface align), or set data.dataset.resize=true to stretch every image"
+    )

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.dataset import Batch, FaceDataset
-from marginface.data.sampling import GlobalBatchSampler
+from marginface.data.sampling import GlobalBatchSampler, InOrder, Shuffled
 
 
 class TimedLoader(DataLoader[Any]):
@@ -51,9 +51,8 @@ def make_loader(
         seed: of the order.
         drop_last: leave out the last, incomplete batch.
     """
-    sampler = GlobalBatchSampler(
-        len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last
-    )
+    order = Shuffled(len(dataset)) if shuffle else InOrder(len(dataset))
+    sampler = GlobalBatchSampler(order, batch_size, seed=seed, drop_last=drop_last)
     return batch_loader(dataset, sampler, num_workers=num_workers)
 
 

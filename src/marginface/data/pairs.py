@@ -1,8 +1,6 @@
 """Verification sets: images, and pairs of them that show the same person or not."""
 
 import hashlib
-import io
-import pickle
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,37 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
-from marginface.data.images import Pixels, decode_rgb
+from marginface.data.folder import read_image_file
+from marginface.data.images import ImageRules, Pixels
+from marginface.data.pair_files import read_pair_csv, read_pair_file, read_pairs_txt
 from marginface.errors import InputError, MissingInputError
-
-# What a pickle of (list of bytes or uint8 arrays, list of bool) may name, under NumPy 1 and 2 and
-# for Python 3 bytes written with protocol 2. Anything else could run code.
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise InputError(f"its pickle asks for {module}.{name}, which is not data; refused")
-        # NumPy 2 keeps numpy.core as a deprecated alias only.
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 class PairFile(FaceDataset):
-    """An insightface .bin pair file: 2N encoded images, pair i is images 2i and 2i + 1.
+    """Pairs in a file: pair i is images 2i and 2i + 1. Made by `load_pairs`.
 
     Images of another size are scaled so that the short side fits and cut to the centre, as in
-    insightface's reader.
+    insightface's reader. A faulty image stops the run: leaving it out would change the protocol.
 
     Attributes:
         same: (N,) whether a pair shows one person.
@@ -51,25 +29,47 @@ class PairFile(FaceDataset):
         images: uint8 (2N, 3, S, S), decoded on first use.
     """
 
-    def __init__(self, path: str | Path, *, image_size: int = 112) -> None:
-        self.path = Path(path)
-        self.encoded, self.same = read_pair_file(self.path)
-        self.pairs = np.arange(len(self.encoded)).reshape(-1, 2)
-        super().__init__(
-            np.zeros(len(self.encoded), np.int64), image_size=image_size, where=str(self.path)
-        )
+    def __init__(
+        self,
+        path: Path,
+        images: list[bytes] | list[str],
+        same: NDArray[np.bool_],
+        *,
+        root: Path | None = None,
+        image_size: int = 112,
+    ) -> None:
+        self.path, self.root = path, root
+        self.encoded = images
+        self.same = same
+        self.pairs = np.arange(len(images)).reshape(-1, 2)
+        self._any_size = ImageRules(size=None, alpha="drop")
+        super().__init__(np.zeros(len(images), np.int64), image_size=image_size, where=str(path))
 
     @property
     def name(self) -> str:
-        return self.path.name.removesuffix(".bin")
+        """The file's name without its ending."""
+        return self.path.stem if self.path.suffix in (".bin", ".txt", ".csv") else self.path.name
 
     @cached_property
     def images(self) -> Tensor:
         return self.__getitems__(list(range(len(self))))[0]
 
-    def pixels(self, index: int) -> Pixels:
-        rgb = decode_rgb(self.encoded[index], self.describe(index))
-        return fit_square(rgb, self.image_size)
+    def image_bytes(self, index: int) -> bytes:
+        image = self.encoded[index]
+        if isinstance(image, bytes):
+            return image
+        assert self.root is not None
+        return read_image_file(self.root, image)
+
+    def fill(self, index: int, out: Pixels) -> None:
+        try:
+            out[:] = fit_square(self._any_size.decode(self.image_bytes(index)), self.image_size)
+        except InputError as error:
+            raise InputError(f"{self.describe(index)}: {error}") from error
+
+    def describe(self, index: int) -> str:
+        image = self.encoded[index]
+        return super().describe(index) if isinstance(image, bytes) else f"{self.root}/{image}"
 
     def fingerprint(self) -> dict[str, Any]:
         sizes = np.asarray([len(image) for image in self.encoded], np.int64)
@@ -93,15 +93,14 @@ class DrawnPairs(FaceDataset):
         self.source = source
         self.pairs, self.same = draw_pairs(source.labels, num_pairs, seed)
         super().__init__(
-            source.labels,
-            source.num_classes,
-            image_size=source.image_size,
-            resize=source.resize,
-            where=source.where,
+            source.labels, source.num_classes, image_size=source.image_size, where=source.where
         )
 
-    def pixels(self, index: int) -> Pixels:
-        return self.source.pixels(index)
+    def image_bytes(self, index: int) -> bytes:
+        return self.source.image_bytes(index)
+
+    def fill(self, index: int, out: Pixels) -> None:
+        self.source.fill(index, out)
 
     def describe(self, index: int) -> str:
         return self.source.describe(index)
@@ -110,46 +109,38 @@ class DrawnPairs(FaceDataset):
 VerificationSet = PairFile | DrawnPairs
 
 
-def load_pairs(path: str | Path, *, image_size: int = 112) -> PairFile:
-    """Read an insightface .bin file without running anything in it."""
-    return PairFile(path, image_size=image_size)
+def load_pairs(
+    path: str | Path, *, root: str | Path | None = None, image_size: int = 112
+) -> PairFile:
+    """Read verification pairs, without running anything in the file.
 
-
-def read_pair_file(path: Path) -> tuple[list[bytes | Pixels], NDArray[np.bool_]]:
-    """The encoded images and the labels of a .bin file, written by Python 2 or 3.
+    Args:
+        path: insightface .bin; LFW's pairs.txt; or a .csv with the columns first, second, same.
+        root: folder of the images that a .txt or .csv names; its own folder when not given.
+        image_size: S in pixels.
 
     Raises:
         MissingInputError: no such file.
-        InputError: a pickle that asks for anything but data, or that holds something else.
+        InputError: something else in it.
     """
+    path = Path(path)
+    folder = path.parent if root is None else Path(root)
+    if path.is_dir() and (path / "meta").is_dir():
+        raise InputError(
+            f"{path} is a bcolz array, a format without a maintained reader. Where bcolz can still "
+            "be installed, write a .bin: images = bcolz.carray(rootdir=..., mode='r'), scale "
+            "(x * 0.5 + 0.5) * 255 to uint8 HWC RGB, encode each as PNG, and pickle (list of "
+            "bytes, list of bool) with protocol 2"
+        )
     if not path.is_file():
         raise MissingInputError(f"no pair file {path}; check data.pairs")
-    try:
-        content = _RestrictedUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise InputError(f"{path} is not a pickled pair file ({error})") from error
-    if not isinstance(content, tuple | list) or len(content) != 2:
-        raise InputError(f"{path}: expected a pickled (images, same), got {type(content).__name__}")
-    images, same = content
-    if not isinstance(images, list | tuple | np.ndarray) or not hasattr(same, "__len__"):
-        raise InputError(f"{path}: expected a list of images and a list of labels")
-    encoded = [_encoded(image, path, index) for index, image in enumerate(images)]
-    labels = np.asarray(list(same)).astype(bool)
-    if not encoded or len(encoded) != 2 * len(labels):
-        raise InputError(
-            f"{path}: {len(labels)} labels need {2 * len(labels)} images, got {len(encoded)}"
-        )
-    return encoded, labels
-
-
-def _encoded(image: Any, path: Path, index: int) -> bytes | Pixels:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        return image.reshape(-1)
-    raise InputError(f"{path}: image {index} is {type(image).__name__}, not encoded bytes")
+    if path.suffix == ".txt":
+        files, same = read_pairs_txt(path, folder)
+        return PairFile(path, files, same, root=folder, image_size=image_size)
+    if path.suffix == ".csv":
+        files, same = read_pair_csv(path)
+        return PairFile(path, files, same, root=folder, image_size=image_size)
+    return PairFile(path, *read_pair_file(path), image_size=image_size)
 
 
 def fit_square(rgb: Pixels, size: int) -> Pixels:

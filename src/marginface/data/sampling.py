@@ -1,8 +1,8 @@
 """Which images make up which batch: one seeded order per epoch, whoever carries it out.
 
-The global batch of an optimizer step is a slice of the epoch's permutation. It is cut into
-accumulation parts and each part into ranks, so 1, 2 or 8 processes, any number of accumulation
-steps and a resumed run see the same images at the same step.
+The global batch of an optimizer step is a slice of the epoch's order, drawn from (seed, epoch). It
+is cut into accumulation parts and each part into ranks, so 1, 2 or 8 processes, any number of
+accumulation steps and a resumed run see the same images at the same step.
 """
 
 from collections.abc import Iterator
@@ -14,21 +14,116 @@ from torch.utils.data import Sampler
 from marginface.errors import InputError
 
 
-def epoch_order(num_samples: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-    """The order of the samples in an epoch, from (seed, epoch) alone."""
-    if not shuffle:
-        return np.arange(num_samples)
-    return np.random.default_rng([seed, epoch]).permutation(num_samples)
+class InOrder:
+    """Image indices of an epoch, from (seed, epoch) alone: here every image once, as they lie.
+
+    Attributes:
+        length: of an epoch, in images.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.length = num_samples
+
+    def __call__(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        return np.arange(self.length)
+
+
+class Shuffled(InOrder):
+    """Every image once, in a random order over all of them."""
+
+    def __call__(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch]).permutation(self.length)
+
+
+class Grouped(InOrder):
+    """Every image once, `size` of an identity beside each other; groups in random order.
+
+    Groups are smaller where an identity runs out of images.
+
+    Args:
+        labels: (N,) identity of each image.
+        size: images beside each other.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], size: int) -> None:
+        super().__init__(len(labels))
+        self.labels = labels
+        self.size = size
+
+    def __call__(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([seed, epoch])
+        order, starts, counts = _by_identity(self.labels, rng)
+        place = np.arange(self.length) - np.repeat(starts, counts)  # within the identity
+        group = np.cumsum(place % self.size == 0) - 1
+        rank = rng.permutation(int(group[-1]) + 1)
+        return order[np.argsort(rank[group], kind="stable")]
+
+
+class ClassBalanced(InOrder):
+    """Batches of m identities with k images each, every identity equally often.
+
+    Identities come in random rounds, without one twice in a batch; the images of each come in
+    random order and begin anew when they are used up, so one with fewer than k is seen repeatedly.
+
+    Args:
+        labels: (N,) identity of each image.
+        batch_size: m x k.
+        images_per_class: k.
+
+    Raises:
+        InputError: k does not divide the batch, or there are fewer than m identities.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], batch_size: int, images_per_class: int) -> None:
+        classes = len(np.unique(labels))
+        per_batch = batch_size // images_per_class
+        if batch_size % images_per_class or per_batch > classes:
+            raise InputError(
+                f"data.images_per_class={images_per_class} must divide data.batch_size="
+                f"{batch_size}, and leave at most {classes} identities a batch (got "
+                f"{batch_size / images_per_class:g})"
+            )
+        super().__init__(len(labels) // batch_size * batch_size)
+        self.labels = labels
+        self.images_per_class = images_per_class
+        self.classes_per_batch = per_batch
+
+    def __call__(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([seed, epoch])
+        order, starts, counts = _by_identity(self.labels, rng)
+        visits = self.length // self.images_per_class
+        whole = len(counts) // self.classes_per_batch * self.classes_per_batch
+        rounds = -(-visits // whole)
+        classes = np.concatenate([rng.permutation(len(counts))[:whole] for _ in range(rounds)])
+        classes = classes[:visits]
+        # How often a class came before tells which of its images are next.
+        by_class = np.argsort(classes, kind="stable")
+        times = np.empty(visits, np.int64)
+        sizes = np.bincount(classes, minlength=len(counts))
+        times[by_class] = np.arange(visits) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        k = self.images_per_class
+        nth = times[:, None] * k + np.arange(k)
+        return order[starts[classes, None] + nth % counts[classes, None]].reshape(-1)
+
+
+def _by_identity(
+    labels: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Indices sorted by label, in random order within each; where each begins; how many it has."""
+    shuffled = rng.permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    return order, np.cumsum(counts) - counts, counts
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
     """Yields this rank's part of every global batch, from a given step on.
 
     Args:
-        num_samples: size of the dataset.
+        order: image indices of an epoch from (seed, epoch).
         batch_size: images per optimizer step, over all ranks and accumulation parts.
         seed: decides the order together with the epoch.
-        shuffle: False keeps the dataset's order.
         rank, world_size: this process and the number of them.
         accumulate: micro-batches per optimizer step.
         start: epoch and step in it where the first pass begins, to go on with a run.
@@ -40,11 +135,10 @@ class GlobalBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        num_samples: int,
+        order: InOrder,
         batch_size: int,
         *,
         seed: int,
-        shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
@@ -52,12 +146,12 @@ class GlobalBatchSampler(Sampler[list[int]]):
         drop_last: bool = True,
     ) -> None:
         self.micro_batch = micro_batch_size(batch_size, world_size, accumulate)
-        self.num_samples = num_samples
+        self.order = order
         self.batch_size = batch_size
-        self.seed, self.shuffle = seed, shuffle
+        self.seed = seed
         self.rank, self.world_size = rank, world_size
         self.accumulate = accumulate
-        self.steps_per_epoch = steps_per_epoch(num_samples, batch_size, drop_last)
+        self.steps_per_epoch = steps_per_epoch(order.length, batch_size, drop_last)
         self.epoch, self._first_step = start
 
     @property
@@ -72,7 +166,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # Only the pass after a resume starts inside an epoch.
         first, self._first_step = self._first_step, 0
-        order = epoch_order(self.num_samples, self.seed, self.epoch, self.shuffle)
+        order = self.order(self.seed, self.epoch)
         for step in range(first, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             for part in range(self.accumulate):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.data.dataset import FaceDataset
-from marginface.data.images import Pixels
+from marginface.data.images import Pixels, encode_jpeg
 from marginface.data.portrait import Person, photograph
 from marginface.errors import InputError
 from marginface.files import atomic_write
@@ -67,8 +67,12 @@ class SyntheticFaces(FaceDataset):
             where=f"synthetic faces (seed {seed})",
         )
 
-    def pixels(self, index: int) -> Pixels:
-        return self._faces[index]
+    def image_bytes(self, index: int) -> bytes:
+        """Encoded on demand; what is stored are pixels."""
+        return encode_jpeg(self._faces[index])
+
+    def fill(self, index: int, out: Pixels) -> None:
+        out[:] = self._faces[index]
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_faces": None}

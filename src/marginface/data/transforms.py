@@ -31,6 +31,14 @@ def sample_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
     return _mix(state + indices)
 
 
+def sample_uniform(seed: int, epoch: int, indices: Tensor, count: int, stream: int) -> Tensor:
+    """float32 (B, count) in [0, 1), from (seed, epoch, index); another `stream`, other numbers."""
+    draws = torch.arange(1, count + 1, device=indices.device) + stream * 0x10000
+    bits = _mix(sample_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1))
+    # 24 bits are what float32 holds exactly.
+    return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / (1 << 24)
+
+
 def _mix(x: Tensor) -> Tensor:
     # int64 multiplication wraps around, as splitmix64 wants; >> keeps the sign, so mask it off.
     x = x + -0x61C8864680B583EB

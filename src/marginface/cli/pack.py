@@ -1,0 +1,87 @@
+"""`marginface pack`: faces of any format into another, and verification pairs into a .bin file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from marginface.cli.entry import clear_errors
+from marginface.data.pack import PACKERS, pack
+from marginface.data.pair_files import write_pair_file
+from marginface.data.pairs import load_pairs
+from marginface.data.sources import FORMATS, open_faces
+from marginface.errors import InputError, unknown_name
+
+_FAULTY = ("stop", "skip", "copy")
+
+
+def pack_command(
+    source: Annotated[Path, typer.Argument(help="faces of any format, or a file of pairs")],
+    target: Annotated[Path, typer.Argument(help="new folder, or new .bin file for pairs")],
+    format: Annotated[
+        str, typer.Option(help=f"to write: {', '.join(PACKERS)}; pairs become a .bin")
+    ] = "recordio",
+    source_format: Annotated[
+        str | None, typer.Option(help=f"to read, when it cannot be seen: {', '.join(FORMATS)}")
+    ] = None,
+    label_gaps: Annotated[
+        str, typer.Option(help="identities without images: refuse, or close (renumber)")
+    ] = "refuse",
+    faulty: Annotated[
+        str, typer.Option(help="images that cannot be decoded: stop, skip, or copy unseen")
+    ] = "stop",
+    image_size: Annotated[int, typer.Option(help="written into RecordIO's property file")] = 112,
+    root: Annotated[Path | None, typer.Option(help="folder of the images of a pair list")] = None,
+) -> None:
+    """Copy faces into another format, byte for byte, ordered by identity.
+
+    Streaming and resumable: TARGET appears when it is whole; repeat the command after a stop.
+    """
+    with clear_errors():
+        if faulty not in _FAULTY:
+            raise InputError(unknown_name("--faulty", faulty, _FAULTY))
+        if label_gaps not in ("refuse", "close"):
+            raise InputError(unknown_name("--label-gaps", label_gaps, ("refuse", "close")))
+        if target.suffix == ".bin":
+            pairs = load_pairs(source, root=root)
+            images = (pairs.image_bytes(i) for i in range(len(pairs)))
+            write_pair_file(target, images, pairs.same.tolist())
+            typer.echo(f"{len(pairs.same)} pairs written to {target}")
+            return
+        faces = open_faces(
+            source,
+            source_format,
+            image_size=image_size,
+            label_gaps=label_gaps,  # type: ignore[arg-type]  # checked above
+        )
+        with progress_bar() as bar:
+            task = bar.add_task(f"{target.name}", total=len(faces))
+            skipped = pack(
+                faces,
+                target,
+                format,
+                report=lambda done, total: bar.update(task, completed=done),
+                faulty=faulty,  # type: ignore[arg-type]  # checked above
+            )
+        left_out = f", {skipped} faulty ones left out" if skipped else ""
+        typer.echo(
+            f"{len(faces) - skipped} images of {faces.num_classes} identities written to "
+            f"{target}{left_out}"
+        )
+
+
+def progress_bar() -> Progress:
+    """A bar with counts and the time that remains; shows nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )

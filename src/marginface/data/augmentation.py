@@ -1,0 +1,191 @@
+"""Random changes to training images, on uint8 batches and on whatever device they lie.
+
+Every number is drawn from (seed, epoch, image index), so workers, processes and a resumed run make
+no difference. A change is a pure function: float images (R, 3, S, S) in 0..255 and uniform numbers
+(R, 8) to changed images.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
+
+from marginface.data.transforms import random_flip, sample_uniform
+from marginface.errors import InputError
+from marginface.parameters import Probability
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_NUMBERS = 8  # uniform numbers a change may use
+
+
+class Augmentation:
+    """Changes each image with the given probabilities, independently and in this order.
+
+    Args:
+        flip: mirror; 0 or 0.5.
+        affine: turn by up to 15 degrees, scale by 0.9 to 1.1, shift by up to 5 % of the side.
+        crop: keep a window of 20 to 100 % of the area in its place, black around it.
+        photometric: brightness, contrast and saturation by factors of 0.5 to 1.5.
+        grey: no colour.
+        blur: Gaussian of 0.5 to 2 pixels.
+        low_resolution: shrink to 20 to 100 % of the side and enlarge again.
+        erase: a grey rectangle over 2 to 20 % of the area.
+
+    Crop, photometric and low_resolution at 0.2 each follow AdaFace's training code (augmenter.py);
+    its order of the colour changes is random, ours is fixed.
+
+    Raises:
+        InputError: something that is no probability.
+    """
+
+    def __init__(
+        self,
+        *,
+        flip: Probability = 0.5,
+        affine: Probability = 0.0,
+        crop: Probability = 0.0,
+        photometric: Probability = 0.0,
+        grey: Probability = 0.0,
+        blur: Probability = 0.0,
+        low_resolution: Probability = 0.0,
+        erase: Probability = 0.0,
+    ) -> None:
+        if flip not in (0, 0.5):
+            raise InputError(f"augmentation.flip must be 0 or 0.5, got {flip}")
+        self.flip = flip
+        self.probabilities = {
+            "affine": affine,
+            "crop": crop,
+            "photometric": photometric,
+            "grey": grey,
+            "blur": blur,
+            "low_resolution": low_resolution,
+            "erase": erase,
+        }
+        for name, probability in self.probabilities.items():
+            if not 0 <= probability <= 1:
+                raise InputError(f"augmentation.{name} must be within [0, 1], got {probability}")
+
+    def __call__(self, images: Tensor, indices: Tensor, seed: int, epoch: int) -> Tensor:
+        """Changed images uint8 (B, 3, S, S), of image indices (B,)."""
+        if self.flip:
+            images = random_flip(images, seed, epoch, indices)
+        for stream, (name, probability) in enumerate(self.probabilities.items()):
+            if not probability:
+                continue
+            numbers = sample_uniform(seed, epoch, indices, _NUMBERS + 1, stream)
+            rows = (numbers[:, 0] < probability).nonzero()[:, 0]
+            if len(rows):
+                changed = CHANGES[name](images[rows].float(), numbers[rows, 1:])
+                images = images.index_copy(0, rows, changed.round_().clamp_(0, 255).byte())
+        return images
+
+
+def affine(images: Tensor, numbers: Tensor) -> Tensor:
+    """Turned, scaled and shifted about the centre; black outside."""
+    angle = _between(numbers[:, 0], -15, 15).deg2rad()
+    scale = _between(numbers[:, 1], 0.9, 1.1)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    # grid_sample's coordinates run from -1 to 1, so 5 % of the side is 0.1.
+    x, y = _between(numbers[:, 2], -0.1, 0.1), _between(numbers[:, 3], -0.1, 0.1)
+    matrix = torch.stack([cos, -sin, x, sin, cos, y], 1).view(-1, 2, 3)
+    grid = affine_grid(matrix, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
+
+
+def crop(images: Tensor, numbers: Tensor) -> Tensor:
+    """Black outside a window of random area, shape (3:4 to 4:3) and place."""
+    aspect = _between(numbers[:, 1], math.log(3 / 4), math.log(4 / 3)).exp()
+    return images * _window(images, _between(numbers[:, 0], 0.2, 1), aspect, numbers[:, 2:4])
+
+
+def photometric(images: Tensor, numbers: Tensor) -> Tensor:
+    """Brightness, then contrast about the mean, then saturation about the grey image."""
+    brightness, contrast, saturation = _between(numbers[:, :3, None, None, None], 0.5, 1.5).unbind(
+        1
+    )
+    images = (images * brightness).clamp(0, 255)
+    mean = _grey(images).mean((2, 3), keepdim=True)
+    images = (mean + contrast * (images - mean)).clamp(0, 255)
+    colourless = _grey(images)
+    return colourless + saturation * (images - colourless)
+
+
+def grey(images: Tensor, numbers: Tensor) -> Tensor:
+    """The luma in all three channels."""
+    return _grey(images).expand_as(images)
+
+
+def blur(images: Tensor, numbers: Tensor) -> Tensor:
+    """Gaussian, the edge continued outside."""
+    sigma = _between(numbers[:, 0], 0.5, 2)
+    reach = 5  # 2.5 times the largest sigma
+    taps = torch.arange(-reach, reach + 1, device=images.device)
+    weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True))[..., None, None, None]
+    # A sum of shifted images and no convolution: its rounding does not depend on the batch.
+    for axis, border in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
+        padded = pad(images, border, mode="replicate")
+        size = images.shape[axis]
+        images = sum(
+            (weights[:, tap] * padded.narrow(axis, tap, size) for tap in range(2 * reach + 1)),
+            torch.zeros_like(images),
+        )
+    return images
+
+
+def low_resolution(images: Tensor, numbers: Tensor) -> Tensor:
+    """Shrunk with antialiasing, enlarged with nearest, bilinear or bicubic interpolation."""
+    size = images.shape[-1]
+    sides = (_between(numbers[:, 0], 0.2, 1) * size).int().clamp(min=1)
+    methods = (numbers[:, 1] * 3).int().clamp(max=2)
+    changed = torch.empty_like(images)
+    # Images of one size and method together: few launches on a GPU.
+    for side, method in torch.stack([sides, methods], 1).unique(dim=0).tolist():
+        rows = ((sides == side) & (methods == method)).nonzero()[:, 0]
+        small = interpolate(images[rows], (side, side), mode="bilinear", antialias=True)
+        mode = ("nearest", "bilinear", "bicubic")[method]
+        changed[rows] = interpolate(small, (size, size), mode=mode)
+    return changed
+
+
+def erase(images: Tensor, numbers: Tensor) -> Tensor:
+    """Mid-grey inside a rectangle of random area, shape (1:3 to 3:1) and place."""
+    aspect = _between(numbers[:, 1], math.log(1 / 3), math.log(3)).exp()
+    inside = _window(images, _between(numbers[:, 0], 0.02, 0.2), aspect, numbers[:, 2:4])
+    return torch.where(inside, 127.0, images)
+
+
+CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "affine": affine,
+    "crop": crop,
+    "photometric": photometric,
+    "grey": grey,
+    "blur": blur,
+    "low_resolution": low_resolution,
+    "erase": erase,
+}
+
+
+def _window(images: Tensor, area: Tensor, aspect: Tensor, place: Tensor) -> Tensor:
+    """(R, 1, S, S) whether a pixel lies in a rectangle of that area (a share) and width:height."""
+    size = images.shape[-1]
+    height = (size * (area / aspect).sqrt()).round().clamp(1, size)
+    width = (size * (area * aspect).sqrt()).round().clamp(1, size)
+    top = ((size - height + 1) * place[:, 0]).floor()
+    left = ((size - width + 1) * place[:, 1]).floor()
+    at = torch.arange(size, device=images.device)
+    rows = (at >= top[:, None]) & (at < (top + height)[:, None])
+    columns = (at >= left[:, None]) & (at < (left + width)[:, None])
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
+def _grey(images: Tensor) -> Tensor:
+    red, green, blue = images.split(1, 1)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+
+
+def _between(uniform: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * uniform

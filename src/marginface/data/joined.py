@@ -1,0 +1,169 @@
+"""Several sources as one dataset: labels moved apart, the same persons merged, others dropped."""
+
+import csv
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.data.images import Pixels
+from marginface.data.sources import open_faces
+from marginface.errors import InputError, MissingInputError, did_you_mean
+
+Person = tuple[int, str]  # number of a source and an identity in it
+
+
+class JoinedDataset(FaceDataset):
+    """The images of several datasets one after the other.
+
+    Identities are numbered in the order of the sources; merged ones take the lowest number, and
+    numbers stay without gaps.
+
+    Args:
+        sources: any of ours, with images of one size.
+        merge: csv of identities that are one person, lines `source,identity,source,identity`, with
+            sources counted from 0 and identities by name (or label where there are no names).
+        drop: csv of identities to leave out, lines `source,identity`.
+
+    Raises:
+        InputError: no source, other sizes, or a line that names nobody.
+    """
+
+    def __init__(
+        self,
+        sources: list[FaceDataset],
+        *,
+        merge: str | Path | None = None,
+        drop: str | Path | None = None,
+    ) -> None:
+        if not sources:
+            raise InputError("data.roots is empty; name at least one source")
+        sizes = sorted({source.image_size for source in sources})
+        if len(sizes) > 1:
+            raise InputError(f"the sources have images of several sizes, {sizes}; use one")
+        self.sources = sources
+        offsets = np.cumsum([0, *(source.num_classes for source in sources)])
+        people = People(sources, offsets)
+        person = np.arange(offsets[-1])
+        for line in read_people(merge, 2) if merge else []:
+            _merge(person, people.number(line[0], merge), people.number(line[1], merge))
+        labels = np.concatenate([s.labels + o for s, o in zip(sources, offsets, strict=False)])
+        dropped = [people.number(line[0], drop) for line in read_people(drop, 1)] if drop else []
+        kept = np.flatnonzero(~np.isin(labels, dropped))
+        if not len(kept):
+            raise InputError(f"{drop} leaves no image")
+        self._image_starts = np.cumsum([0, *map(len, sources)])
+        self._chosen = kept
+        persons, numbers = np.unique(person[labels[kept]], return_inverse=True)
+        super().__init__(
+            numbers.astype(np.int64),
+            len(persons),
+            where=" + ".join(source.where for source in sources),
+            identities=[people.name(int(p)) for p in persons],
+            image_size=sizes[0],
+        )
+
+    def image_bytes(self, index: int) -> bytes:
+        source, place = self._place(index)
+        return source.image_bytes(place)
+
+    def fill(self, index: int, out: Pixels) -> None:
+        source, place = self._place(index)
+        source.fill(place, out)
+
+    def read(self, index: int, out: Pixels) -> bool:
+        source, place = self._place(index)
+        return source.read(place, out)
+
+    @property
+    def skipped(self) -> int:
+        return sum(source.skipped for source in self.sources)
+
+    def describe(self, index: int) -> str:
+        source, place = self._place(index)
+        return source.describe(place)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"of": [source.fingerprint() for source in self.sources]}
+
+    def _place(self, index: int) -> tuple[FaceDataset, int]:
+        image = int(self._chosen[index])
+        number = int(np.searchsorted(self._image_starts, image, side="right")) - 1
+        return self.sources[number], image - int(self._image_starts[number])
+
+
+def join_faces(
+    roots: list[str],
+    *,
+    merge: str | None = None,
+    drop: str | None = None,
+    **options: Unpack[ReadingOptions],
+) -> JoinedDataset:
+    """Sources of any format, found by what lies at each root, joined."""
+    return JoinedDataset([open_faces(root, **options) for root in roots], merge=merge, drop=drop)
+
+
+class People:
+    """Numbers and names of the identities of all sources.
+
+    Args:
+        sources: in order.
+        offsets: what is added to the labels of each.
+    """
+
+    def __init__(self, sources: list[FaceDataset], offsets: Labels) -> None:
+        self._sources, self._offsets = sources, offsets
+        self._numbers: list[dict[str, int]] = [
+            {s.identity(label): label for label in range(s.num_classes)} for s in sources
+        ]
+
+    def number(self, person: Person, path: Any) -> int:
+        """Joint label of an identity; InputError, with the file that named it, for nobody."""
+        source, name = person
+        if not 0 <= source < len(self._sources):
+            raise InputError(
+                f"{path}: source {source} of {len(self._sources)}; they are counted from 0"
+            )
+        known = self._numbers[source]
+        if name not in known and self._sources[source].identities is None and name.isdigit():
+            name = self._sources[source].identity(int(name))
+        if name not in known:
+            raise InputError(
+                f"{path}: source {source} ({self._sources[source].where}) has no identity "
+                f"{name!r}.{did_you_mean(name, known)}"
+            )
+        return int(self._offsets[source]) + known[name]
+
+    def name(self, label: int) -> str:
+        """Source and name of a joint label."""
+        source = int(np.searchsorted(self._offsets, label, side="right")) - 1
+        return f"{source}-{self._sources[source].identity(label - int(self._offsets[source]))}"
+
+
+def read_people(path: str | Path, count: int) -> list[list[Person]]:
+    """Lines of `count` times `source,identity`.
+
+    Raises:
+        MissingInputError, InputError: no such file, or another line in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"no file {path}; check data.dataset.merge and data.dataset.drop")
+    lines = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if not row or row[0].startswith("#") or (number == 1 and not row[0].isdigit()):
+                continue
+            if len(row) != 2 * count or not all(source.isdigit() for source in row[::2]):
+                wanted = ",".join(["source,identity"] * count)
+                raise InputError(f"{path}: line {number} is not '{wanted}', got {','.join(row)!r}")
+            people = zip(map(int, row[::2]), (name.strip() for name in row[1::2]), strict=True)
+            lines.append(list(people))
+    return lines
+
+
+def _merge(person: Labels, first: int, second: int) -> None:
+    """Give two identities, and all merged with either, one number."""
+    low, high = sorted((person[first], person[second]))
+    person[person == high] = low

@@ -1,0 +1,99 @@
+"""Images in an LMDB database, with the keys scene-text sets made common.
+
+`num-samples`, `image-000000001`, `label-000000001` and so on, counted from 1; values are the
+encoded image and the class number as text. `num-classes` is ours and may be missing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.errors import InputError, MissingInputError
+from marginface.optional import require
+
+COUNT, CLASSES, IDENTITIES = b"num-samples", b"num-classes", b"identities"
+
+
+class LMDBDataset(FaceDataset):
+    """Images of an LMDB database; needs the package lmdb (`pip install marginface[lmdb]`).
+
+    Args:
+        root: folder with data.mdb, or that file.
+        options: see `FaceDataset`.
+
+    Raises:
+        MissingInputError: no database.
+        InputError: one that does not have the keys above, or the package is not there.
+    """
+
+    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+        self.root = Path(root).parent if Path(root).name == "data.mdb" else Path(root)
+        if not (self.root / "data.mdb").is_file():
+            raise MissingInputError(
+                f"no file {self.root / 'data.mdb'}; data.root must name an LMDB database"
+            )
+        self._environment: Any = None
+        labels, num_classes, identities = self._read_labels()
+        super().__init__(
+            labels, num_classes, where=str(self.root), identities=identities, **options
+        )
+
+    def image_bytes(self, index: int) -> bytes:
+        with self._open().begin() as transaction:
+            value = transaction.get(image_key(index))
+        if value is None:
+            raise InputError("the database has no such key")
+        return value
+
+    def describe(self, index: int) -> str:
+        return f"{image_key(index).decode()} of {self.root}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_environment": None}
+
+    def _open(self) -> Any:
+        if self._environment is None:
+            lmdb = require("lmdb", extra="lmdb")
+            try:
+                # Without locks and read-ahead: many processes read it at random, nobody writes.
+                self._environment = lmdb.open(
+                    str(self.root), readonly=True, lock=False, readahead=False, max_readers=1024
+                )
+            except lmdb.Error as error:
+                raise InputError(f"{self.root} is no LMDB database ({error})") from error
+        return self._environment
+
+    def _read_labels(self) -> tuple[Labels, int | None, list[str] | None]:
+        with self._open().begin() as transaction:
+            count = transaction.get(COUNT)
+            if count is None or not count.isdigit():
+                raise InputError(
+                    f"{self.root}: no key {COUNT.decode()}; expected the keys num-samples, "
+                    "image-000000001, label-000000001, ..."
+                )
+            labels = np.empty(int(count), np.int64)
+            for index in range(int(count)):
+                value = transaction.get(label_key(index))
+                if value is None or not value.isdigit():
+                    raise InputError(
+                        f"{self.root}: {label_key(index).decode()} is {value!r}, no class number"
+                    )
+                labels[index] = int(value)
+            classes, identities = transaction.get(CLASSES), transaction.get(IDENTITIES)
+        # The database is opened again where it is read: LMDB must not be carried over a fork.
+        self._environment.close()
+        self._environment = None
+        return labels, classes and int(classes), identities and json.loads(identities)
+
+
+def image_key(index: int) -> bytes:
+    """Key of image `index`, counted from 0."""
+    return b"image-%09d" % (index + 1)
+
+
+def label_key(index: int) -> bytes:
+    """Key of its label."""
+    return b"label-%09d" % (index + 1)
