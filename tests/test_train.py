@@ -10,7 +10,7 @@ import yaml
 
 from marginface.cli.train import train
 from marginface.data.dataset import Batch
-from marginface.data.sampling import epoch_order
+from marginface.data.sampling import Shuffled
 from marginface.errors import InputError, NonFiniteLossError
 from marginface.module import FaceRecognizer
 from runs import compose, losses, rows
@@ -67,7 +67,7 @@ def test_every_epoch_has_an_order_of_its_own(
 
     monkeypatch.setattr(FaceRecognizer, "training_step", recording)
     train(compose(*tiny_run, "trainer.max_epochs=3", run_dir=tmp_path))
-    orders = [epoch_order(66, 2048, epoch, shuffle=True) for epoch in range(3)]
+    orders = [Shuffled(66)(2048, epoch) for epoch in range(3)]
     assert seen == [batch.tolist() for order in orders for batch in order.reshape(11, 6)]
 
 

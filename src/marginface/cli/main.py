@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from marginface.cli import heads
+from marginface.cli.align import align_command
 from marginface.cli.entry import clear_errors
 from marginface.cli.pack import pack_command
 from marginface.report import compare_runs, run_folders
@@ -14,6 +15,7 @@ from marginface.report import compare_runs, run_folders
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(heads.app, name="heads")
 app.command("pack")(pack_command)
+app.command("align")(align_command)
 
 
 @app.callback()

@@ -105,7 +105,7 @@ def read_index(path: Path) -> tuple[Offsets, Offsets]:
     # The last line may lack its end.
     for block in itertools.chain(_blocks(path), [b"\n"]):
         end = block.rfind(b"\n") + 1
-        part = _index_table(rest + block[:end], path) if end else ()
+        part = _index_table(rest + block[:end], path) if end else np.empty((0, 2), np.int64)
         if len(part):
             keys[filled : filled + len(part)] = part[:, 0]
             offsets[filled : filled + len(part)] = part[:, 1]

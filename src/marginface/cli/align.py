@@ -1,0 +1,106 @@
+"""`marginface align`: photographs to aligned faces, one folder per identity."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marginface.cli.entry import clear_errors
+from marginface.cli.pack import progress_bar
+from marginface.data.align import AlignResult, align_photos
+from marginface.data.detection import Detector, FromFile, YuNet, from_function
+from marginface.data.list_file import read_list
+from marginface.errors import InputError
+from marginface.files import atomic_write
+from marginface.page import Page, grid
+
+
+def align_command(
+    source: Annotated[Path, typer.Argument(help="folder of photographs")],
+    target: Annotated[Path, typer.Argument(help="new folder for the aligned faces")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="five points a face: csv, CelebA's or insightface's list")
+    ] = None,
+    yunet: Annotated[Path | None, typer.Option(help="ONNX file of OpenCV's YuNet detector")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="your own: package.module:function of RGB pixels")
+    ] = None,
+    identities: Annotated[
+        Path | None,
+        typer.Option(help="list of `photograph identity`, for photographs in no folder"),
+    ] = None,
+    size: Annotated[int, typer.Option(help="pixels; a multiple of 112 or 128")] = 112,
+    min_face: Annotated[
+        float, typer.Option(help="pixels between the eyes or down to the mouth; smaller: rejected")
+    ] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+) -> None:
+    """Warp the face of every photograph onto the standard five-point template."""
+    with clear_errors():
+        finder = _detector(landmarks, yunet, detector)
+        names = dict(zip(*read_list(identities), strict=True)) if identities else None
+        with progress_bar() as bar:
+            task = bar.add_task("photographs", total=None)
+            result = align_photos(
+                source,
+                target,
+                finder,
+                size=size,
+                min_face=min_face,
+                identities=names,
+                report=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        folder = out or Path("logs/align") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        write_report(result, folder, source, target)
+        for reason, count in result.reasons().most_common():
+            typer.echo(f"{count} rejected: {reason}")
+        typer.echo(
+            f"{len(result.aligned)} faces written to {target}, {len(result.rejected)} photographs "
+            f"rejected; report {folder / 'align.html'}"
+        )
+
+
+def _detector(landmarks: Path | None, yunet: Path | None, detector: str | None) -> Detector:
+    if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
+        raise InputError("give one of --landmarks, --yunet and --detector")
+    if landmarks is not None:
+        return FromFile(landmarks)
+    if yunet is not None:
+        return YuNet(yunet)
+    assert detector is not None
+    return from_function(detector)
+
+
+def write_report(result: AlignResult, folder: Path, source: Path, target: Path) -> None:
+    """align.html and align.json: counts, every rejected photograph, the mean face, examples."""
+    facts = {
+        "source": str(source),
+        "target": str(target),
+        "aligned": len(result.aligned),
+        "rejected": result.rejected,
+        "several_faces": result.several,
+    }
+    with atomic_write(folder / "align.json", "w") as file:
+        json.dump(facts, file, indent=1)
+    page = Page(f"Aligned: {source}")
+    page.table(
+        [
+            ("written to", str(target)),
+            ("faces aligned", len(result.aligned)),
+            ("photographs rejected", len(result.rejected)),
+            ("with several faces, the largest taken", len(result.several)),
+        ]
+    )
+    if result.mean is not None:
+        page.heading("Mean aligned face")
+        page.text("Sharp eyes, nose and mouth mean that the points are right.")
+        page.picture(result.mean, "mean of all aligned faces", width=168)
+    page.heading("Examples")
+    page.picture(grid(result.examples), f"the first {len(result.examples)}")
+    if result.rejected:
+        page.heading("Rejected")
+        page.table(result.reasons().most_common(), ("reason", "photographs"))
+        page.folded("all of them", list(result.rejected.items()), ("photograph", "reason"))
+    page.write(folder / "align.html")
