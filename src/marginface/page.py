@@ -57,8 +57,8 @@ class Page:
         self._parts.append(f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>")
 
     def folded(self, summary: str, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
-        """A table that opens when its summary is clicked."""
-        self._parts.append(f"<details><summary>{html.escape(summary)}</summary>")
+        """A table that folds away when its summary is clicked; a long one begins folded."""
+        self._parts.append(f"<details{' open' if len(rows) <= 40 else ''}><summary>{html.escape(summary)}</summary>")
         self.table(rows, headings)
         self._parts.append("</details>")
 

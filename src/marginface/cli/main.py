@@ -9,6 +9,7 @@ from rich.console import Console
 from marginface.cli import heads
 from marginface.cli.align import align_command
 from marginface.cli.entry import clear_errors
+from marginface.cli.inspect_data import inspect_command
 from marginface.cli.pack import pack_command
 from marginface.report import compare_runs, run_folders
 
@@ -16,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(heads.app, name="heads")
 app.command("pack")(pack_command)
 app.command("align")(align_command)
+app.command("inspect-data")(inspect_command)
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -78,10 +79,11 @@ def pack_command(
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and the time that remains; shows nothing where there is no terminal."""
+    """A bar with counts and the time that remains; on stderr."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),  # stdout is for what was found
     )

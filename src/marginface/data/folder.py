@@ -18,7 +18,8 @@ class FolderDataset(FaceDataset):
     """Identities are the sub-folders of `root` in sorted order, images the files in them.
 
     Hidden files are not looked at. Files with other endings are no images; they are listed in
-    `ignored` and a warning says how many there are. Folders without images are no identities.
+    `ignored` and a warning says how many there are. Folders without images are no identities;
+    they are listed in `empty`.
 
     Raises:
         MissingInputError: no folder `root`.
@@ -32,6 +33,7 @@ class FolderDataset(FaceDataset):
         self.root = root
         self.files: list[str] = []  # relative to root
         self.ignored: list[str] = []
+        self.empty: list[str] = []
         identities: list[str] = []
         labels: list[int] = []
         for folder in _entries(root):
@@ -48,6 +50,8 @@ class FolderDataset(FaceDataset):
                 labels += [len(identities)] * len(names)
                 self.files += [f"{folder.name}/{name}" for name in names]
                 identities.append(folder.name)
+            else:
+                self.empty.append(folder.name)
         if not self.files:
             raise InputError(
                 f"{root} holds no images: expected {root}/<identity>/<image>"

@@ -1,0 +1,67 @@
+"""`marginface inspect-data`: what is wrong with a set of faces."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marginface.cli.entry import clear_errors
+from marginface.cli.pack import progress_bar
+from marginface.data.sources import FORMATS
+from marginface.inspection import inspect_data
+from marginface.inspection.report import write_inspection
+
+
+def inspect_command(
+    root: Annotated[Path, typer.Argument(help="faces of any format")],
+    format: Annotated[
+        str | None, typer.Option(help=f"of them, when it cannot be seen: {', '.join(FORMATS)}")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="side that all must have; the most common one otherwise")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option(help="test set that must not share images with them")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="run folder or .ckpt: finds wrong labels and shared persons")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+) -> None:
+    """Look at every image; print a line for each faulty one; exit with 1 when there is any.
+
+    Suspicions, printed with the word, do not make it fail: look at them in the report.
+    """
+    with clear_errors():
+        with progress_bar() as bar:
+            tasks = {}
+
+            def report(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(stage, total=total)
+                bar.update(tasks[stage], completed=done)
+
+            findings = inspect_data(
+                root,
+                format=format,
+                image_size=image_size,
+                pairs=pairs,
+                checkpoint=checkpoint,
+                report=report,
+            )
+        folder = out or Path("logs/inspect") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        page = write_inspection(findings, folder)
+    for finding in findings.faults:
+        typer.echo(finding.line)
+    for finding in findings.suspicions:
+        typer.echo(f"suspicion: {finding.line}")
+    for note in findings.notes:
+        typer.echo(f"note: {note}")
+    counts = findings.counts
+    typer.echo(
+        f"{counts['images']} images of {counts['identities']} identities: {len(findings.faults)} "
+        f"faults, {len(findings.suspicions)} suspicions; report {page}"
+    )
+    if findings.faults:
+        raise typer.Exit(1)
