@@ -13,18 +13,16 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
+from hardware import hardware
 from scipy.stats import t as student  # comes with scikit-learn
 
 from marginface.heads import list_heads
@@ -158,22 +156,6 @@ def table(cells: dict[str, list[dict[str, Any]]], metrics: list[str]) -> str:
             f"| {name} | {len(runs)} | {numbers} | {first:.2f} to {last:.2f} | {seconds:.0f} |"
         )
     return "\n".join(lines)
-
-
-def hardware() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    models = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "date": date.today().isoformat(),
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:

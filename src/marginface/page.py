@@ -58,7 +58,8 @@ class Page:
 
     def folded(self, summary: str, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
         """A table that folds away when its summary is clicked; a long one begins folded."""
-        self._parts.append(f"<details{' open' if len(rows) <= 40 else ''}><summary>{html.escape(summary)}</summary>")
+        state = " open" if len(rows) <= 40 else ""
+        self._parts.append(f"<details{state}><summary>{html.escape(summary)}</summary>")
         self.table(rows, headings)
         self._parts.append("</details>")
 

@@ -134,6 +134,7 @@ class FaceDataModule(L.LightningDataModule):
         return batch_loader(
             self.train_set,
             sampler,
+            sampler.micro_batch,
             num_workers=self.num_workers,
             pin_memory=trainer.strategy.root_device.type == "cuda",
             persistent=True,
@@ -151,6 +152,7 @@ class FaceDataModule(L.LightningDataModule):
                     rank=trainer.global_rank,
                     world_size=trainer.world_size,
                 ),
+                self.eval_batch_size,
                 num_workers=self.num_workers,
             )
             for verification in self.verification_sets

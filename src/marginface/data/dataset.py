@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from marginface.data.images import Alpha, Exif, Grey, ImageRules, Pixels
 from marginface.data.shelf import Shelf
+from marginface.data.slots import batch_memory
 from marginface.errors import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
@@ -151,7 +152,7 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         Raises:
             InputError: a faulty image, or with faulty="skip" nothing but faulty ones.
         """
-        images = _empty_batch(len(indices), self.image_size)
+        images = batch_memory(len(indices), self.image_size)
         rows = images.numpy()
         taken: list[int] = []
         for index in indices:
@@ -252,12 +253,3 @@ def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:
             f"{where}: label {wrong} of image {index} is outside [0, {end}); "
             "fix the labels or the stated number of identities"
         )
-
-
-def _empty_batch(count: int, size: int) -> Tensor:
-    """uint8 (count, S, S, 3); in a worker in shared memory, so that sending it copies nothing."""
-    shape = (count, size, size, 3)
-    if get_worker_info() is None or not count:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -18,7 +18,7 @@ Exif = Literal["apply", "ignore", "refuse"]
 
 MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
 _JPEG = b"\xff\xd8\xff"
-_EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")  # JPEG, PNG, WebP
+_BEFORE_IMAGE = frozenset(bytes([code]) for code in (*range(0xE0, 0xF0), 0xFE))  # APPn, COM
 _ORIENTATION_TAG = 0x0112
 
 
@@ -148,11 +148,10 @@ ANY_IMAGE = ImageRules(size=None, alpha="drop")
 
 def exif_orientation(encoded: bytes) -> int:
     """EXIF orientation 1 to 8 (CIPA DC-008, tag 0x0112); 1, upright, when none is stated."""
-    start = next((at + 4 for mark in _EXIF_MARKS if (at := encoded.find(mark)) >= 0), None)
+    start = _jpeg_exif(encoded) if encoded.startswith(_JPEG) else _other_exif(encoded)
     if start is None:
         return 1
-    # JPEG and some WebP files have two zero bytes between the mark and the TIFF header.
-    tiff = encoded[start + 2 * (encoded[start : start + 2] == b"\0\0") :][: 1 << 16]
+    tiff = encoded[start : start + (1 << 16)]
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:
         if order is None:
@@ -168,6 +167,27 @@ def exif_orientation(encoded: bytes) -> int:
     except struct.error:  # cut short: no orientation is stated
         pass
     return 1
+
+
+def _jpeg_exif(encoded: bytes) -> int | None:
+    """Where the TIFF header of a JPEG's EXIF segment begins."""
+    at = 2
+    while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] in _BEFORE_IMAGE:
+        if encoded[at + 4 : at + 10] == b"Exif\0\0":
+            return at + 10
+        at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+    return None
+
+
+def _other_exif(encoded: bytes) -> int | None:
+    """The same for PNG and WebP."""
+    for mark in (b"eXIf", b"EXIF"):
+        at = encoded.find(mark)
+        if at >= 0:
+            # Of WebP's chunk the size comes first, and some writers repeat JPEG's mark.
+            start = at + (8 if mark == b"EXIF" else 4)
+            return start + 6 * (encoded[start : start + 6] == b"Exif\0\0")
+    return None
 
 
 def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:

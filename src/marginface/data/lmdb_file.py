@@ -5,6 +5,7 @@ encoded image and the class number as text. `num-classes` is ours and may be mis
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -35,14 +36,13 @@ class LMDBDataset(FaceDataset):
             raise MissingInputError(
                 f"no file {self.root / 'data.mdb'}; data.root must name an LMDB database"
             )
-        self._environment: Any = None
         labels, num_classes, identities = self._read_labels()
         super().__init__(
             labels, num_classes, where=str(self.root), identities=identities, **options
         )
 
     def image_bytes(self, index: int) -> bytes:
-        with self._open().begin() as transaction:
+        with _open(self.root).begin() as transaction:
             value = transaction.get(image_key(index))
         if value is None:
             raise InputError("the database has no such key")
@@ -51,23 +51,8 @@ class LMDBDataset(FaceDataset):
     def describe(self, index: int) -> str:
         return f"{image_key(index).decode()} of {self.root}"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_environment": None}
-
-    def _open(self) -> Any:
-        if self._environment is None:
-            lmdb = require("lmdb", extra="lmdb")
-            try:
-                # Without locks and read-ahead: many processes read it at random, nobody writes.
-                self._environment = lmdb.open(
-                    str(self.root), readonly=True, lock=False, readahead=False, max_readers=1024
-                )
-            except lmdb.Error as error:
-                raise InputError(f"{self.root} is no LMDB database ({error})") from error
-        return self._environment
-
     def _read_labels(self) -> tuple[Labels, int | None, list[str] | None]:
-        with self._open().begin() as transaction:
+        with _open(self.root).begin() as transaction:
             count = transaction.get(COUNT)
             if count is None or not count.isdigit():
                 raise InputError(
@@ -83,10 +68,21 @@ class LMDBDataset(FaceDataset):
                     )
                 labels[index] = int(value)
             classes, identities = transaction.get(CLASSES), transaction.get(IDENTITIES)
-        # The database is opened again where it is read: LMDB must not be carried over a fork.
-        self._environment.close()
-        self._environment = None
         return labels, classes and int(classes), identities and json.loads(identities)
+
+
+@cache
+def _open(root: Path) -> Any:
+    """The database, once a process: LMDB refuses a second time.
+
+    Read-only and without locks it is no more than a memory map, so forked workers can go on with
+    the one they inherit. No read-ahead: images are read at random.
+    """
+    lmdb = require("lmdb", extra="lmdb")
+    try:
+        return lmdb.open(str(root), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise InputError(f"{root} is no LMDB database ({error})") from error
 
 
 def image_key(index: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import cv2
@@ -10,10 +11,15 @@ from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.dataset import Batch, FaceDataset
 from marginface.data.sampling import GlobalBatchSampler, InOrder, Shuffled
+from marginface.data.slots import Filled, Slots, hand_over
 
 
 class TimedLoader(DataLoader[Any]):
     """Adds up the seconds its consumer waited for batches.
+
+    Args:
+        batch_size: most images in one of `batches`.
+        pin_memory: for batches that go to a GPU.
 
     Attributes:
         wait_seconds: since it was last set to zero.
@@ -21,11 +27,42 @@ class TimedLoader(DataLoader[Any]):
 
     wait_seconds = 0.0
 
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        batches: Sampler[list[int]],
+        batch_size: int,
+        *,
+        num_workers: int,
+        pin_memory: bool,
+        persistent: bool,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_light_batch,  # type: ignore[arg-type]  # batches come whole
+            persistent_workers=persistent and num_workers > 0,
+        )
+        self._slot_shape = (num_workers, batch_size, dataset.image_size)
+        self._pin = pin_memory
+        self._slots: Slots | None = None
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator is enough
+        if self.num_workers and self._iterator is None:  # new workers will be started
+            self._slots = Slots(*self._slot_shape)
+            self.worker_init_fn = partial(_begin_worker, self._slots)
+        slots = self._slots
         batches = super().__iter__()
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
+            if batch is not None:
+                images, labels, indices = batch
+                if isinstance(images, Filled):
+                    assert slots is not None
+                    images = slots.take(images, self._pin)
+                batch = images, torch.from_numpy(labels), torch.from_numpy(indices)
             self.wait_seconds += time.perf_counter() - start
             if batch is None:
                 return
@@ -53,34 +90,37 @@ def make_loader(
     """
     order = Shuffled(len(dataset)) if shuffle else InOrder(len(dataset))
     sampler = GlobalBatchSampler(order, batch_size, seed=seed, drop_last=drop_last)
-    return batch_loader(dataset, sampler, num_workers=num_workers)
+    return batch_loader(dataset, sampler, batch_size, num_workers=num_workers)
 
 
 def batch_loader(
     dataset: FaceDataset,
     batches: Sampler[list[int]],
+    batch_size: int,
     *,
     num_workers: int,
     pin_memory: bool = False,
     persistent: bool = False,
 ) -> TimedLoader:
-    """A loader over given batches of indices."""
+    """A loader over given batches of at most `batch_size` indices."""
     return TimedLoader(
         dataset,
-        batch_sampler=batches,
+        batches,
+        batch_size,
         num_workers=num_workers,
-        collate_fn=_already_a_batch,
-        worker_init_fn=_one_thread,
         pin_memory=pin_memory,
-        persistent_workers=persistent and num_workers > 0,
+        persistent=persistent,
     )
 
 
-def _already_a_batch(batch: Any) -> Any:
-    return batch
+def _light_batch(batch: Batch) -> tuple[Any, Any, Any]:
+    """What leaves the process that decoded: a tensor's way out of a worker is long."""
+    images, labels, indices = batch
+    return hand_over(images), labels.numpy(), indices.numpy()
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(slots: Slots, worker: int) -> None:
     # Each worker is a process of its own; threads on top of that only fight for the cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    slots.begin_worker(worker)

@@ -28,7 +28,7 @@ class Shelf:
         self._pixels = None
         if image_size is not None:
             shape = (count, image_size, image_size, 3)
-            _check_room(count * image_size * image_size * 3)
+            check_shared_memory(count * image_size * image_size * 3, "data.dataset.cache")
             self._pixels = torch.empty(shape, dtype=torch.uint8).share_memory_()
 
     def take(self, index: int, out: Pixels) -> bool:
@@ -56,12 +56,12 @@ class Shelf:
         return int((self._state == _FAULTY).sum())
 
 
-def _check_room(needed: int) -> None:
+def check_shared_memory(needed: int, setting: str) -> None:
+    """InputError when less than `needed` bytes are left; the kernel would end the process."""
     shared = Path("/dev/shm")
     free = shutil.disk_usage(shared).free if shared.is_dir() else needed
     if needed > free:
         raise InputError(
-            f"data.dataset.cache=true needs {needed / 2**30:.1f} GiB of shared memory, {shared} "
-            f"has {free / 2**30:.1f} GiB left; enlarge it (docker run --shm-size) or set "
-            "data.dataset.cache=false"
+            f"{setting} needs {needed / 2**30:.2f} GiB of shared memory, {shared} has "
+            f"{free / 2**30:.2f} GiB left; enlarge it (docker run --shm-size) or change {setting}"
         )

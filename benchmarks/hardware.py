@@ -1,0 +1,25 @@
+"""What a benchmark ran on, for its result file."""
+
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    models = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "date": date.today().isoformat(),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
