@@ -3,6 +3,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.data import DrawnPairs, SyntheticFaces, load_pairs
+from marginface.data import DrawnPairs, SyntheticFaces, load_pairs, write_pair_file
 from marginface.data.images import encode_jpeg
 from marginface.data.pairs import draw_pairs, fit_square, hold_out
 from marginface.errors import InputError, MissingInputError
@@ -128,3 +129,92 @@ def test_drawn_pairs_are_a_dataset(tmp_path: Path) -> None:
     few = SyntheticFaces(tmp_path, identities=2, images_per_identity=3, image_size=32)
     with pytest.raises(InputError, match="cannot draw data.val_pairs=3000 .* 6 genuine and 9 impo"):
         DrawnPairs(few, 3000, seed=0)
+
+
+class TestLists:
+    """LFW's pairs.txt and pairs.csv."""
+
+    @pytest.fixture
+    def lfw(self, tmp_path: Path) -> Path:
+        for person, count in (("Ann_Lee", 3), ("Bo", 2)):
+            for number in range(1, count + 1):
+                path = tmp_path / "lfw" / person / f"{person}_{number:04d}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encode_jpeg(np.full((250, 250, 3), 40 * number, np.uint8)))
+        (tmp_path / "lfw" / "pairs.txt").write_text("1\t1\nAnn_Lee\t1\t3\nAnn_Lee\t2\tBo\t1\n")
+        return tmp_path / "lfw"
+
+    def test_lfw(self, lfw: Path) -> None:
+        pairs = load_pairs(lfw / "pairs.txt")
+        assert pairs.same.tolist() == [True, False]
+        assert pairs.images.shape == (4, 3, 112, 112)
+        assert pairs.images[:, 0, 50, 50].tolist() == [40, 120, 80, 40]
+        assert pairs.name == "pairs"
+        assert pairs.describe(3).endswith("Bo/Bo_0001.jpg")
+
+    def test_images_elsewhere(self, lfw: Path, tmp_path: Path) -> None:
+        moved = tmp_path / "lists" / "pairs.txt"
+        moved.parent.mkdir()
+        (lfw / "pairs.txt").rename(moved)
+        with pytest.raises(InputError, match=r"line 2 names Ann_Lee/Ann_Lee_0001.jpg.*pairs_root"):
+            load_pairs(moved)
+        assert len(load_pairs(moved, root=lfw)) == 4
+
+    def test_csv(self, lfw: Path) -> None:
+        path = lfw / "mine.csv"
+        rows = "Bo/Bo_0001.jpg,Bo/Bo_0002.jpg,1\nAnn_Lee/Ann_Lee_0001.jpg,Bo/Bo_0001.jpg,false\n"
+        path.write_text("first,second,same\n" + rows)
+        pairs = load_pairs(path)
+        assert pairs.same.tolist() == [True, False]
+        assert pairs.image_bytes(1) == (lfw / "Bo" / "Bo_0002.jpg").read_bytes()
+        path.write_text("first,second\n" + rows)
+        with pytest.raises(InputError, match="no column same; expected first,second,same"):
+            load_pairs(path)
+        path.write_text("first,second,same\na,b,perhaps\n")
+        with pytest.raises(InputError, match="line 2: expected two images and same=1 or 0"):
+            load_pairs(path)
+        path.write_text("first,second,same\na.jpg,b.jpg,1\n")
+        with pytest.raises(InputError, match=r"a.jpg: cannot be read"):
+            load_pairs(path)[0]
+
+    @pytest.mark.parametrize("line", ["Bo 1", "Bo one two", "Bo 1 Ann_Lee 1 1", "Bo 1 Bo x"])
+    def test_lines_that_are_no_pair(self, lfw: Path, line: str) -> None:
+        (lfw / "pairs.txt").write_text(f"1 1\nBo 1 2\n{line}\n")
+        with pytest.raises(InputError, match="line 3 is neither 'name i j' nor"):
+            load_pairs(lfw / "pairs.txt")
+
+    def test_a_bcolz_folder_says_how_to_convert(self, tmp_path: Path) -> None:
+        (tmp_path / "lfw" / "meta").mkdir(parents=True)
+        with pytest.raises(InputError, match="is a bcolz array.*pickle"):
+            load_pairs(tmp_path / "lfw")
+
+
+class TestWriting:
+    """Our .bin files."""
+
+    IMAGES: ClassVar = [encode_jpeg(np.full((112, 112, 3), 50 * k, np.uint8)) for k in range(4)]
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        write_pair_file(tmp_path / "a.bin", self.IMAGES, [True, False])
+        pairs = load_pairs(tmp_path / "a.bin")
+        assert pairs.encoded == self.IMAGES
+        assert pairs.same.tolist() == [True, False]
+        with (tmp_path / "a.bin").open("rb") as file:  # as insightface's reader does
+            images, same = pickle.load(file, encoding="bytes")
+        assert (images, same) == (self.IMAGES, [True, False])
+
+    def test_golden_files_again(self, golden: Path, tmp_path: Path) -> None:
+        for source in sorted((golden / "recordio").glob("*.bin")):
+            pairs = load_pairs(source)
+            write_pair_file(tmp_path / source.name, pairs.encoded, pairs.same.tolist())  # type: ignore[arg-type]
+            again = load_pairs(tmp_path / source.name)
+            assert again.encoded == pairs.encoded
+            assert again.same.tolist() == pairs.same.tolist()
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="2 labels need 4 images, got 3"):
+            write_pair_file(tmp_path / "a.bin", self.IMAGES[:3], [True, False])
+        (tmp_path / "b.bin").write_text("mine")
+        with pytest.raises(InputError, match="b.bin exists; choose another name"):
+            write_pair_file(tmp_path / "b.bin", self.IMAGES, [True, False])
+        assert (tmp_path / "b.bin").read_text() == "mine"

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marginface.data.sampling import (
+    ClassBalanced,
     EvaluationSampler,
     GlobalBatchSampler,
+    Grouped,
     InOrder,
     Shuffled,
     micro_batch_size,
@@ -130,3 +132,80 @@ class TestFlips:
         expected = [mix((mix((mix(5) + 2) & mask) + i) & mask) for i in range(100)]
         bits = sample_bits(5, 2, torch.arange(100)).tolist()
         assert [b & mask for b in bits] == expected
+
+
+class TestClassBalanced:
+    """m identities with k images each."""
+
+    @given(
+        counts=st.lists(st.integers(1, 9), min_size=4, max_size=12),
+        per_batch=st.integers(1, 4),
+        k=st.integers(1, 5),
+        epoch=st.integers(0, 3),
+    )
+    def test_batches(self, counts: list[int], per_batch: int, k: int, epoch: int) -> None:
+        labels = np.repeat(np.arange(len(counts)), counts)
+        labels = np.random.default_rng(0).permutation(labels)
+        order = ClassBalanced(labels, per_batch * k, k)
+        indices = order(7, epoch)
+        assert len(indices) == order.length == len(labels) // (per_batch * k) * per_batch * k
+        for batch in indices.reshape(-1, per_batch, k):
+            assert (labels[batch] == labels[batch[:, :1]]).all(), "k of one identity together"
+            assert len(set(labels[batch[:, 0]].tolist())) == per_batch, "no identity twice"
+            for images, label in zip(batch, labels[batch[:, 0]], strict=True):
+                assert len(set(images.tolist())) == min(k, counts[label]), "different images"
+        assert (order(7, epoch) == indices).all()
+
+    def test_every_identity_equally_often_and_every_image_in_turn(self) -> None:
+        labels = np.repeat([0, 1, 2, 3], [40, 10, 5, 25])
+        indices = ClassBalanced(labels, 8, 2)(1, 0)
+        visits = np.bincount(labels[indices])
+        assert visits.tolist() == [20, 20, 20, 20]
+        assert np.bincount(indices, minlength=80)[40:50].tolist() == [2] * 10
+        assert np.bincount(indices, minlength=80)[:40].max() == 1
+
+    def test_epochs_and_seeds_differ(self) -> None:
+        order = ClassBalanced(np.repeat(np.arange(5), 8), 8, 2)
+        assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+    def test_what_cannot_be_split(self) -> None:
+        labels = np.repeat(np.arange(5), 8)
+        with pytest.raises(InputError, match="images_per_class=3 must divide data.batch_size=8"):
+            ClassBalanced(labels, 8, 3)
+        with pytest.raises(InputError, match="at most 5 identities a batch .got 8"):
+            ClassBalanced(labels, 16, 2)
+
+
+class TestGrouped:
+    """Every image once, images of an identity side by side."""
+
+    @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=10), size=st.integers(1, 5))
+    def test_groups(self, counts: list[int], size: int) -> None:
+        labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+        indices = Grouped(labels, size)(3, 1)
+        assert sorted(indices.tolist()) == list(range(len(labels)))
+        places = {label: np.flatnonzero(labels[indices] == label) for label in range(len(counts))}
+        for label, at in places.items():
+            apart = 1 + int((np.diff(at) > 1).sum())
+            assert apart <= -(-counts[label] // size), "no more pieces than groups"
+
+    def test_groups_lie_apart(self) -> None:
+        labels = np.repeat(np.arange(50), 8)
+        one, other = Grouped(labels, 4)(0, 0), Grouped(labels, 4)(0, 1)
+        assert (one != other).any()
+        heads = labels[one].reshape(-1, 4)[:, 0]
+        assert (heads[1:] != heads[:-1]).mean() > 0.9
+
+
+def test_samplers_go_on_in_the_middle() -> None:
+    """The same batches from a step on, on any number of ranks."""
+    labels = np.repeat(np.arange(6), 10)
+    for order in (Shuffled(60), Grouped(labels, 3), ClassBalanced(labels, 12, 3)):
+        whole = list(GlobalBatchSampler(order, 12, seed=2))
+        for world in (1, 2):
+            later = [
+                list(GlobalBatchSampler(order, 12, seed=2, rank=r, world_size=world, start=(0, 2)))
+                for r in range(world)
+            ]
+            joined = [[i for part in parts for i in part] for parts in zip(*later, strict=True)]
+            assert joined == whole[2:]

@@ -79,7 +79,7 @@ class Augmentation:
             rows = (numbers[:, 0] < probability).nonzero()[:, 0]
             if len(rows):
                 changed = CHANGES[name](images[rows].float(), numbers[rows, 1:])
-                images = images.index_copy(0, rows, changed.round_().clamp_(0, 255).byte())
+                images = images.index_copy(0, rows, changed.round().clamp(0, 255).byte())
         return images
 
 

@@ -19,6 +19,7 @@ Exif = Literal["apply", "ignore", "refuse"]
 MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
 _JPEG = b"\xff\xd8\xff"
 _BEFORE_IMAGE = frozenset(bytes([code]) for code in (*range(0xE0, 0xF0), 0xFE))  # APPn, COM
+_SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # the latter for a header of unknown colours
 _ORIENTATION_TAG = 0x0112
 
 
@@ -78,7 +79,7 @@ class ImageRules:
         try:
             # strict: libjpeg's warnings (data missing, bad codes) are errors. OpenCV hides them.
             rgb = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=out)
-        except ValueError as error:
+        except _SIMPLEJPEG_ERRORS as error:
             shape = _jpeg_shape(encoded)
             if shape is None:
                 return None
@@ -214,7 +215,7 @@ def _jpeg_shape(encoded: bytes) -> tuple[int, int, int] | None:
     """Height, width and channels; None for colours and samplings only OpenCV reads."""
     try:
         height, width, color, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
-    except ValueError:
+    except _SIMPLEJPEG_ERRORS:
         return None
     channels = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(color)
     return None if channels is None else (height, width, channels)

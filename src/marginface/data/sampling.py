@@ -93,7 +93,7 @@ class ClassBalanced(InOrder):
         order, starts, counts = _by_identity(self.labels, rng)
         visits = self.length // self.images_per_class
         whole = len(counts) // self.classes_per_batch * self.classes_per_batch
-        rounds = -(-visits // whole)
+        rounds = max(1, -(-visits // whole))
         classes = np.concatenate([rng.permutation(len(counts))[:whole] for _ in range(rounds)])
         classes = classes[:visits]
         # How often a class came before tells which of its images are next.
