@@ -63,7 +63,7 @@ def test_every_planted_fault_is_named(clean: Path) -> None:
         "p1/again.jpg": (clean / "p1" / "1.jpg").read_bytes(),
         "p2/other.jpg": (clean / "p3" / "2.jpg").read_bytes(),
         "p2/large.jpg": encode_jpeg(picture(77, 160)),
-        "p3/softer.jpg": encode_jpeg(picture(14), quality=70),
+        "p3/softer.jpg": encode_jpeg(picture(13), quality=70),
         "p3/notes.txt": b"x",
     }
     for name, content in planted.items():
@@ -79,12 +79,11 @@ def test_every_planted_fault_is_named(clean: Path) -> None:
         "p2/other.jpg": "the same bytes as p3/2.jpg, which is labelled as somebody else",
         "p3/2.jpg": "the same bytes as p2/other.jpg, which is labelled as somebody else",
         "p2/large.jpg": "160x160 pixels, most images have 112x112",
-        "p3/softer.jpg": "nearly the same picture as p3/2.jpg",
+        "p3/softer.jpg": "nearly the same picture as p3/1.jpg",
         "p3/notes.txt": "not an image by its name",
         "nobody/": "a folder without images",
     }
-    expected["p3/softer.jpg"] = "nearly the same picture as p"
-    assert set(found) - {"p2/other.jpg"} == set(expected) - {"p2/other.jpg"}
+    assert set(found) == set(expected)
     for where, reason in expected.items():
         assert found[where].startswith(reason), (where, found[where])
 
