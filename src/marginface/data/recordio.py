@@ -15,11 +15,11 @@ from marginface.data.records import (
     LENGTH_MASK,
     MAGIC,
     PART_SHIFT,
+    PREFIX,
     WHOLE,
     WORDS,
     Offsets,
-    image_of,
-    payload_at,
+    image_at,
     read_index,
     read_lst,
     read_property,
@@ -28,7 +28,6 @@ from marginface.data.records import (
 from marginface.errors import InputError, MissingInputError
 
 _CHUNK = 1 << 20
-_PREFIX = WORDS.size + HEADER.size
 
 
 class RecordIODataset(FaceDataset):
@@ -68,7 +67,7 @@ class RecordIODataset(FaceDataset):
         )
 
     def image_bytes(self, index: int) -> bytes:
-        return image_of(payload_at(self._bytes(), int(self.offsets[index])))
+        return image_at(self._bytes(), int(self.offsets[index]))
 
     def describe(self, index: int) -> str:
         return f"record {self.keys[index]} of {self.path}"
@@ -110,7 +109,7 @@ class RecordIODataset(FaceDataset):
         data = self._bytes()
         size = len(data)
         self._refuse(
-            (offsets < 0) | (offsets > size - _PREFIX),
+            (offsets < 0) | (offsets > size - PREFIX),
             keys,
             offsets,
             f"which is outside the file ({size} bytes): the index belongs to another file, "
@@ -143,12 +142,12 @@ class RecordIODataset(FaceDataset):
         )
         listed = np.flatnonzero(flag)
         self._refuse(
-            offsets[listed] > size - _PREFIX - 4,
+            offsets[listed] > size - PREFIX - 4,
             keys[listed],
             offsets[listed],
             f"but the file ends before its labels do ({size} bytes): it is truncated",
         )
-        label[listed] = words[at[listed] + _PREFIX // 4].view(np.float32)
+        label[listed] = words[at[listed] + PREFIX // 4].view(np.float32)
         return label, (body > 0) | ~whole
 
     def _refuse(

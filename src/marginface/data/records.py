@@ -20,6 +20,8 @@ from marginface.errors import InputError
 MAGIC = struct.pack("<I", 0xCED7230A)
 WORDS = struct.Struct("<II")  # magic, part flag << 29 | length
 HEADER = struct.Struct("<IfQQ")
+PREFIX = WORDS.size + HEADER.size
+_START = struct.Struct("<III")  # magic, part flag and length, number of labels
 PART_SHIFT, LENGTH_MASK = 29, (1 << 29) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 EXACT_FLOAT32 = 1 << 24  # labels are float32, which counts exactly only up to here
@@ -77,6 +79,22 @@ def payload_at(data: "mmap.mmap | bytes", offset: int) -> bytes:
         if part in (WHOLE, LAST):
             return parts[0] if len(parts) == 1 else MAGIC.join(parts)
         offset += WORDS.size + length + padding(length)
+
+
+def image_at(data: "mmap.mmap | bytes", offset: int) -> bytes:
+    """The encoded image of the record at `offset`; copied once where it is one part.
+
+    Raises:
+        InputError: as `payload_at`, or a record shorter than its header.
+    """
+    words = data[offset : offset + PREFIX]
+    if len(words) == PREFIX and words.startswith(MAGIC):
+        _, word, flag = _START.unpack_from(words)
+        start = PREFIX + 4 * flag
+        end = WORDS.size + word  # the part flag of a whole record is 0
+        if word >> PART_SHIFT == WHOLE and start <= end and offset + end <= len(data):
+            return data[offset + start : offset + end]
+    return image_of(payload_at(data, offset))
 
 
 def image_of(payload: bytes) -> bytes:
