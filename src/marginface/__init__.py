@@ -1,5 +1,9 @@
 """Train, compare, evaluate and ship face-recognition models with margin-softmax heads."""
 
+import os
 from importlib.metadata import version
+
+# A header of a few bytes must not claim all memory. OpenCV reads this once, when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 __version__ = version("marginface")

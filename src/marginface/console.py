@@ -1,10 +1,9 @@
 """What a run says to the person who started it: on the first process only, in plain lines."""
 
 import logging
+import os
 import sys
 import warnings
-
-from lightning.pytorch.utilities import rank_zero_only
 
 # Advice of Lightning and torch that does not apply here; everything else stays visible.
 _BESIDE_THE_POINT = (
@@ -17,11 +16,13 @@ _BESIDE_THE_POINT = (
     ".*across ranks is zero.*",  # a run without verification sets
 )
 
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
-@rank_zero_only
+
 def say(message: str) -> None:
     """Print a line."""
-    print(message, flush=True)
+    if _is_first_process():
+        print(message, flush=True)
 
 
 def warn_here(message: str) -> None:
@@ -29,10 +30,19 @@ def warn_here(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-@rank_zero_only
 def warn(message: str) -> None:
     """The same, from the first process only."""
-    warn_here(message)
+    if _is_first_process():
+        warn_here(message)
+
+
+def _is_first_process() -> bool:
+    """What Lightning says where it runs; importing it for that would take three seconds."""
+    lightning = sys.modules.get("lightning_utilities.core.rank_zero")
+    rank = getattr(getattr(lightning, "rank_zero_only", None), "rank", None)
+    if rank is None:
+        rank = next((int(os.environ[v]) for v in _RANK_VARIABLES if v in os.environ), 0)
+    return rank == 0
 
 
 def quiet_lightning() -> None:

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.pictures import picture
-from marginface.data.align import align_photos
+from marginface.data.align import align_photos, find_photos
 from marginface.data.alignment import TEMPLATE, Points, align, check_points, similarity, template
 from marginface.data.detection import FromFile, YuNet, from_function
 from marginface.data.images import encode_jpeg
-from marginface.data.landmarks import Face, read_landmarks
+from marginface.data.landmarks import Face, for_photos, read_landmarks
 from marginface.errors import InputError, MissingInputError
 
 APP = "from marginface.cli.main import app; app()"
@@ -158,7 +158,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_align_photos(photos: Path, tmp_path: Path) -> None:
-    result = align_photos(photos, tmp_path / "faces", FromFile(tmp_path / "landmarks.csv"))
+    finder = FromFile(tmp_path / "landmarks.csv", find_photos(photos))
+    result = align_photos(photos, tmp_path / "faces", finder)
     assert result.aligned == {
         "ann/1.jpg": "ann/1.jpg",
         "ann/2.png": "ann/2.jpg",
@@ -174,7 +175,7 @@ def test_align_photos(photos: Path, tmp_path: Path) -> None:
     named = align_photos(
         photos,
         tmp_path / "named",
-        FromFile(tmp_path / "landmarks.csv"),
+        finder,
         identities={"stray.jpg": "cy"},
         size=128,
     )
@@ -183,7 +184,7 @@ def test_align_photos(photos: Path, tmp_path: Path) -> None:
 
 
 def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
-    finder = FromFile(tmp_path / "landmarks.csv")
+    finder = FromFile(tmp_path / "landmarks.csv", find_photos(photos))
     with pytest.raises(MissingInputError, match="no folder"):
         align_photos(tmp_path / "absent", tmp_path / "faces", finder)
     (tmp_path / "empty").mkdir()
@@ -200,6 +201,27 @@ def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
     bad = {"ann/1.jpg": "../x"}
     result = align_photos(photos, tmp_path / "more", finder, identities=bad)
     assert result.rejected["ann/1.jpg"] == "identity '../x' is no name of a folder"
+
+
+def test_names_without_a_folder() -> None:
+    """A name stands for a photograph only where nothing else can be meant."""
+    photos = ["ann/1.jpg", "bo/1.jpg", "bo/2.jpg"]
+    assert for_photos({"ann/1.jpg": 1}, photos) == {"ann/1.jpg": 1}
+    assert for_photos({"1.jpg": 1, "2.jpg": 2}, photos) == {"bo/2.jpg": 2}
+    assert for_photos({"x/2.jpg": 2}, photos) == {}
+
+
+def detect_badly(rgb: np.ndarray) -> Any:
+    if rgb[0, 0, 0] % 2:
+        raise IndexError("no face")
+    return [TEMPLATE]
+
+
+def test_a_detector_that_fails_on_some(photos: Path, tmp_path: Path) -> None:
+    result = align_photos(photos, tmp_path / "faces", from_function("test_align:detect_badly"))
+    reasons = list(result.rejected.values())
+    assert reasons.count("the detector failed (IndexError: no face)") >= 1
+    assert result.aligned
 
 
 def detect(rgb: np.ndarray) -> list[Any]:
@@ -290,7 +312,7 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
 
     root = faces / "ijb_style"
     who = dict(line.split()[:2] for line in (root / "meta" / "dev_face_tid_mid.txt").open())
-    finder = FromFile(root / "meta" / "dev_name_5pts_score.txt")
+    finder = FromFile(root / "meta" / "dev_name_5pts_score.txt", find_photos(root / "loose_crop"))
     result = align_photos(root / "loose_crop", tmp_path / "faces", finder, identities=who)
     assert not result.rejected
     facts = measure(open_faces(tmp_path / "faces"), ImageRules(), lambda done, total: None)

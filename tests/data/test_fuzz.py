@@ -173,6 +173,33 @@ BOMBS = {
 }
 
 
+def test_one_array_many_times(tmp_path: Path) -> None:
+    """A small file that names its only image a million times."""
+    image = np.frombuffer(bytes(100_000), np.uint8)
+    (tmp_path / "a.bin").write_bytes(pickle.dumps(([image] * 20_000, [True] * 10_000), 4))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    images, _ = read_pair_file(tmp_path / "a.bin")
+    assert len(images) == 20_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]cnumpy\nndarray\n)\x81a]\x86.",  # an array without a state
+        b"cnumpy.core.multiarray\n_reconstruct\n(t}b.",  # the state of a function
+        b"c_codecs\nencode\n}b.",
+        pickle.dumps(([b"a", b"b"], np.array([1], "u8")))[:-3] + b"...",
+        pickle.dumps(([b"a", b"b"], [[True]])),
+        pickle.dumps(([[b"a"], b"b"], [True])),
+    ],
+)
+def test_oddities_are_our_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(InputError):
+        read_pair_file(tmp_path / "a.bin")
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_bomb_takes_memory(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

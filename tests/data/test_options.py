@@ -155,6 +155,16 @@ class TestJoined:
         assert faces.describe(0).endswith("p1/0.jpg")
         assert (faces[3][0] == faces.sources[1][0][0]).all()
 
+    def test_a_dropped_person_is_dropped_under_all_names(
+        self, roots: list[str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "merge.csv").write_text("\ufeff0,p1,1,0\n", encoding="utf-8")
+        (tmp_path / "drop.csv").write_text(" 0 , p1 \n")
+        faces = join_faces(
+            roots, merge=str(tmp_path / "merge.csv"), drop=str(tmp_path / "drop.csv")
+        )
+        assert faces.labels.tolist() == [0, 0, 1, 1, 2, 3]
+
     def test_other_data_is_another_fingerprint(self, roots: list[str], tmp_path: Path) -> None:
         (tmp_path / "merge.csv").write_text("0,p1,1,0\n")
         before = join_faces(roots).fingerprint()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from data.pictures import make_folder
+from data.pictures import make_folder, picture
 from marginface.data import FaceDataset, FolderDataset, RecordIODataset, open_faces
+from marginface.data.images import encode_jpeg
 from marginface.data.pack import pack
 from marginface.data.recordio_writer import cut_to_whole_images
 from marginface.errors import InputError
@@ -114,6 +115,7 @@ def test_record_files_cut_anywhere(
 KILLED = """
 import sys, time
 from marginface.data import FolderDataset
+from marginface.data.images import encode_jpeg
 from marginface.data.pack import pack
 def slowly(done, total):
     print(done, flush=True)
@@ -170,7 +172,8 @@ def test_no_space_left(
     assert len(open_faces(tmp_path / "target")) == 10
 
 
-def test_a_file_that_may_not_grow(source: FolderDataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["recordio", "lmdb"])
+def test_a_file_that_may_not_grow(format: str, source: FolderDataset, tmp_path: Path) -> None:
     """The same from the kernel: a process whose files may hold 20 kB."""
     script = (
         "import resource, signal, sys\n"
@@ -181,7 +184,7 @@ def test_a_file_that_may_not_grow(source: FolderDataset, tmp_path: Path) -> None
     )
     target = tmp_path / "target"
     run = subprocess.run(
-        [sys.executable, "-c", script, "pack", str(source.root), str(target)],
+        [sys.executable, "-c", script, "pack", str(source.root), str(target), "--format", format],
         capture_output=True,
         text=True,
         timeout=120,
@@ -189,7 +192,7 @@ def test_a_file_that_may_not_grow(source: FolderDataset, tmp_path: Path) -> None
     )
     assert run.returncode == 2
     assert "error: packing into" in run.stderr
-    assert "File too large" in run.stderr
+    assert "File too large" in run.stderr or "LMDB: " in run.stderr
     assert "Traceback" not in run.stderr
     assert not target.exists()
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
@@ -244,6 +247,63 @@ class TestFaulty:
                 InputError, match=r"p1 .*has no image that can be read|label 2 after"
             ):
                 pack(source, tmp_path / format, format, faulty="skip")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_source_that_changed_meanwhile(
+    format: str, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old and new images are never mixed."""
+    monkeypatch.setattr("marginface.data.pack._COMMIT_EVERY", 2)
+    original = source.image_bytes
+
+    def stopping(index: int) -> bytes:
+        if index == 6:
+            raise Stop
+        return original(index)
+
+    source.image_bytes = stopping  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        pack(source, tmp_path / "target", format)
+    source.image_bytes = original  # type: ignore[method-assign]
+    (source.root / source.files[1]).write_bytes(encode_jpeg(picture(500)))
+    if format in ("folder", "list"):
+        pack(source, tmp_path / "target", format)
+        assert contents(open_faces(tmp_path / "target"))[1][1] == encode_jpeg(picture(500))
+    else:
+        with pytest.raises(InputError, match=r"differs from .*p0/1.jpg.*\.partial"):
+            pack(source, tmp_path / "target", format)
+
+
+def test_two_at_once(source: FolderDataset, tmp_path: Path) -> None:
+    original = source.image_bytes
+
+    def meanwhile(index: int) -> bytes:
+        source.image_bytes = original  # type: ignore[method-assign]
+        with pytest.raises(InputError, match="another process is writing"):
+            pack(source, tmp_path / "target", "recordio")
+        return original(index)
+
+    source.image_bytes = meanwhile  # type: ignore[method-assign]
+    pack(source, tmp_path / "target", "recordio")
+    assert len(open_faces(tmp_path / "target")) == 10
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "#comment", ""])
+def test_identities_that_are_no_folders(name: str, source: FolderDataset, tmp_path: Path) -> None:
+    assert source.identities is not None
+    source.identities[2] = name
+    for format in ("folder", "list"):
+        with pytest.raises(InputError, match="cannot be the name of a folder"):
+            pack(source, tmp_path / format, format)
+    pack(source, tmp_path / "lmdb", "lmdb")
+    assert open_faces(tmp_path / "lmdb").identity(2) == name
+
+
+def test_the_property_file_has_the_images_size(tmp_path: Path) -> None:
+    small = FolderDataset(make_folder(tmp_path / "source", [2, 1], 64), image_size=64)
+    pack(small, tmp_path / "target", "recordio")
+    assert (tmp_path / "target" / "property").read_text() == "2,64,64\n"
 
 
 def test_refusals(source: FolderDataset, tmp_path: Path) -> None:

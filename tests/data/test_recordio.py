@@ -256,6 +256,40 @@ class TestWhereTheFilesAre:
         with pytest.raises(InputError, match="no record at byte .*damaged"):
             RecordIODataset(written)
 
+    def test_keys_without_an_index_are_the_headers(self, written: Path) -> None:
+        """im2rec shuffles: the third record need not be number 2."""
+        rec = written / "train.rec"
+        content = bytearray(rec.read_bytes())
+        offsets = [int(x.split("\t")[1]) for x in (written / "train.idx").read_text().splitlines()]
+        content[offsets[2] + 16 : offsets[2] + 24] = struct.pack("<Q", 77)
+        rec.write_bytes(content)
+        (written / "train.idx").unlink()
+        assert RecordIODataset(written).keys.tolist() == [1, 77, 3, 4, 5, 6, 7]
+
+    def test_parts_out_of_place(self, written: Path) -> None:
+        rec = written / "train.rec"
+        content = bytearray(rec.read_bytes())
+        offset = int((written / "train.idx").read_text().splitlines()[2].split("\t")[1])
+        content[offset + 7] |= 0x20  # the first part of a record whose other parts are missing
+        rec.write_bytes(content)
+        with pytest.raises(InputError, match="part 0 of a record at byte .* is out of place"):
+            RecordIODataset(written).image_bytes(1)
+        (written / "train.idx").unlink()
+        with pytest.raises(InputError, match="train.rec: part 0 .* is out of place"):
+            RecordIODataset(written)
+
+    def test_an_index_that_ends_early(
+        self, written: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        RecordIODataset(written)
+        assert capsys.readouterr().err == ""
+        lines = (written / "train.idx").read_text().splitlines()[:4]
+        (written / "train.idx").write_text("\n".join(lines) + "\n")
+        assert len(RecordIODataset(written, label_gaps="keep")) == 3
+        assert "bytes before the file does; the records there are not used" in (
+            capsys.readouterr().err
+        )
+
     def test_another_name(self, written: Path) -> None:
         for ending in ("rec", "idx"):
             (written / f"train.{ending}").rename(written / f"faces.{ending}")

@@ -158,7 +158,7 @@ class TestLists:
             ("a.jpg\n", "line 1 is not 'path label'"),
             ("a.jpg 0\nb.jpg\n", "line 2 is not"),
             ("", "lists no images"),
-            ("a.jpg -1\n", "label -1 of image 0 is negative"),
+            ("a.jpg -1\n", "label -1 of image 0 is outside"),
             ("a.jpg 0\nb.jpg 2\n", r"no image has label 1 \(1 of 3 .*label_gaps=close"),
         ],
     )
@@ -186,7 +186,7 @@ class TestFaults:
         with pytest.raises(MissingInputError, match="data.mdb; data.root must name"):
             LMDBDataset(tmp_path)
         for name, entries, message in [
-            ("empty", {}, "no key num-samples"),
+            ("empty", {}, "num-samples is None among 0 keys"),
             ("word", {b"num-samples": b"1", b"label-000000001": b"x"}, "is b'x', no class number"),
             ("short", {b"num-samples": b"2", b"label-000000001": b"0"}, "label-000000002 is None"),
         ]:
@@ -221,6 +221,50 @@ class TestFaults:
         with pytest.raises(InputError, match=r"00001.tar: cannot be read|ends inside it"):
             faces = ShardDataset(shards)
             faces.__getitems__(list(range(len(faces))))
+
+    def test_a_damaged_header_is_not_the_end(self, tmp_path: Path) -> None:
+        """tarfile takes it for the end and says nothing."""
+        shards = write_tar(tmp_path / "set")
+        content = bytearray((shards / "00000.tar").read_bytes())
+        content[content.index(b"000004.jpg") + 100] ^= 0xFF
+        (shards / "00000.tar").write_bytes(content)
+        with pytest.raises(InputError, match="00000.tar: cannot be read .*no file header at byte"):
+            ShardDataset(shards)
+
+    def test_names_with_dots_and_two_labels(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("ann/img.v2.jpg", jpegs(1)[0])
+            archive.writestr("bo/1.jpg", jpegs(2)[1])
+        faces = ShardDataset(tmp_path)
+        assert [faces.identity(int(label)) for label in faces.labels] == ["ann", "bo"]
+        with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+            archive.writestr("bo/1.cls", "3")
+            archive.writestr("bo/1.json", '{"label": 4}')
+        with pytest.raises(InputError, match="two labels for bo/1, 3 and 4"):
+            ShardDataset(tmp_path)
+
+    def test_splits_are_not_mixed(self, tmp_path: Path) -> None:
+        root = write_parquet(tmp_path / "set")
+        (root / "test-00000-of-00001.parquet").write_bytes(
+            (root / "train-00000-of-00001.parquet").read_bytes()
+        )
+        with pytest.raises(InputError, match="the splits test, train; choose one: data.dataset"):
+            ParquetDataset(root)
+        assert len(ParquetDataset(root, split="train")) == 10
+        with pytest.raises(MissingInputError, match="check data.root and the split"):
+            ParquetDataset(root, split="validation")
+
+    @pytest.mark.parametrize("label", ["99999999999999999999", "2147483648"])
+    def test_labels_no_memory_could_hold(self, label: str, tmp_path: Path) -> None:
+        (tmp_path / "set.txt").write_text(f"a.jpg 0\nb.jpg {label}\n")
+        with pytest.raises(InputError, match=f"label {label} of image 1 is outside"):
+            ListDataset(tmp_path / "set.txt")
+
+    def test_sparse_labels_need_no_table(self, tmp_path: Path) -> None:
+        (tmp_path / "set.txt").write_text("a.jpg 5\nb.jpg 2147483647\n")
+        assert ListDataset(tmp_path / "set.txt", label_gaps="close").labels.tolist() == [0, 1]
+        with pytest.raises(InputError, match="no image has label 0 .2147483646 of 2147483648"):
+            ListDataset(tmp_path / "set.txt")
 
     def test_parquet(self, tmp_path: Path) -> None:
         arrow = pytest.importorskip("pyarrow")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from marginface.cli.entry import clear_errors
+from marginface.cli.errors import clear_errors
 from marginface.cli.pack import progress_bar
-from marginface.data.align import AlignResult, align_photos
+from marginface.data.align import AlignResult, align_photos, find_photos
 from marginface.data.detection import Detector, FromFile, YuNet, from_function
 from marginface.data.list_file import read_list
 from marginface.errors import InputError
@@ -39,7 +39,7 @@ def align_command(
 ) -> None:
     """Warp the face of every photograph onto the standard five-point template."""
     with clear_errors():
-        finder = _detector(landmarks, yunet, detector)
+        finder = _detector(source, landmarks, yunet, detector)
         names = dict(zip(*read_list(identities), strict=True)) if identities else None
         with progress_bar() as bar:
             task = bar.add_task("photographs", total=None)
@@ -62,11 +62,13 @@ def align_command(
         )
 
 
-def _detector(landmarks: Path | None, yunet: Path | None, detector: str | None) -> Detector:
+def _detector(
+    source: Path, landmarks: Path | None, yunet: Path | None, detector: str | None
+) -> Detector:
     if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
         raise InputError("give one of --landmarks, --yunet and --detector")
     if landmarks is not None:
-        return FromFile(landmarks)
+        return FromFile(landmarks, find_photos(source))
     if yunet is not None:
         return YuNet(yunet)
     assert detector is not None

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from marginface.cli.errors import clear_errors
 from marginface.config import (
     config_dir,
     config_problems,
@@ -24,7 +23,7 @@ from marginface.config import (
     raise_problems,
     to_plain,
 )
-from marginface.errors import InputError, NonFiniteLossError, did_you_mean, unknown_name
+from marginface.errors import InputError, did_you_mean, unknown_name
 
 _MAX_CHECKED_JOBS = 64
 
@@ -54,26 +53,6 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], None]], 
         return main
 
     return decorate
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """User mistakes end with one message on stderr and exit code 2, a broken-down run with 1."""
-    try:
-        yield
-    except (InputError, MisconfigurationException) as error:
-        print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
-def _without_worker_traceback(message: str) -> str:
-    # A DataLoader worker's exception arrives as its whole traceback; the last line is ours.
-    if not message.startswith("Caught "):
-        return message
-    return message.rstrip().splitlines()[-1].split("Error: ", 1)[-1]
 
 
 def check_command_line(config_name: str, arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from marginface.cli.entry import clear_errors
+from marginface.cli.errors import clear_errors
 from marginface.errors import InputError
 from marginface.files import atomic_write
 from marginface.heads import MarginHead, create_head, list_heads

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from marginface.cli.entry import clear_errors
+from marginface.cli.errors import clear_errors
 from marginface.cli.pack import progress_bar
 from marginface.data.sources import FORMATS
-from marginface.inspection import inspect_data
-from marginface.inspection.report import write_inspection
+from marginface.errors import InputError, unknown_name
 
 
 def inspect_command(
@@ -24,6 +23,12 @@ def inspect_command(
     pairs: Annotated[
         list[str] | None, typer.Option(help="test set that must not share images with them")
     ] = None,
+    pairs_root: Annotated[
+        Path | None, typer.Option(help="folder of the images that pair lists name")
+    ] = None,
+    alpha: Annotated[
+        str, typer.Option(help="transparency: refuse (a fault), drop or white, as in training")
+    ] = "refuse",
     checkpoint: Annotated[
         Path | None, typer.Option(help="run folder or .ckpt: finds wrong labels and shared persons")
     ] = None,
@@ -33,7 +38,13 @@ def inspect_command(
 
     Suspicions, printed with the word, do not make it fail: look at them in the report.
     """
+    # Networks take seconds to import, and the other commands need none.
+    from marginface.inspection import inspect_data
+    from marginface.inspection.report import write_inspection
+
     with clear_errors():
+        if alpha not in ("refuse", "drop", "white"):
+            raise InputError(unknown_name("--alpha", alpha, ("refuse", "drop", "white")))
         with progress_bar() as bar:
             tasks = {}
 
@@ -46,7 +57,9 @@ def inspect_command(
                 root,
                 format=format,
                 image_size=image_size,
+                alpha=alpha,  # type: ignore[arg-type]  # checked above
                 pairs=pairs,
+                pairs_root=pairs_root,
                 checkpoint=checkpoint,
                 report=report,
             )

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from marginface.cli import heads
 from marginface.cli.align import align_command
-from marginface.cli.entry import clear_errors
+from marginface.cli.errors import clear_errors
 from marginface.cli.inspect_data import inspect_command
 from marginface.cli.pack import pack_command
 from marginface.report import compare_runs, run_folders

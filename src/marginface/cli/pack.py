@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from marginface.cli.entry import clear_errors
+from marginface.cli.errors import clear_errors
 from marginface.data.pack import PACKERS, pack
 from marginface.data.pair_files import write_pair_file
 from marginface.data.pairs import load_pairs
@@ -38,7 +38,6 @@ def pack_command(
     faulty: Annotated[
         str, typer.Option(help="images that cannot be decoded: stop, skip, or copy unseen")
     ] = "stop",
-    image_size: Annotated[int, typer.Option(help="written into RecordIO's property file")] = 112,
     root: Annotated[Path | None, typer.Option(help="folder of the images of a pair list")] = None,
 ) -> None:
     """Copy faces into another format, byte for byte, ordered by identity.
@@ -53,13 +52,17 @@ def pack_command(
         if target.suffix == ".bin":
             pairs = load_pairs(source, root=root)
             images = (pairs.image_bytes(i) for i in range(len(pairs)))
-            write_pair_file(target, images, pairs.same.tolist())
+            try:
+                write_pair_file(target, images, pairs.same.tolist())
+            except OSError as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"cannot write {target}: {error.strerror}") from error
             typer.echo(f"{len(pairs.same)} pairs written to {target}")
             return
         faces = open_faces(
             source,
             source_format,
-            image_size=image_size,
             label_gaps=label_gaps,  # type: ignore[arg-type]  # checked above
         )
         with progress_bar() as bar:

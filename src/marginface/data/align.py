@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from marginface.data.alignment import align, check_points, template
 from marginface.data.detection import Detector
 from marginface.data.folder import is_image_name
 from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
-from marginface.data.landmarks import Face
+from marginface.data.landmarks import Face, for_photos
 from marginface.errors import InputError, MissingInputError
 
 
@@ -59,8 +58,8 @@ def align_photos(
 ) -> AlignResult:
     """Write the aligned face of every photograph below `source` into the new folder `target`.
 
-    A photograph identity/name.png becomes identity/name.jpg. Photographs that lie directly in
-    `source` go to the identity that `identities` or the landmark file gives them. `target` appears
+    A photograph identity/name.png becomes identity/name.jpg, unless `identities` says whose it is;
+    one that lies in no folder goes to the identity the landmark file gives it. `target` appears
     when all are done.
 
     Args:
@@ -75,36 +74,49 @@ def align_photos(
 
     Raises:
         MissingInputError: no folder `source`, or no photograph in it.
-        InputError: a target that is not empty, a size without template, no face at all.
+        InputError: a target that is not empty, a size without template, no face, or no space.
     """
-    source, target = Path(source), Path(target)
+    source, target = Path(source), Path(target).absolute()
     template(size)
     photos = find_photos(source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; choose another name, nothing is overwritten")
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.aligning")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     result = AlignResult()
+    whose = for_photos(identities or {}, photos)
+    total = np.zeros((size, size, 3))
     try:
-        worker = _Worker(source, partial, detector, size, min_face, identities or {})
-        total = np.zeros((size, size, 3))
+        worker = _Worker(source, detector, size, min_face)
         for number, (photo, outcome) in enumerate(_in_order(worker, photos), start=1):
-            if isinstance(outcome, str):
-                result.rejected[photo] = outcome
+            try:
+                if isinstance(outcome, str):
+                    raise InputError(outcome)
+                path = _path(photo, whose.get(photo), outcome.face.identity)
+                if (partial / path).exists():
+                    raise InputError(f"another photograph became {path} already")
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                (partial / path).write_bytes(outcome.encoded)
+            except InputError as error:
+                result.rejected[photo] = str(error)
             else:
-                result.aligned[photo] = outcome.path
-                total += outcome.face
+                result.aligned[photo] = path
+                total += outcome.pixels
                 if outcome.num_faces > 1:
                     result.several.append(photo)
                 if len(result.examples) < 48:
-                    result.examples.append(outcome.face)
+                    result.examples.append(outcome.pixels)
             report(number, len(photos))
         if not result.aligned:
             photo, reason = next(iter(result.rejected.items()))
             raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
         result.mean = total / len(result.aligned)
         partial.replace(target)
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
@@ -115,12 +127,17 @@ def find_photos(source: Path) -> list[str]:
 
     Raises:
         MissingInputError: no folder, or no image in it.
+        InputError: a folder that cannot be read.
     """
     if not source.is_dir():
         raise MissingInputError(f"no folder {source}")
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})")
+
     photos = sorted(
         str(PurePosixPath(Path(folder, name).relative_to(source)))
-        for folder, _, names in os.walk(source)
+        for folder, _, names in os.walk(source, onerror=unreadable, followlinks=True)
         for name in names
         if is_image_name(name) and not name.startswith(".")
     )
@@ -131,66 +148,58 @@ def find_photos(source: Path) -> list[str]:
 
 @dataclass
 class _Aligned:
-    path: str
-    face: Pixels
+    face: Face
+    pixels: Pixels
+    encoded: bytes
     num_faces: int
 
 
+@dataclass
 class _Worker:
     """Aligns one photograph; the reason as text when it cannot."""
 
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        detector: Detector,
-        size: int,
-        min_face: float,
-        identities: dict[str, str],
-    ) -> None:
-        self._source, self._target = source, target
-        self._detector, self._size = detector, size
-        self._min_face = min_face
-        self._identities = identities
-        self._taken: set[str] = set()
-        self._lock = threading.Lock()
+    source: Path
+    detector: Detector
+    size: int
+    min_face: float
 
     def __call__(self, photo: str) -> _Aligned | str:
         try:
-            rgb = ANY_IMAGE.decode((self._source / photo).read_bytes())
-            faces = self._detector(rgb, photo)
+            rgb = ANY_IMAGE.decode((self.source / photo).read_bytes())
+            faces = self._faces(rgb, photo)
             if not faces:
                 return "no face"
             face = max(faces, key=_extent)
-            check_points(face.points, rgb.shape[0], rgb.shape[1], self._min_face)
-            aligned = align(rgb, face.points, self._size)
-            path = self._path(photo, face)
+            check_points(face.points, rgb.shape[0], rgb.shape[1], self.min_face)
+            aligned = align(rgb, face.points, self.size)
         except InputError as error:
             return str(error)
         except OSError as error:
             return f"cannot be read ({error.strerror})"
-        file = self._target / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encode_jpeg(aligned))
-        return _Aligned(path, aligned, len(faces))
+        return _Aligned(face, aligned, encode_jpeg(aligned), len(faces))
 
-    def _path(self, photo: str, face: Face) -> str:
-        place = PurePosixPath(photo)
-        identity = self._identities.get(photo, self._identities.get(place.name, face.identity))
-        if identity is None and len(place.parts) < 2:
-            raise InputError(
-                "no identity: it lies in no folder, and neither --identities nor the landmarks "
-                "name one"
-            )
-        folder = PurePosixPath(str(place.parent)) if identity is None else PurePosixPath(identity)
-        if folder.is_absolute() or ".." in folder.parts:
-            raise InputError(f"identity {identity!r} is no name of a folder")
-        path = str(folder / f"{place.stem}.jpg")
-        with self._lock:
-            if path in self._taken:
-                raise InputError(f"another photograph became {path} already")
-            self._taken.add(path)
-        return path
+    def _faces(self, rgb: Pixels, photo: str) -> list[Face]:
+        try:
+            return self.detector(rgb, photo)
+        except InputError:
+            raise
+        except Exception as error:  # the user's code; the other photographs may be fine
+            raise InputError(f"the detector failed ({type(error).__name__}: {error})") from error
+
+
+def _path(photo: str, given: str | None, from_landmarks: str | None) -> str:
+    """Where the aligned face goes, relative to the target."""
+    place = PurePosixPath(photo)
+    in_folder = str(place.parent) if len(place.parts) > 1 else None
+    identity = given or in_folder or from_landmarks
+    if not identity:
+        raise InputError(
+            "no identity: it lies in no folder, and neither --identities nor the landmarks name one"
+        )
+    folder = PurePosixPath(identity)
+    if folder.is_absolute() or ".." in folder.parts:
+        raise InputError(f"identity {identity!r} is no name of a folder")
+    return str(folder / f"{place.stem}.jpg")
 
 
 def _in_order(worker: _Worker, photos: list[str]) -> Iterator[tuple[str, _Aligned | str]]:

@@ -17,6 +17,7 @@ from marginface.errors import InputError
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
 Labels = NDArray[np.int64]
 NO_LABEL = -1
+MOST_CLASSES = 1 << 31
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -184,17 +185,20 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         }
 
     def _close_gaps(self, refuse: bool) -> None:
-        counts = np.bincount(self.labels, minlength=self.num_classes)
-        empty = np.flatnonzero(counts == 0)
-        if not len(empty):
+        # A table of counts may be far larger than the labels when they are sparse.
+        is_dense = self.num_classes <= 4 * len(self.labels)
+        filled = np.flatnonzero(np.bincount(self.labels)) if is_dense else np.unique(self.labels)
+        missing = self.num_classes - len(filled)
+        if not missing:
             return
         if refuse:
+            off = np.flatnonzero(filled != np.arange(len(filled)))
+            first = int(off[0]) if len(off) else len(filled)
             raise InputError(
-                f"{self.where}: no image has label {empty[0]} ({len(empty)} of {self.num_classes} "
+                f"{self.where}: no image has label {first} ({missing} of {self.num_classes} "
                 "identities are without images); set data.dataset.label_gaps=close to renumber "
                 "the others or =keep to train with empty classes"
             )
-        filled = np.flatnonzero(counts)
         self.labels = np.searchsorted(filled, self.labels)
         self.num_classes = len(filled)
         if self.identities is not None:
@@ -246,6 +250,10 @@ def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:
         raise InputError(f"{where} holds no images")
     lowest, highest = int(labels.min()), int(labels.max())
     end = highest + 1 if num_classes is None else num_classes
+    if end > MOST_CLASSES:
+        raise InputError(
+            f"{where}: {end} identities, more than {MOST_CLASSES}; number them from 0 without gaps"
+        )
     if lowest < 0 or highest >= end:
         wrong = highest if highest >= end else lowest
         index = int((labels == wrong).argmax())

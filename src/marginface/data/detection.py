@@ -1,33 +1,36 @@
 """Where faces and their five points come from: a file, YuNet, or the user's own function."""
 
 import importlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from marginface.data.images import Pixels
-from marginface.data.landmarks import Face, read_landmarks
+from marginface.data.landmarks import Face, for_photos, read_landmarks
 from marginface.errors import InputError, MissingInputError
 
 Detector = Callable[[Pixels, str], list[Face]]  # RGB pixels and path of a photograph
 
 
 class FromFile:
-    """Looks faces up under a photograph's path, or under its name when no other has that name."""
+    """Looks faces up in a landmark file.
 
-    def __init__(self, path: str | Path) -> None:
-        self.faces = read_landmarks(path)
-        self._names = {PurePosixPath(name).name: name for name in self.faces}
-        self._is_ambiguous = len(self._names) < len(self.faces)
+    Args:
+        path: of the file.
+        photos: all photographs, see `for_photos`.
+    """
+
+    def __init__(self, path: str | Path, photos: list[str]) -> None:
+        self.faces = for_photos(read_landmarks(path), photos)
 
     def __call__(self, rgb: Pixels, path: str) -> list[Face]:
-        if path in self.faces or self._is_ambiguous:
-            return self.faces.get(path, [])
-        return self.faces.get(self._names.get(PurePosixPath(path).name, ""), [])
+        return self.faces.get(path, [])
 
 
 class YuNet:
@@ -82,6 +85,7 @@ def from_function(spec: str) -> Detector:
         InputError: no such function, or it returns something else.
     """
     module, _, name = spec.partition(":")
+    sys.path.insert(0, os.getcwd())  # a console script does not look there
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -103,7 +107,10 @@ def _items(found: Any, spec: str) -> Iterable[Any]:
 
 def _as_face(face: Any, spec: str) -> Face:
     points, score = face if isinstance(face, tuple) and len(face) == 2 else (face, None)
-    array = np.asarray(points, np.float64)
+    try:
+        array = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{spec} returned points that are no numbers ({error})") from error
     if array.shape != (5, 2):
         raise InputError(f"{spec} returned points of shape {array.shape}, expected (5, 2)")
     return Face(array, None if score is None else float(score))

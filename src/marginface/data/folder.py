@@ -92,6 +92,8 @@ def read_image_file(root: Path, name: str) -> bytes:
             return file.read()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{name!r} is no name of a file") from error
 
 
 def hash_of_names(names: list[str]) -> str:

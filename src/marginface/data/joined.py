@@ -49,8 +49,9 @@ class JoinedDataset(FaceDataset):
         for line in read_people(merge, 2) if merge else []:
             _merge(person, people.number(line[0], merge), people.number(line[1], merge))
         labels = np.concatenate([s.labels + o for s, o in zip(sources, offsets, strict=False)])
+        # Whoever is merged with a dropped person is dropped too: they are one.
         dropped = [people.number(line[0], drop) for line in read_people(drop, 1)] if drop else []
-        kept = np.flatnonzero(~np.isin(labels, dropped))
+        kept = np.flatnonzero(~np.isin(person[labels], person[np.asarray(dropped, np.int64)]))
         if not len(kept):
             raise InputError(f"{drop} leaves no image")
         self._image_starts = np.cumsum([0, *map(len, sources)])
@@ -151,15 +152,15 @@ def read_people(path: str | Path, count: int) -> list[list[Person]]:
     if not path.is_file():
         raise MissingInputError(f"no file {path}; check data.dataset.merge and data.dataset.drop")
     lines = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not row or row[0].startswith("#") or (number == 1 and not row[0].isdigit()):
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, cells in enumerate(csv.reader(file), start=1):
+            row = [cell.strip() for cell in cells]
+            if not row or row[0].startswith("#") or (number == 1 and row[0].lower() == "source"):
                 continue
             if len(row) != 2 * count or not all(source.isdigit() for source in row[::2]):
                 wanted = ",".join(["source,identity"] * count)
                 raise InputError(f"{path}: line {number} is not '{wanted}', got {','.join(row)!r}")
-            people = zip(map(int, row[::2]), (name.strip() for name in row[1::2]), strict=True)
-            lines.append(list(people))
+            lines.append(list(zip(map(int, row[::2]), row[1::2], strict=True)))
     return lines
 
 

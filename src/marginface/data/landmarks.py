@@ -1,14 +1,17 @@
 """Files with five points a face, as they go round: csv, CelebA's list, insightface's two kinds."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from marginface.data.alignment import Points
 from marginface.errors import InputError, MissingInputError
+
+T = TypeVar("T")
 
 
 class Face(NamedTuple):
@@ -56,6 +59,19 @@ def read_landmarks(path: str | Path) -> dict[str, list[Face]]:
     if not faces:
         raise InputError(f"{path} holds no faces")
     return faces
+
+
+def for_photos(named: dict[str, T], photos: list[str]) -> dict[str, T]:
+    """What a file says of each photograph: under its path, or under its name alone when the file
+    names no folder and no other photograph has that name."""
+    names = Counter(PurePosixPath(photo).name for photo in photos)
+    found = {}
+    for photo in photos:
+        name = PurePosixPath(photo).name
+        key = photo if photo in named or names[name] > 1 else name
+        if key in named:
+            found[photo] = named[key]
+    return found
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

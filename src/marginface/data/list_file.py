@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.data.dataset import MOST_CLASSES, FaceDataset, Labels, ReadingOptions
 from marginface.data.folder import hash_of_names, is_image_name, read_image_file
 from marginface.errors import InputError, MissingInputError
 
@@ -132,14 +132,16 @@ def number_labels(words: list[str], path: Path) -> tuple[Labels, list[str] | Non
     """Class numbers of label words, and the names behind them if they are names.
 
     Raises:
-        InputError: a negative number.
+        InputError: a number outside [0, 2^31).
     """
     if all(map(_WHOLE_NUMBER.fullmatch, words)):
-        labels = np.array([int(word.split(".")[0]) for word in words], np.int64)
-        if labels.min() < 0:
-            first = int((labels < 0).argmax())
-            raise InputError(f"{path}: label {labels[first]} of image {first} is negative")
-        return labels, None
+        numbers = [int(word.split(".")[0]) for word in words]
+        for first, number in enumerate(numbers):
+            if not 0 <= number < MOST_CLASSES:
+                raise InputError(
+                    f"{path}: label {number} of image {first} is outside [0, {MOST_CLASSES})"
+                )
+        return np.array(numbers, np.int64), None
     names = sorted(set(words))
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[word] for word in words], np.int64), names
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[word] for word in words], np.int64), names

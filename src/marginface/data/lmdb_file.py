@@ -5,6 +5,8 @@ encoded image and the class number as text. `num-classes` is ours and may be mis
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
@@ -36,14 +38,20 @@ class LMDBDataset(FaceDataset):
             raise MissingInputError(
                 f"no file {self.root / 'data.mdb'}; data.root must name an LMDB database"
             )
-        labels, num_classes, identities = self._read_labels()
+        try:
+            labels, num_classes, identities = self._read_labels()
+        except OSError as error:
+            raise InputError(f"{self.root}: {error}") from error
         super().__init__(
             labels, num_classes, where=str(self.root), identities=identities, **options
         )
 
     def image_bytes(self, index: int) -> bytes:
-        with _open(self.root).begin() as transaction:
-            value = transaction.get(image_key(index))
+        try:
+            with lmdb_errors(), _open(self.root).begin() as transaction:
+                value = transaction.get(image_key(index))
+        except OSError as error:
+            raise InputError(str(error)) from error
         if value is None:
             raise InputError("the database has no such key")
         return value
@@ -52,12 +60,13 @@ class LMDBDataset(FaceDataset):
         return f"{image_key(index).decode()} of {self.root}"
 
     def _read_labels(self) -> tuple[Labels, int | None, list[str] | None]:
-        with _open(self.root).begin() as transaction:
+        with lmdb_errors(), _open(self.root).begin() as transaction:
             count = transaction.get(COUNT)
-            if count is None or not count.isdigit():
+            entries = transaction.stat(_open(self.root).open_db())["entries"]
+            if count is None or not count.isdigit() or int(count) > entries:
                 raise InputError(
-                    f"{self.root}: no key {COUNT.decode()}; expected the keys num-samples, "
-                    "image-000000001, label-000000001, ..."
+                    f"{self.root}: num-samples is {count!r} among {entries} keys; expected the "
+                    "keys num-samples, image-000000001, label-000000001, ..."
                 )
             labels = np.empty(int(count), np.int64)
             for index in range(int(count)):
@@ -68,7 +77,20 @@ class LMDBDataset(FaceDataset):
                     )
                 labels[index] = int(value)
             classes, identities = transaction.get(CLASSES), transaction.get(IDENTITIES)
-        return labels, classes and int(classes), identities and json.loads(identities)
+        try:
+            return labels, classes and int(classes), identities and json.loads(identities)
+        except ValueError as error:
+            raise InputError(f"{self.root}: damaged num-classes or identities ({error})") from error
+
+
+@contextmanager
+def lmdb_errors() -> Iterator[None]:
+    """LMDB's own errors, a full disk among them, as OSError."""
+    lmdb = require("lmdb", extra="lmdb")
+    try:
+        yield
+    except lmdb.Error as error:
+        raise OSError(f"LMDB: {error}") from error
 
 
 @cache

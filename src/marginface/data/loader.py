@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.dataset import Batch, FaceDataset
 from marginface.data.sampling import GlobalBatchSampler, InOrder, Shuffled
-from marginface.data.slots import Filled, Slots, hand_over
+from marginface.data.slots import PREFETCH, Filled, Slots, hand_over
 
 
 class TimedLoader(DataLoader[Any]):
@@ -43,6 +43,7 @@ class TimedLoader(DataLoader[Any]):
             num_workers=num_workers,
             collate_fn=_light_batch,  # type: ignore[arg-type]  # batches come whole
             persistent_workers=persistent and num_workers > 0,
+            prefetch_factor=PREFETCH if num_workers else None,  # what the slots are counted for
         )
         self._slot_shape = (num_workers, batch_size, dataset.image_size)
         self._pin = pin_memory
@@ -54,6 +55,8 @@ class TimedLoader(DataLoader[Any]):
             self.worker_init_fn = partial(_begin_worker, self._slots)
         slots = self._slots
         batches = super().__iter__()
+        if not self.persistent_workers:  # the slots go with these workers
+            self._slots = self.worker_init_fn = None
         while True:
             start = time.perf_counter()
             batch = next(batches, None)

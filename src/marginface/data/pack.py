@@ -1,19 +1,29 @@
 """Write any dataset in another format: streaming, resumable, and whole or not at all."""
 
+import fcntl
 import json
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from marginface.console import warn_here
 from marginface.data.dataset import FaceDataset
 from marginface.data.images import ANY_IMAGE
 from marginface.data.list_file import LIST_NAME
-from marginface.data.lmdb_file import CLASSES, COUNT, IDENTITIES, image_key, label_key
+from marginface.data.lmdb_file import (
+    CLASSES,
+    COUNT,
+    IDENTITIES,
+    image_key,
+    label_key,
+    lmdb_errors,
+)
 from marginface.data.recordio_writer import RecordWriter, cut_to_whole_images, property_line
+from marginface.data.records import header, record_bytes
 from marginface.errors import InputError, unknown_name
 from marginface.files import atomic_write
 from marginface.optional import require
@@ -34,8 +44,8 @@ class Packer(Protocol):
 
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None: ...
 
-    def keep(self, number: int) -> None:
-        """Count image `number` of the order, one of those that were there."""
+    def holds(self, number: int, image: bytes) -> bool:
+        """Whether the next of the images that were there is image `number` of the order."""
 
     def write(self, number: int, image: bytes) -> None:
         """Add image `number` of the order."""
@@ -59,7 +69,7 @@ def pack(
 
     Images are copied byte for byte, ordered by identity. They are written into a neighbour of
     `target`, which is renamed at the end: `target` is whole or not there. After an interruption
-    the same call goes on with what the neighbour holds.
+    the same call compares what the neighbour holds with the source and goes on from there.
 
     Args:
         source: what to write.
@@ -71,7 +81,7 @@ def pack(
     Raises:
         InputError: an unknown format, a target that is not empty, a faulty image, or no space left.
     """
-    target = Path(target)
+    target = Path(target).absolute()
     if format not in PACKERS:
         raise InputError(unknown_name("format to write", format, PACKERS))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -79,15 +89,14 @@ def pack(
     order = np.argsort(source.labels, kind="stable").tolist()
     partial = target.with_name(f".{target.name}.partial")
     try:
-        _begin(partial, {"format": format, "source": source.fingerprint()})
-        packer = PACKERS[format](partial, source, order)
-        try:
-            skipped = _write_all(packer, source, order, report, faulty)
-            packer.finish()
-        finally:
-            packer.close()
-        (partial / _PROGRESS).unlink()
-        _rename(partial, target)
+        with _begun(partial, {"format": format, "source": source.fingerprint()}):
+            packer = PACKERS[format](partial, source, order)
+            try:
+                skipped = _write_all(packer, source, order, report, faulty)
+                packer.finish()
+            finally:
+                packer.close()
+            _publish(partial, target)
     except OSError as error:
         if isinstance(error, InputError):
             raise
@@ -108,18 +117,18 @@ def _write_all(
     written = 0
     kept = np.zeros(source.num_classes, bool)
     for number, index in enumerate(order):
-        is_there = written < packer.done
-        # With skipping, what was written before is known only by looking again.
-        if not is_there or faulty == "skip":
-            image = _checked(source, index, faulty)
-            if image is None:
-                continue
-            if not is_there:
+        image = _checked(source, index, faulty)
+        if image is not None:
+            if written >= packer.done:
                 packer.write(number, image)
-        if is_there:
-            packer.keep(number)
-        written += 1
-        kept[source.labels[index]] = True
+            elif not packer.holds(number, image):
+                raise InputError(
+                    f"what was packed before differs from {source.describe(index)}: the source "
+                    "was changed or images were skipped otherwise; remove the hidden .partial "
+                    "folder beside the target to begin anew"
+                )
+            written += 1
+            kept[source.labels[index]] = True
         if number % 100 == 99 or number + 1 == len(order):
             report(number + 1, len(order))
     lost = np.setdiff1d(source.labels, np.flatnonzero(kept))
@@ -141,6 +150,7 @@ def _checked(source: FaceDataset, index: int, faulty: Faulty) -> bytes | None:
             ANY_IMAGE.decode(image)
     except InputError as error:
         if faulty == "skip":
+            warn_here(f"left out: {source.describe(index)}: {error}")
             return None
         raise InputError(
             f"{source.describe(index)}: {error}; mend or remove it, or leave such images out with "
@@ -149,28 +159,36 @@ def _checked(source: FaceDataset, index: int, faulty: Faulty) -> bytes | None:
     return image
 
 
-def _begin(partial: Path, description: dict[str, Any]) -> None:
-    """Make the folder, or check that it was begun for the same."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _begun(partial: Path, description: dict[str, Any]) -> Iterator[None]:
+    """The folder, made or found to be begun for the same, and kept from other processes."""
+    partial.mkdir(parents=True, exist_ok=True)
     path = partial / _PROGRESS
-    if path.is_file():
-        if json.loads(path.read_text()) != json.loads(json.dumps(description)):
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing {partial}; wait for it") from error
+        file.seek(0)
+        text, wanted = file.read(), json.dumps(description)
+        if text and text != wanted:
             raise InputError(
                 f"{partial} was begun from other data or for another format; remove it to begin "
                 "anew"
             )
-        return
-    shutil.rmtree(partial, ignore_errors=True)  # without its description it holds no image yet
-    partial.mkdir()
-    with atomic_write(path, "w") as file:
-        json.dump(description, file)
+        if not text:
+            file.write(wanted)
+            file.flush()
+        yield
 
 
-def _rename(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path) -> None:
+    """Everything onto the disk, then the name: only then is the description gone."""
     for folder, _, names in os.walk(partial):
         for name in names:
             with open(os.path.join(folder, name), "rb") as file:
                 os.fsync(file.fileno())
+    (partial / _PROGRESS).unlink()
     partial.replace(target)
 
 
@@ -178,7 +196,7 @@ class RecordIOPacker:
     """train.rec, train.idx and property in insightface's layout."""
 
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
-        self._folder, self._size = folder, source.image_size
+        self._folder, self._size = folder, 112
         self._labels = source.labels[order].tolist()
         records, index = folder / "train.rec", folder / "train.idx"
         self.done = cut_to_whole_images(records, index)
@@ -186,11 +204,22 @@ class RecordIOPacker:
         self._records.seek(0, os.SEEK_END)
         self._index = index.open("a" if self.done else "w")
         self._writer = RecordWriter(self._records, self._index)
+        self._at = len(record_bytes(header(0, (0, 0))))  # of the next record to compare
 
-    def keep(self, number: int) -> None:
+    def holds(self, number: int, image: bytes) -> bool:
+        if not self._writer.images:
+            self._size = _side(image)
         self._writer.skip(self._labels[number])
+        expected = record_bytes(header(self._writer.images, self._labels[number]) + image)
+        self._records.seek(self._at)
+        self._at += len(expected)
+        is_there = self._records.read(len(expected)) == expected
+        self._records.seek(0, os.SEEK_END)
+        return is_there
 
     def write(self, number: int, image: bytes) -> None:
+        if not self._writer.images:
+            self._size = _side(image)
         self._writer.write(image, self._labels[number])
 
     def finish(self) -> None:
@@ -211,35 +240,38 @@ class FolderPacker:
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
         self._folder, self._source, self._order = folder, source, order
         self.done = 0  # each file is looked for: they are written whole or not at all
-        self._files: list[tuple[str, int]] = []
-        self._taken: set[str] = set()
+        self._files: dict[str, int] = {}
+        for label in np.unique(source.labels).tolist():
+            _check_folder_name(source.identity(label))
+        for left in folder.rglob(".*.tmp"):
+            left.unlink()
 
-    def keep(self, number: int) -> None:
+    def holds(self, number: int, image: bytes) -> bool:
         raise AssertionError("nothing is taken as there unseen")
 
     def write(self, number: int, image: bytes) -> None:
         index = self._order[number]
         label = int(self._source.labels[index])
         name = self._name(index, label, _suffix(image))
-        self._files.append((name, label))
+        self._files[name] = label
         path = self._folder / name
-        if not (path.is_file() and path.stat().st_size == len(image)):
-            with atomic_write(path) as file:
-                file.write(image)
+        if not path.is_file() or path.read_bytes() != image:
+            path.parent.mkdir(exist_ok=True)
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(image)
+            temporary.replace(path)
 
     def _name(self, index: int, label: int, suffix: str) -> str:
-        folder = self._source.identity(label).replace("/", "_")
-        stem = self._source.stem(index)
+        folder, stem = self._source.identity(label), self._source.stem(index)
         name = f"{folder}/{stem}{suffix}"
-        if name in self._taken:  # a.jpg beside a.png, both of them JPEGs
-            name = f"{folder}/{stem}-{index}{suffix}"
-        self._taken.add(name)
-        return name
+        # a.jpg beside a.png, both of them JPEGs
+        return f"{folder}/{stem}-{index}{suffix}" if name in self._files else name
 
     def finish(self) -> None:
         if self.list_name is not None:
-            with atomic_write(self._folder / self.list_name, "w") as file:
-                file.writelines(f"{name}\t{label}\n" for name, label in self._files)
+            text = "".join(f"{name}\t{label}\n" for name, label in self._files.items())
+            with atomic_write(self._folder / self.list_name) as file:
+                file.write(text.encode(errors="surrogateescape"))
 
     def close(self) -> None:
         pass
@@ -261,21 +293,24 @@ class LMDBPacker:
         self._environment = lmdb.open(str(folder), map_size=1 << 42, lock=False)
         self._transaction = self._environment.begin(write=True)
         self.done = self._count() // _COMMIT_EVERY * _COMMIT_EVERY
-        self._written = self.done
+        self._written, self._seen = self.done, 0
 
-    def keep(self, number: int) -> None:
-        pass  # it is under its key
+    def holds(self, number: int, image: bytes) -> bool:
+        self._seen += 1
+        found = [self._transaction.get(key(self._seen - 1)) for key in (image_key, label_key)]
+        return found == [image, b"%d" % self._labels[number]]
 
     def _count(self) -> int:
         value = self._transaction.get(COUNT)
         return 0 if value is None else int(value)
 
     def write(self, number: int, image: bytes) -> None:
-        self._transaction.put(image_key(self._written), image)
-        self._transaction.put(label_key(self._written), b"%d" % self._labels[number])
-        self._written += 1
-        if self._written % _COMMIT_EVERY == 0:
-            self._commit()
+        with lmdb_errors():
+            self._transaction.put(image_key(self._written), image)
+            self._transaction.put(label_key(self._written), b"%d" % self._labels[number])
+            self._written += 1
+            if self._written % _COMMIT_EVERY == 0:
+                self._commit()
 
     def _commit(self) -> None:
         self._transaction.put(COUNT, b"%d" % self._written)
@@ -283,11 +318,12 @@ class LMDBPacker:
         self._transaction = self._environment.begin(write=True)
 
     def finish(self) -> None:
-        self._transaction.put(CLASSES, b"%d" % self._source.num_classes)
-        if self._source.identities is not None:
-            names = json.dumps(self._source.identities).encode()
-            self._transaction.put(IDENTITIES, names)
-        self._commit()
+        with lmdb_errors():
+            self._transaction.put(CLASSES, b"%d" % self._source.num_classes)
+            if self._source.identities is not None:
+                names = json.dumps(self._source.identities).encode()
+                self._transaction.put(IDENTITIES, names)
+            self._commit()
 
     def close(self) -> None:
         self._transaction.abort()
@@ -300,6 +336,23 @@ PACKERS: dict[str, type[Packer]] = {
     "list": ListPacker,
     "lmdb": LMDBPacker,
 }
+
+
+def _check_folder_name(name: str) -> None:
+    """InputError for an identity that is no name of a visible folder."""
+    if not name or name[0] in ".#" or any(c in name for c in "/\0\t\n\r"):
+        raise InputError(
+            f"identity {name!r} cannot be the name of a folder; rename it in the source, or pack "
+            "into recordio or lmdb"
+        )
+
+
+def _side(image: bytes) -> int:
+    """Height in pixels, for RecordIO's property file."""
+    try:
+        return ANY_IMAGE.decode(image).shape[0]
+    except InputError:  # copied unseen
+        return 112
 
 
 def _suffix(image: bytes) -> str:

@@ -135,12 +135,10 @@ def _lfw_file(root: Path, name: str, image: int, path: Path, line: int) -> str:
 def _encoded(image: Any, index: int) -> bytes:
     if isinstance(image, bytes):
         return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        return image.tobytes()
     raise InputError(f"image {index} is {type(image).__name__}, not encoded bytes")
 
 
 def _flag(value: Any, index: int) -> bool:
-    if isinstance(value, bool | int | np.bool_ | np.integer):
+    if isinstance(value, bool | int):
         return bool(value)
     raise InputError(f"label {index} is {type(value).__name__}, not true or false")

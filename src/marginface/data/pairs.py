@@ -50,6 +50,11 @@ class PairFile(FaceDataset):
         """The file's name without its ending."""
         return self.path.stem if self.path.suffix in (".bin", ".txt", ".csv") else self.path.name
 
+    def resize_to(self, image_size: int) -> None:
+        """Give images of another size from now on."""
+        self.image_size = image_size
+        self.__dict__.pop("images", None)
+
     @cached_property
     def images(self) -> Tensor:
         return self.__getitems__(list(range(len(self))))[0]
@@ -73,7 +78,10 @@ class PairFile(FaceDataset):
 
     def fingerprint(self) -> dict[str, Any]:
         sizes = np.asarray([len(image) for image in self.encoded], np.int64)
-        content = hashlib.sha256(self.same.tobytes() + sizes.tobytes()).hexdigest()[:16]
+        names = "\n".join(image for image in self.encoded if isinstance(image, str))
+        content = hashlib.sha256(
+            self.same.tobytes() + sizes.tobytes() + names.encode(errors="surrogateescape")
+        ).hexdigest()[:16]
         return {"kind": "PairFile", "pairs": len(self.same), "content_sha256": content}
 
 

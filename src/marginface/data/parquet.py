@@ -24,16 +24,21 @@ class ParquetDataset(FaceDataset):
     Parquet is read in row groups: a process keeps the last one it read. Shuffled reading of large
     sets is faster after `marginface pack`, or with cache=true.
 
+    Args:
+        root: the file, or a folder with files in it or below.
+        split: which of Hugging Face's splits, where the names tell several: train, test, ...
+        options: see `FaceDataset`.
+
     Raises:
         MissingInputError: no file.
-        InputError: no column of images or labels, or pyarrow is not there.
+        InputError: several splits and none chosen, no column of images or labels, no pyarrow.
     """
 
-    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+    def __init__(
+        self, root: str | Path, *, split: str | None = None, **options: Unpack[ReadingOptions]
+    ) -> None:
         root = Path(root)
-        self.paths = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
-        if not self.paths:
-            raise MissingInputError(f"no .parquet file in {root}; check data.root")
+        self.paths = _find_files(root, split)
         self._parquet = require("pyarrow.parquet", extra="parquet")
         self._groups: list[tuple[int, int]] = []  # file and row group
         starts = [0]
@@ -86,9 +91,26 @@ class ParquetDataset(FaceDataset):
 
     def _read_group(self, number: int) -> list[Any]:
         path, group = self._groups[number]
-        with self._open(self.paths[path]) as file:
-            values = file.read_row_group(group, [self._image_column]).column(0).to_pylist()
+        try:
+            with self._open(self.paths[path]) as file:
+                values = file.read_row_group(group, [self._image_column]).column(0).to_pylist()
+        except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+            raise InputError(f"row group {group} is damaged ({error})") from error
         return [v.get("bytes") if isinstance(v, dict) else v for v in values]
+
+
+def _find_files(root: Path, split: str | None) -> list[Path]:
+    """The Parquet files of a split, told by names as train-00000-of-00002.parquet."""
+    paths = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    splits = {p: p.name.split("-")[0] if "-of-" in p.name else "" for p in paths}
+    if split is not None:
+        paths = [p for p in paths if splits[p] == split]
+    elif len(set(splits.values())) > 1:
+        names = ", ".join(sorted(set(splits.values())))
+        raise InputError(f"{root} holds the splits {names}; choose one: data.dataset.split=train")
+    if not paths:
+        raise MissingInputError(f"no .parquet file in {root}; check data.root and the split")
+    return paths
 
 
 def _column(file: Any, known: tuple[str, ...], path: Path) -> str:

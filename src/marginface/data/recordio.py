@@ -8,10 +8,12 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.console import warn
 from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
 from marginface.data.records import (
     EXACT_FLOAT32,
     HEADER,
+    LAST,
     LENGTH_MASK,
     MAGIC,
     PART_SHIFT,
@@ -20,6 +22,7 @@ from marginface.data.records import (
     WORDS,
     Offsets,
     image_at,
+    padding,
     read_index,
     read_lst,
     read_property,
@@ -54,6 +57,7 @@ class RecordIODataset(FaceDataset):
             raise InputError(f"{self.path} is empty")
         keys, offsets = self._index()
         values, is_image = self._scan(keys, offsets)
+        self._warn_of_rest(int(offsets.max()))
         if not is_image.all():  # one by one, so that few copies live at a time
             offsets = offsets[is_image]
             keys = keys[is_image]
@@ -88,7 +92,27 @@ class RecordIODataset(FaceDataset):
             keys, offsets = read_index(path)
             return keys.astype(np.int32 if keys.max() < 1 << 31 else np.int64), offsets
         offsets = walk_records(self._bytes(), str(self.path))
-        return np.arange(len(offsets)), offsets
+        if (offsets > len(self._bytes()) - PREFIX).any():
+            return np.arange(len(offsets)), offsets  # refused below, with the place
+        words = np.frombuffer(self._bytes(), np.uint32, len(self._bytes()) // 4)
+        keys = words[offsets // 4 + 4].astype(np.int64)  # the id in the header
+        is_key = len(np.unique(keys)) == len(keys)
+        return (keys if is_key else np.arange(len(offsets))), offsets
+
+    def _warn_of_rest(self, last: int) -> None:
+        """Say so when records follow the last one of the index: it may have been cut short."""
+        data = self._bytes()
+        while last + WORDS.size <= len(data):
+            word = int.from_bytes(data[last + 4 : last + 8], "little")
+            length = word & LENGTH_MASK
+            last += WORDS.size + length + padding(length)
+            if word >> PART_SHIFT in (WHOLE, LAST):
+                break
+        if last < len(data):
+            warn(
+                f"{self.path}: its index ends {len(data) - last} bytes before the file does; the "
+                "records there are not used. Remove the index to have all records found"
+            )
 
     def _scan(
         self, keys: NDArray[Any], offsets: Offsets

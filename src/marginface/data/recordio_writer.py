@@ -1,5 +1,6 @@
 """Write MXNet RecordIO in insightface's layout, byte for byte as its packer does."""
 
+import mmap
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -132,21 +133,27 @@ def cut_to_whole_images(records: Path, index: Path) -> int:
     if not text:
         return 0
     index.write_bytes(text)
-    offsets = read_index(index)[1]
+    offsets = read_index(index)[1].tolist()
     kept, end = len(offsets), 0
     with records.open("r+b") as file:
-        while kept > 0 and not end:
-            file.seek(int(offsets[kept - 1]))
-            tail = file.read()
-            try:
-                payload = payload_at(tail, 0)
-            except InputError:
-                payload = b""
-            whole = payload and len(tail) >= len(record_bytes(payload))
-            if whole and (kept == 1 or image_of(payload)):
-                end = int(offsets[kept - 1]) + len(record_bytes(payload))
-            else:
-                kept -= 1
+        if records.stat().st_size:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            while kept and not end:
+                end = _end_of_image(data, offsets[kept - 1], is_first=kept == 1)
+                kept -= not end
+            data.close()
+        else:
+            kept = 0
         file.truncate(end)
-    index.write_bytes(b"".join(text.splitlines(keepends=True)[:kept]))
+    os.truncate(index, sum(len(f"{k}\t{offset}\n") for k, offset in enumerate(offsets[:kept])))
     return max(kept - 1, 0)
+
+
+def _end_of_image(data: mmap.mmap, offset: int, is_first: bool) -> int:
+    """Where the record at `offset` ends, 0 unless it is whole and an image or record 0."""
+    try:
+        payload = payload_at(data, offset)
+    except InputError:
+        return 0
+    end = offset + len(record_bytes(payload))
+    return end if end <= len(data) and (is_first or image_of(payload)) else 0

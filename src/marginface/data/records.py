@@ -72,6 +72,7 @@ def payload_at(data: "mmap.mmap | bytes", offset: int) -> bytes:
             raise InputError(f"no record at byte {offset}; the file is damaged")
         word = WORDS.unpack(words)[1]
         length, part = word & LENGTH_MASK, word >> PART_SHIFT
+        check_part(part, bool(parts), offset)
         body = data[offset + WORDS.size : offset + WORDS.size + length]
         if len(body) < length:
             raise InputError("the file ends inside the record; it is truncated")
@@ -103,6 +104,14 @@ def image_of(payload: bytes) -> bytes:
         raise InputError(f"a record of {len(payload)} bytes, less than its header")
     flag = int.from_bytes(payload[:4], "little")
     return payload[HEADER.size + 4 * flag :]
+
+
+def check_part(part: int, is_inside: bool, offset: int) -> None:
+    """InputError unless parts come as WHOLE, or as FIRST, MIDDLE, ..., LAST."""
+    if part not in ((MIDDLE, LAST) if is_inside else (WHOLE, FIRST)):
+        raise InputError(
+            f"part {part} of a record at byte {offset} is out of place; the file is damaged"
+        )
 
 
 def padding(length: int) -> int:
@@ -176,10 +185,16 @@ def walk_records(data: mmap.mmap, where: str) -> Offsets:
             length, part = word & LENGTH_MASK, word >> PART_SHIFT
             if offset + WORDS.size + length > len(data):
                 raise InputError(f"{where}: the record at byte {offset} is truncated")
+            try:
+                check_part(part, inside, offset)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from error
             if not inside:
                 yield offset
             inside = part in (FIRST, MIDDLE)
             offset += WORDS.size + length + padding(length)
+        if inside:
+            raise InputError(f"{where}: the last record is truncated")
 
     return np.fromiter(starts(), np.int64)
 

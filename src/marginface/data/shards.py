@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Unpack
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
-from marginface.data.folder import SUFFIXES
+from marginface.data.folder import is_image_name
 from marginface.data.list_file import number_labels
 from marginface.errors import InputError, MissingInputError
 
@@ -31,7 +31,8 @@ class Member(NamedTuple):
 
     name: str
     offset: int
-    size: int
+    size: int  # as it lies there
+    full_size: int
     is_deflated: bool
 
 
@@ -113,7 +114,7 @@ def read_shard(path: Path) -> Iterator[tuple[Member, str]]:
             f"{path}: cannot be read as an archive ({error}); a compressed .tar must be made a "
             "plain one first: images are compressed already"
         ) from error
-    labels = {}
+    labels: dict[str, str] = {}
     with path.open("rb") as file:
         if not members:
             return
@@ -121,10 +122,12 @@ def read_shard(path: Path) -> Iterator[tuple[Member, str]]:
         for member in members:
             stem, ending = _split(member.name)
             if ending in (".cls", ".json"):
-                labels[stem] = _label(read_member(data, member), ending, f"{member.name} in {path}")
+                label = _label(read_member(data, member), ending, f"{member.name} in {path}")
+                if labels.setdefault(stem, label) != label:
+                    raise InputError(f"{path}: two labels for {stem}, {labels[stem]} and {label}")
     for member in members:
-        stem, ending = _split(member.name)
-        if ending in SUFFIXES:
+        stem, _ = _split(member.name)
+        if is_image_name(member.name):
             folder = PurePosixPath(member.name).parent.name
             label = labels.get(stem, folder)
             if not label:
@@ -147,16 +150,21 @@ def read_member(data: mmap.mmap, member: Member) -> bytes:
     if not member.is_deflated:
         return body
     try:
-        return zlib.decompress(body, -zlib.MAX_WBITS)
+        # Bounded by what the directory says: a bomb does not.
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, member.full_size)
     except zlib.error as error:
         raise InputError(f"damaged ({error})") from error
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, "r:") as archive:
+    with tarfile.open(path, "r:") as archive, path.open("rb") as file:
         for info in archive:
             if info.isreg():
-                yield Member(info.name, info.offset_data, info.size, False)
+                yield Member(info.name, info.offset_data, info.size, info.size, False)
+        # A damaged header looks to tarfile like the end, which is a block of zeros.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"no file header at byte {archive.offset}")
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -173,7 +181,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
             # The extra field here may differ from the one in the directory.
             start = info.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(fixed)[1:])
             deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            yield Member(info.filename, start, info.compress_size, deflated)
+            yield Member(info.filename, start, info.compress_size, info.file_size, deflated)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -55,7 +55,11 @@ def find_format(root: Path) -> str:
                 f"{root}: no known kind of data; known endings: {', '.join(by_suffix)}"
             )
         return by_suffix[root.suffix]
-    found = {by_suffix[p.suffix] for p in root.iterdir() if p.suffix in by_suffix and p.is_file()}
+    try:
+        files = [p for p in root.iterdir() if p.suffix in by_suffix and p.is_file()]
+    except OSError as error:
+        raise InputError(f"{root}: the folder cannot be read ({error.strerror})") from error
+    found = {by_suffix[p.suffix] for p in files}
     # A record file may have a list beside it, and so may the images of a list.
     for name in ("recordio", "lmdb", "parquet", "shards"):
         if name in found:

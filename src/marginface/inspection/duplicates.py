@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_BITS = 12  # of 256 that may differ between two images called nearly the same
+SAME_PICTURE = 0.97  # correlation; re-encoded, scaled and brightened pictures have more
 _MAX_BUCKET = 500
 
 Pairs = NDArray[np.int64]  # (n, 2), first < second
@@ -52,6 +53,13 @@ def near_duplicates(
             close = np.bitwise_count(words[one] ^ words[other]).sum(1) <= max_bits
             found.append(np.sort(np.stack([one[close], other[close]], 1), axis=1))
     return indices[np.unique(np.concatenate(found), axis=0)]
+
+
+def likeness(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Correlation of two pictures of one size, whatever their brightness and contrast."""
+    first, second = (picture.astype(np.float64).ravel() for picture in (one, other))
+    first, second = first - first.mean(), second - second.mean()
+    return float(first @ second / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-9))
 
 
 def between(phash: NDArray[np.uint8], other: NDArray[np.uint8], max_bits: int = MAX_BITS) -> Pairs:

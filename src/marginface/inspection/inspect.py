@@ -12,13 +12,19 @@ from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.folder import FolderDataset
-from marginface.data.images import ANY_IMAGE, ImageRules, Pixels
-from marginface.data.pairs import load_pairs
+from marginface.data.images import ANY_IMAGE, Alpha, ImageRules, Pixels
+from marginface.data.pairs import PairFile, load_pairs
 from marginface.data.sources import open_faces
 from marginface.embedder import Embedder, load_embedder
 from marginface.errors import InputError
 from marginface.inspection import off_template
-from marginface.inspection.duplicates import between, exact_duplicates, near_duplicates
+from marginface.inspection.duplicates import (
+    SAME_PICTURE,
+    between,
+    exact_duplicates,
+    likeness,
+    near_duplicates,
+)
 from marginface.inspection.facts import SIDE, Facts, measure
 from marginface.inspection.findings import Finding, Findings
 from marginface.inspection.people import alike_identities, identity_centres, label_suspects
@@ -27,6 +33,7 @@ from marginface.page import grid
 
 Report = Callable[[str, int, int], None]  # stage, done, all
 _IDENTITY_OFFSET = 3.5  # pixels at 112: of 570 aligned identities the worst median was 2.1
+_AS_SHOWN = ImageRules(size=SIDE, resize=True, alpha="drop")
 _MIN_CROPS = 3  # of an identity, for a median
 
 
@@ -35,7 +42,9 @@ def inspect_data(
     *,
     format: str | None = None,
     image_size: int | None = None,
+    alpha: Alpha = "refuse",
     pairs: list[str] | None = None,
+    pairs_root: str | Path | None = None,
     checkpoint: str | Path | None = None,
     report: Report = lambda stage, done, total: None,
 ) -> Findings:
@@ -45,6 +54,8 @@ def inspect_data(
         root: where it is.
         format: of it, when it cannot be seen.
         image_size: S that all images must have; the most common one when not given.
+        alpha: what training will do with transparency; `refuse` makes it a fault.
+        pairs_root: folder of the images that pair lists name.
         pairs: test sets that must not share images (or with a checkpoint persons) with it.
         checkpoint: a run folder or .ckpt; its embeddings find wrong labels.
         report: called with the stage, and how many images of how many are done.
@@ -53,18 +64,20 @@ def inspect_data(
         InputError: a set that cannot be opened.
     """
     faces = open_faces(root, format, label_gaps="keep")
-    inspection = _Inspection(Path(root), faces, report)
+    # Opened first: a mistake in them should not come out after an hour.
+    embedder = None if checkpoint is None else load_embedder(checkpoint)
+    tests = [load_pairs(path, root=pairs_root) for path in pairs or []]
+    inspection = _Inspection(Path(root), faces, ImageRules(size=None, alpha=alpha), report)
     inspection.count()
     inspection.measure(image_size)
     inspection.duplicates()
     inspection.template()
     inspection.outliers()
     inspection.sheet()
-    embedder = None if checkpoint is None else load_embedder(checkpoint)
     if embedder is not None:
         inspection.people(embedder)
-    for path in pairs or []:
-        inspection.overlap(path, embedder)
+    for test in tests:
+        inspection.overlap(test, embedder)
     return inspection.findings
 
 
@@ -73,8 +86,8 @@ class _Inspection:
 
     facts: Facts
 
-    def __init__(self, root: Path, faces: FaceDataset, report: Report) -> None:
-        self.faces, self.report = faces, report
+    def __init__(self, root: Path, faces: FaceDataset, rules: ImageRules, report: Report) -> None:
+        self.faces, self.rules, self.report = faces, rules, report
         self._prefix = f"{root}/"
         self.findings = Findings(str(root))
 
@@ -118,7 +131,7 @@ class _Inspection:
         """Decode everything; damaged images and those of another size are faults."""
         self.facts = measure(
             self.faces,
-            ImageRules(size=None),
+            self.rules,
             lambda done, total: self.report("reading", done, total),
         )
         for index, reason in sorted(self.facts.faults.items()):
@@ -154,6 +167,9 @@ class _Inspection:
             self._group(group, "duplicate", "the same bytes as")
         representative = facts.readable & (same == np.arange(len(same)))
         for first, second in near_duplicates(facts.phash, representative).tolist():
+            # Among millions of faces some hashes are near by chance.
+            if likeness(self._picture(first), self._picture(second)) < SAME_PICTURE:
+                continue
             self._group([first, second], "near duplicate", "nearly the same picture as")
 
     def _group(self, group: list[int], kind: str, words: str) -> None:
@@ -267,8 +283,10 @@ class _Inspection:
             )
 
     def _pictures(self, indices: NDArray[np.int64]) -> list[Pixels]:
-        rules = ImageRules(size=SIDE, resize=True, alpha="drop")
-        return [rules.decode(self.faces.image_bytes(index)) for index in indices.tolist()]
+        return [self._picture(index) for index in indices.tolist()]
+
+    def _picture(self, index: int) -> Pixels:
+        return _AS_SHOWN.decode(self.faces.image_bytes(index))
 
     def people(self, embedder: Embedder) -> None:
         """Images that look like somebody else, identities that look like one person."""
@@ -311,15 +329,18 @@ class _Inspection:
             raise InputError(f"{self.findings.root}: no image could be read, nothing to embed")
         return table
 
-    def overlap(self, path: str, embedder: Embedder | None) -> None:
+    def overlap(self, tests: PairFile, embedder: Embedder | None) -> None:
         """Images and persons shared with a test set."""
-        tests = load_pairs(path)
+        path = tests.path
         facts = measure(
             tests,
             ImageRules(size=None, alpha="drop"),
             lambda done, total: self.report(f"reading {tests.name}", done, total),
         )
         for image, test in between(self.facts.phash, facts.phash).tolist():
+            shown = _AS_SHOWN.decode(tests.image_bytes(test))
+            if likeness(self._picture(image), shown) < SAME_PICTURE:
+                continue
             self.fault(
                 "test image",
                 self.name(image),
@@ -328,7 +349,13 @@ class _Inspection:
             )
         if embedder is None:
             return
-        embeddings = embedder.embed(load_pairs(path, image_size=embedder.image_size))
+        for index, reason in sorted(facts.faults.items()):
+            self.findings.notes.append(f"{tests.describe(index)}: {reason}")
+        if facts.faults:
+            self.findings.notes.append(f"{path}: not embedded, because of the images above")
+            return
+        tests.resize_to(embedder.image_size)
+        embeddings = embedder.embed(tests)
         seen: set[int] = set()
         for pair in alike_identities(self._centres, embeddings):
             if pair.first not in seen:

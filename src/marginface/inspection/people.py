@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 4096
+_MOST_PAIRS = 1000
 _MIN_IMAGES = 3  # of an identity, to have an opinion on one of them
 
 
@@ -14,7 +15,7 @@ class Suspect(NamedTuple):
 
     Attributes:
         image: its number.
-        own: cosine to the centre of its identity's other images.
+        own: cosine to the centre of its identity.
         other: highest cosine to another identity's centre.
         nearest: that identity.
     """
@@ -88,10 +89,15 @@ def alike_identities(
     found = []
     for start in range(0, len(centres), _BLOCK):
         cosine = centres[start : start + _BLOCK] @ second.T
-        for row, column in (cosine >= threshold).nonzero().tolist():
-            if others is not None or start + row < column:
-                found.append(Likeness(start + row, column, float(cosine[row, column])))
-    return sorted(found, key=lambda pair: -pair.cosine)
+        if others is None:
+            cosine = cosine.triu(start + 1)
+        # A poor network finds everybody alike: only the most alike are worth a look.
+        best, places = cosine.flatten().topk(min(_MOST_PAIRS, cosine.numel()))
+        for value, place in zip(best.tolist(), places.tolist(), strict=True):
+            if value >= threshold:
+                row, column = divmod(place, cosine.shape[1])
+                found.append(Likeness(start + row, column, value))
+    return sorted(found, key=lambda pair: -pair.cosine)[:_MOST_PAIRS]
 
 
 def _best_of_others(embeddings: Tensor, labels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

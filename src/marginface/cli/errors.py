@@ -1,0 +1,33 @@
+"""How every command ends when something is wrong: one message, an exit code, no traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from marginface.errors import InputError, NonFiniteLossError
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """User mistakes end with one message on stderr and exit code 2, a broken-down run with 1."""
+    try:
+        yield
+    except _user_errors() as error:
+        print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _without_worker_traceback(message: str) -> str:
+    # A DataLoader worker's exception arrives as its whole traceback; the last line is ours.
+    if not message.startswith("Caught "):
+        return message
+    return message.rstrip().splitlines()[-1].split("Error: ", 1)[-1]
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    # Lightning's own complaint, where Lightning runs; importing it takes seconds.
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (InputError, lightning.MisconfigurationException) if lightning else (InputError,)
