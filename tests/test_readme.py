@@ -46,6 +46,7 @@ def test_the_loop_in_plain_pytorch_runs() -> None:
     assert names["head"].weight.grad.isfinite().all()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_from_photographs_to_training(tmp_path: Path) -> None:
     """The three commands as printed, on photographs made of aligned faces."""
     block = next(b for b in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if "align" in b)

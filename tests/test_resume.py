@@ -70,6 +70,18 @@ def test_killed_runs_go_on_bit_equal(
     assert numbers(rows(tmp_path)) == numbers(uninterrupted)
 
 
+@pytest.mark.parametrize("sampler", ["class_balanced", "grouped"])
+def test_other_orders_and_augmentation_go_on_bit_equal(
+    run: list[str], tmp_path: Path, sampler: str
+) -> None:
+    order = [f"data.sampler={sampler}", "data.images_per_class=2"]
+    settings = [*run, *order, "augmentation=strong", "scheduler=constant"]
+    train(compose(*settings, run_dir=tmp_path / "whole"))
+    train(compose(*settings, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
+    train(compose(*settings, "data.num_workers=0", run_dir=tmp_path / "parts"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("stopped_at", [1, 11, 15, 22])
 def test_stopped_runs_go_on_bit_equal(
     run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, stopped_at: int

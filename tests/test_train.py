@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from marginface.cli.train import train
+from marginface.data import SyntheticFaces
 from marginface.data.dataset import Batch
+from marginface.data.pack import pack
 from marginface.data.sampling import Shuffled
 from marginface.errors import InputError, NonFiniteLossError
 from marginface.module import FaceRecognizer
@@ -175,3 +177,29 @@ def test_data_that_cannot_be_trained_on(tiny_run: list[str], tmp_path: Path) -> 
     ):
         with pytest.raises(InputError, match=message):
             train(compose(*_changed(tiny_run, **changes), run_dir=tmp_path))
+
+
+def test_faulty_images_are_left_out_and_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Training goes on without them; the default stops at the first one and names it."""
+    faces = SyntheticFaces(tmp_path / "cache", identities=6, images_per_identity=6, image_size=32)
+    pack(faces, tmp_path / "faces", "folder")
+    people = sorted((tmp_path / "faces").iterdir())
+    for person in people[:2]:
+        path = sorted(person.iterdir())[0]
+        path.write_bytes(path.read_bytes()[:400])
+    settings = [
+        *("trainer=cpu", "data=folder", f"data.root={tmp_path / 'faces'}", "logger=csv"),
+        *("backbone.image_size=32", "data.val_identities=0", "data.batch_size=6"),
+        *("data.num_workers=1", "trainer.max_epochs=1", "trainer.log_every_n_steps=1"),
+        *("callbacks.progress=null", "validate_untrained=false"),
+    ]
+    with pytest.raises(InputError, match=r"0000000/00000000.jpg: not a decodable image"):
+        train(compose(*settings, run_dir=tmp_path / "stops"))
+    capfd.readouterr()
+    train(compose(*settings, "data.dataset.faulty=skip", run_dir=tmp_path / "skips"))
+    assert capfd.readouterr().err.count("left out:") == 2
+    table = rows(tmp_path / "skips")
+    assert len(table) == 6
+    assert float(table[-1]["data/skipped_images"]) == 2
