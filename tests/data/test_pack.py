@@ -66,7 +66,7 @@ class Stop(Exception):
 def test_going_on(
     format: str, after: int, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("marginface.data.pack._COMMIT_EVERY", 3)
+    monkeypatch.setattr("marginface.data.packers._COMMIT_EVERY", 3)
     pack(source, tmp_path / "whole", format)
     original = source.image_bytes
     read: list[int] = []
@@ -119,7 +119,7 @@ from marginface.data.images import encode_jpeg
 from marginface.data.pack import pack
 def slowly(done, total):
     print(done, flush=True)
-import marginface.data.pack as p
+import marginface.data.packers as p
 write = p.PACKERS[sys.argv[3]].write
 def slow(self, number, image):
     write(self, number, image)
@@ -254,7 +254,7 @@ def test_a_source_that_changed_meanwhile(
     format: str, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old and new images are never mixed."""
-    monkeypatch.setattr("marginface.data.pack._COMMIT_EVERY", 2)
+    monkeypatch.setattr("marginface.data.packers._COMMIT_EVERY", 2)
     original = source.image_bytes
 
     def stopping(index: int) -> bytes:

@@ -14,7 +14,8 @@ from rich.progress import (
 )
 
 from marginface.cli.errors import clear_errors
-from marginface.data.pack import PACKERS, pack
+from marginface.data.pack import pack
+from marginface.data.packers import PACKERS
 from marginface.data.pair_files import write_pair_file
 from marginface.data.pairs import load_pairs
 from marginface.data.sources import FORMATS, open_faces

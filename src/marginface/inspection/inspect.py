@@ -4,19 +4,16 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.folder import FolderDataset
-from marginface.data.images import ANY_IMAGE, Alpha, ImageRules, Pixels
+from marginface.data.images import Alpha, ImageRules, Pixels
 from marginface.data.pairs import PairFile, load_pairs
 from marginface.data.sources import open_faces
 from marginface.embedder import Embedder, load_embedder
-from marginface.errors import InputError
 from marginface.inspection import off_template
 from marginface.inspection.duplicates import (
     SAME_PICTURE,
@@ -27,7 +24,12 @@ from marginface.inspection.duplicates import (
 )
 from marginface.inspection.facts import SIDE, Facts, measure
 from marginface.inspection.findings import Finding, Findings
-from marginface.inspection.people import alike_identities, identity_centres, label_suspects
+from marginface.inspection.people import (
+    alike_identities,
+    embed_readable,
+    identity_centres,
+    label_suspects,
+)
 from marginface.inspection.template_face import fit_template
 from marginface.page import grid
 
@@ -210,16 +212,7 @@ class _Inspection:
             )
             return
         indices = np.flatnonzero(facts.readable)
-        sample = np.random.default_rng(0).permutation(indices)[:4000]
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.report("learning how crops lie", 0, 1)
-        estimator = off_template.OffsetEstimator(self._crops(sample), device=device)
-        self.report("learning how crops lie", 1, 1)
-        offsets = np.full(len(self.faces), np.nan)
-        for start in range(0, len(indices), 2048):
-            part = indices[start : start + 2048]
-            offsets[part] = estimator.offsets(self._crops(part)).numpy()
-            self.report("alignment", start + len(part), len(indices))
+        offsets = off_template.crop_offsets(self.faces, indices, self.report)
         self._off_template(offsets)
 
     def _off_template(self, offsets: NDArray[np.float64]) -> None:
@@ -247,15 +240,6 @@ class _Inspection:
                 self.name(index),
                 f"not aligned as the others are, by about {offsets[index]:.0f} pixels at 112",
             )
-
-    def _crops(self, indices: NDArray[np.int64]) -> Tensor:
-        side = off_template.SIDE
-        crops = np.empty((len(indices), side, side), np.uint8)
-        for row, index in enumerate(indices.tolist()):
-            rgb = ANY_IMAGE.decode(self.faces.image_bytes(index))
-            grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-            crops[row] = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-        return torch.from_numpy(crops)
 
     def outliers(self) -> None:
         """The darkest, brightest and most blurred images."""
@@ -290,7 +274,8 @@ class _Inspection:
 
     def people(self, embedder: Embedder) -> None:
         """Images that look like somebody else, identities that look like one person."""
-        embeddings = self._embed(embedder)
+        readable = np.flatnonzero(self.facts.readable)
+        embeddings = embed_readable(self.faces, readable, embedder, self.report)
         known = torch.isfinite(embeddings).all(1)
         images, labels = known.nonzero()[:, 0], torch.from_numpy(self.faces.labels)[known]
         for found in label_suspects(embeddings[known], labels, self.faces.num_classes):
@@ -311,23 +296,6 @@ class _Inspection:
                 f"may be the same person as {self.faces.identity(pair.second)} "
                 f"(cosine of the centres {pair.cosine:.2f})",
             )
-
-    def _embed(self, embedder: Embedder) -> Tensor:
-        size = embedder.image_size
-        indices = np.flatnonzero(self.facts.readable)
-        table: Tensor | None = None
-        rules = ImageRules(size=size, resize=True, alpha="drop")
-        for start in range(0, len(indices), 128):
-            part = indices[start : start + 128]
-            batch = np.stack([rules.decode(self.faces.image_bytes(i)) for i in part.tolist()])
-            embeddings = embedder(torch.from_numpy(batch).permute(0, 3, 1, 2)).cpu()
-            if table is None:
-                table = torch.full((len(self.faces), embeddings.shape[1]), torch.nan)
-            table[torch.from_numpy(part)] = embeddings
-            self.report("embedding", start + len(part), len(indices))
-        if table is None:
-            raise InputError(f"{self.findings.root}: no image could be read, nothing to embed")
-        return table
 
     def overlap(self, tests: PairFile, embedder: Embedder | None) -> None:
         """Images and persons shared with a test set."""

@@ -1,9 +1,17 @@
 """What embeddings say about labels: images of somebody else, one person under two names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from marginface.data.dataset import FaceDataset
+from marginface.data.images import ImageRules
+from marginface.embedder import Embedder
+from marginface.errors import InputError
 
 _BLOCK = 4096
 _MOST_PAIRS = 1000
@@ -32,6 +40,32 @@ class Likeness(NamedTuple):
     first: int
     second: int
     cosine: float
+
+
+def embed_readable(
+    faces: FaceDataset,
+    indices: NDArray[np.int64],
+    embedder: Embedder,
+    report: Callable[[str, int, int], None],
+) -> Tensor:
+    """(N, D) embeddings, NaN for images not among `indices`.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not len(indices):
+        raise InputError(f"{faces.where}: no image could be read, nothing to embed")
+    rules = ImageRules(size=embedder.image_size, resize=True, alpha="drop")
+    parts = []
+    for start in range(0, len(indices), 128):
+        part = indices[start : start + 128].tolist()
+        batch = np.stack([rules.decode(faces.image_bytes(index)) for index in part])
+        parts.append(embedder(torch.from_numpy(batch).permute(0, 3, 1, 2)).cpu())
+        report("embedding", start + len(part), len(indices))
+    rows = torch.cat(parts)
+    table = torch.full((len(faces), rows.shape[1]), torch.nan)
+    table[torch.from_numpy(indices)] = rows
+    return table
 
 
 def identity_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
