@@ -45,10 +45,10 @@ class Packer(Protocol):
         """Add image `number` of the order."""
 
     def finish(self) -> None:
-        """Write what comes last, and close."""
+        """Write what comes last."""
 
     def close(self) -> None:
-        """Close after a failure; what is whole stays for the next try."""
+        """Close, also after a failure; what is whole stays for the next try."""
 
 
 class RecordIOPacker:

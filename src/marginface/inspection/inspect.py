@@ -315,10 +315,10 @@ class _Inspection:
                 f"nearly the same picture as image {test} of {path}; the test set would be trained "
                 "on",
             )
-        if embedder is None:
-            return
         for index, reason in sorted(facts.faults.items()):
             self.findings.notes.append(f"{tests.describe(index)}: {reason}")
+        if embedder is None:
+            return
         if facts.faults:
             self.findings.notes.append(f"{path}: not embedded, because of the images above")
             return
