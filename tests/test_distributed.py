@@ -14,7 +14,6 @@ from marginface.cli.train import train
 from marginface.distributed import (
     gather_rows,
     gather_rows_of_any_number,
-    gather_table,
     is_distributed,
     mean_over_ranks,
 )
@@ -69,7 +68,7 @@ def test_another_number_of_processes_goes_on(
 
 
 def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
-    """29 validation images on 2 processes: none lost, none repeated (gather_table would assert)."""
+    """29 validation images on 2 processes: none lost, none repeated (table_of would assert)."""
     odd = ["data.dataset.images_per_identity=7", "data.val_identities=3", "data.eval_batch_size=4"]
     gloo = ["trainer=ddp_gloo", "trainer.devices=2", "trainer.max_steps=6"]
     odd += ["validate_untrained=true"]
@@ -96,11 +95,8 @@ def _in_process(rank: int, world: int, store: str, queue: "mp.SimpleQueue[object
         assert is_distributed()
         mean = mean_over_ranks(torch.tensor([float(rank), 2.0])).tolist()
         gathered = gather_rows(torch.tensor([[rank, rank]])).tolist()
-        # 5 rows on 2 ranks: the second has a row that only fills up.
-        mine = torch.tensor([0, 2, 4] if rank == 0 else [1, 3, -1])
-        table = gather_table(mine, mine.double()[:, None] * 10, 5).tolist()
         ragged = gather_rows_of_any_number(torch.arange(3.0 * rank)[:, None]).tolist()
-        queue.put((rank, mean, gathered, table, ragged))
+        queue.put((rank, mean, gathered, ragged))
     finally:
         dist.destroy_process_group()
 
@@ -115,11 +111,10 @@ def test_collectives(tmp_path: Path) -> None:
     results = [queue.get() for _ in processes]
     for process in processes:
         process.join(60)
-    for _, mean, gathered, table, ragged in results:
+    for _, mean, gathered, ragged in results:
         assert ragged == [[0.0], [1.0], [2.0]]  # none from the first process
         assert mean == [0.5, 2.0]
         assert gathered == [[0, 0], [1, 1]]
-        assert table == [[0.0], [10.0], [20.0], [30.0], [40.0]]
 
 
 STATEFUL = ["adacos", "adaface", "curricularface", "sphereface"]
@@ -177,7 +172,3 @@ def test_alone_without_a_process_group() -> None:
     assert gather_rows(rows_) is rows_
     assert gather_rows_of_any_number(rows_) is rows_
     assert mean_over_ranks(rows_) is rows_
-    table = gather_table(torch.tensor([2, 0, 1]), rows_, 3)
-    assert table.tolist() == [[2.0, 3.0], [4.0, 5.0], [0.0, 1.0]]
-    with pytest.raises(AssertionError, match="exactly one"):
-        gather_table(torch.tensor([2, 0, 0]), rows_, 3)

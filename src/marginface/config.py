@@ -130,19 +130,19 @@ def raise_problems(problems: list[str]) -> None:
 
 def config_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved training configuration, in words; empty when nothing is."""
-    problems = _mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
+    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
     if problems:
         return problems
     if config["seed"] < 0:
         problems.append(f"seed must not be negative, got {config['seed']}")
     problems += _head_problems(config["head"])
-    problems += _backbone_problems(config["backbone"])
+    problems += backbone_problems(config["backbone"])
     for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
-        problems += _target_problems(group, config[group])
+        problems += target_problems(group, config[group])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
             if node is not None:
-                problems += _target_problems(f"{group}.{name}", node)
+                problems += target_problems(f"{group}.{name}", node)
     return problems
 
 
@@ -162,7 +162,8 @@ def _head_problems(node: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _backbone_problems(node: dict[str, Any]) -> list[str]:
+def backbone_problems(node: dict[str, Any]) -> list[str]:
+    """What is wrong with the node of a backbone."""
     name = node.get("name")
     if not timm.is_model(str(name)):
         return [unknown_backbone(str(name))]
@@ -170,10 +171,11 @@ def _backbone_problems(node: dict[str, Any]) -> list[str]:
     arguments = {key: node[key] for key in node if key not in _BACKBONE_EXTRAS}
     return _call_problems(
         "backbone", create_backbone, arguments, also=set(_BACKBONE_EXTRAS)
-    ) + _mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))
+    ) + mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))
 
 
-def _target_problems(where: str, node: Any) -> list[str]:
+def target_problems(where: str, node: Any) -> list[str]:
+    """What is wrong with a node that stands for an object."""
     if not isinstance(node, dict) or "_target_" not in node:
         return [f"{where} must be a mapping with a _target_, got {node!r}"]
     try:
@@ -184,7 +186,7 @@ def _target_problems(where: str, node: Any) -> list[str]:
     problems = _call_problems(where, target, arguments)
     for key, value in arguments.items():
         if isinstance(value, dict) and "_target_" in value:
-            problems += _target_problems(f"{where}.{key}", value)
+            problems += target_problems(f"{where}.{key}", value)
     return problems
 
 
@@ -227,9 +229,10 @@ def _parameters(
     return parameters, hints
 
 
-def _mapping_problems(
+def mapping_problems(
     where: str, values: dict[str, Any], types: dict[str, Any], required: set[str]
 ) -> list[str]:
+    """Unknown, missing and mistyped keys of a mapping."""
     dot = f"{where}." if where else ""
     problems = [_unknown_key(where, key, types) for key in values if key not in types]
     problems += [f"{dot}{key} is missing" for key in sorted(required - values.keys())]

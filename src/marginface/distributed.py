@@ -1,4 +1,4 @@
-"""All communication between processes; everything else works on what is here.
+"""All communication between processes but that of torchmetrics; the rest works on what is here.
 
 Every function also works without a process group, as a world of one.
 """
@@ -51,22 +51,3 @@ def gather_rows_of_any_number(rows: Tensor) -> Tensor:
     filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
     parts = gather_rows(filled).split(most) if most else ()
     return torch.cat([rows[:0], *(part[:n] for part, n in zip(parts, counts, strict=False))])
-
-
-def gather_table(indices: Tensor, rows: Tensor, size: int) -> Tensor:
-    """(size, ...) table whose row i came from whichever process had index i.
-
-    Args:
-        indices: (N,) row numbers, -1 for rows that fill up a batch and are dropped.
-        rows: (N, ...) what belongs there; N is the same on all processes.
-        size: number of rows in the table; each must occur exactly once.
-    """
-    indices, rows = gather_rows(indices), gather_rows(rows)
-    taken = indices >= 0
-    indices, rows = indices[taken], rows[taken]
-    counts = torch.bincount(indices, minlength=size)
-    assert len(counts) == size, f"row {int(indices.max())} in a table of {size}"
-    assert bool((counts == 1).all()), "each row must come from exactly one process"
-    table = torch.empty((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
-    table[indices] = rows
-    return table

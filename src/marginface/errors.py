@@ -16,6 +16,10 @@ class MissingInputError(FileNotFoundError, InputError):
         return str(self.args[0])
 
 
+class NotFiniteError(InputError):
+    """Embeddings or scores that are NaN or infinite."""
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message carries step, lr, norms and label range."""
 

@@ -7,7 +7,6 @@ import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
 from marginface.evaluation import PairResult, roc_curve
 from marginface.files import atomic_write
@@ -19,10 +18,9 @@ mpl.use("Agg")  # files only; no window system needed
 from matplotlib import pyplot as plt
 
 
-def verification_figure(
-    cosines: Tensor, same: Tensor, result: PairResult, name: str, path: Path
-) -> None:
+def verification_figure(result: PairResult, name: str, path: Path) -> None:
     """ROC with a logarithmic FAR axis, and genuine and impostor cosines, as one PNG."""
+    cosines, same = result.scores, result.same
     roc = roc_curve(cosines, same)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.plot(roc.far.clamp(min=1e-6), roc.tar)

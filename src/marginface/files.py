@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves either the old one or the new one, never half of one."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,3 +21,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON."""
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")

@@ -6,7 +6,6 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -16,9 +15,10 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
 from marginface.data.pairs import VerificationSet
 from marginface.data.transforms import Color, sample_bits, to_input
-from marginface.distributed import gather_rows_of_any_number, gather_table, mean_over_ranks
-from marginface.errors import InputError, NonFiniteLossError
-from marginface.evaluation import PairResult, evaluate_pairs
+from marginface.distributed import gather_rows_of_any_number, mean_over_ranks
+from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
+from marginface.evaluation import PairResult
+from marginface.evaluation.metrics import PairVerification
 from marginface.heads import MarginHead
 from marginface.losses import BinaryCrossEntropy
 from marginface.progress import (
@@ -79,8 +79,7 @@ class FaceRecognizer(L.LightningModule):
         self.last_loss: float | None = None  # of the last logged step
         self.validated_step: int | None = None  # steps done when the last validation ran
         self.results: dict[str, PairResult] = {}  # of the last validation, by verification set
-        self.scores: dict[str, tuple[Tensor, Tensor]] = {}  # cosines and labels behind them
-        self._embedded: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._verification: dict[int, PairVerification] = {}  # under way, by number of the set
 
     @property
     def datamodule(self) -> FaceDataModule:
@@ -212,12 +211,15 @@ class FaceRecognizer(L.LightningModule):
     # -- validation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._embedded = {}
+        # A plain list would do on one process; torchmetrics gathers from all of them.
+        self._verification = {
+            number: PairVerification(verification.pairs, verification.same, len(verification))
+            for number, verification in enumerate(self.datamodule.verification_sets)
+        }
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         images, _, indices = batch
-        embeddings = self.embed(images)
-        self._embedded.setdefault(dataloader_idx, []).append((indices, embeddings))
+        self._verification[dataloader_idx].update(self.embed(images), indices)
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised."""
@@ -225,35 +227,32 @@ class FaceRecognizer(L.LightningModule):
         return self.backbone(x).float() + self.backbone(x.flip(3)).float()
 
     def on_validation_epoch_end(self) -> None:
-        self.results, self.scores = {}, {}
+        self.results = {}
         for number, verification in enumerate(self.datamodule.verification_sets):
-            table = self._embedding_table(number, verification)
-            if table is not None:
-                first, second = table[verification.pairs.T]
-                same = torch.from_numpy(verification.same)
-                pairs = torch.stack([first, second], 1).flatten(0, 1)
-                self.results[verification.name] = evaluate_pairs(pairs, same)
-                self.scores[verification.name] = (cosine_similarity(first, second), same)
-        self._embedded = {}
+            result = self._verified(number, verification)
+            if result is not None:
+                self.results[verification.name] = result
+        self._verification = {}
         # For callbacks that monitor; every rank computed the same from the gathered table.
         self.log_dict(self.validation_metrics(), logger=False, rank_zero_only=False)
 
-    def _embedding_table(self, number: int, verification: VerificationSet) -> Tensor | None:
-        """(N, D) embeddings of a verification set from all ranks, None where it cannot be used."""
-        if self.trainer.sanity_checking or number not in self._embedded:
+    def _verified(self, number: int, verification: VerificationSet) -> PairResult | None:
+        """The result of a verification set from all ranks, None where it cannot be had."""
+        if self.trainer.sanity_checking:
             return None
         loaders: Any = self.trainer.val_dataloaders
         if self.trainer.num_val_batches[number] < len(loaders[number]):
             say(f"{verification.name}: trainer.limit_val_batches leaves images out, not verified")
             return None
-        parts = zip(*self._embedded[number], strict=True)
-        indices, embeddings = (torch.cat(part) for part in parts)
-        table = gather_table(indices, embeddings, len(verification)).cpu()
-        if self.trainer.global_step == 0 and not torch.isfinite(table).all():
+        metric = self._verification[number]
+        try:
+            metric.compute()
+        except NotFiniteError:
+            if self.trainer.global_step > 0:
+                raise
             # Running batch statistics are still 0 and 1; a deep network may overflow with them.
             say(f"{verification.name}: the untrained network's embeddings are not finite")
-            return None
-        return table
+        return metric.result
 
     def validation_metrics(self) -> dict[str, float]:
         """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""

@@ -21,13 +21,22 @@ td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align:
 td { overflow-wrap: anywhere }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bad { color: var(--bad); font-weight: 600 } .good { color: #2e7d32; font-weight: 600 }
+.protocol { margin: .1rem 0; opacity: .85 }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80 } .good { color: #81c784 } }
 img { image-rendering: auto; max-width: 100% }
 figure { display: inline-block; margin: .3rem .6rem .3rem 0; vertical-align: top }
 figcaption { font-size: .8rem; opacity: .8 }
 .bar { fill: var(--mark) } svg text { fill: currentColor; font-size: 11px }
+svg.chart { max-width: 100%; height: auto } .grid { stroke: var(--line); stroke-width: .6 }
+.line { fill: none; stroke-width: 1.8 } .area { fill-opacity: .35; stroke-width: 1 }
+.s0 { --s: #2a6fdb } .s1 { --s: #d9730d } .s2 { --s: #2e9e5b } .s3 { --s: #a83fc1 }
+.s4 { --s: #c2344d } .s5 { --s: #7a7a7a }
+.line, .area { stroke: var(--s) } .area { fill: var(--s) }
+.key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em;
+  background: var(--s); print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: .5rem 0 } summary { cursor: pointer }
-@media print { body { margin: 0; max-width: none } details { display: block } }
+@media print { body { margin: 0; max-width: none } details { display: block }
+  figure, tr { break-inside: avoid } h2 { break-after: avoid } }
 """
 
 
@@ -62,6 +71,10 @@ class Page:
         self._parts.append(f"<details{state}><summary>{html.escape(summary)}</summary>")
         self.table(rows, headings)
         self._parts.append("</details>")
+
+    def chart(self, svg: str) -> None:
+        """A chart from charts.py."""
+        self._parts.append(svg)
 
     def picture(self, rgb: NDArray[Any], caption: str, width: int | None = None) -> None:
         """RGB or grey pixels in 0..255."""

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from marginface.errors import InputError
-from marginface.files import atomic_write
+from marginface.files import atomic_write, write_json
 
 PACKAGES = ("marginface", "torch", "torchvision", "lightning", "timm", "hydra-core", "numpy")
 # Keys that say how a run is carried out, not what it computes; a resumed run may change them.
@@ -41,13 +41,13 @@ class RunFolder:
 
     def add_result(self, metrics: dict[str, float]) -> None:
         """Add flat metrics to result.json."""
-        _write_json(self.result, self.read_result() | metrics)
+        write_json(self.result, self.read_result() | metrics)
 
     def begin(self, config: dict[str, Any], info: dict[str, Any]) -> None:
         """Write what is run; a resumed run keeps the list of earlier starts."""
         starts = json.loads(self.runinfo.read_text())["starts"] if self.runinfo.is_file() else []
         starts.append({"command": shlex.join(sys.argv), "world_size": info["world_size"]})
-        _write_json(self.runinfo, info | {"starts": starts})
+        write_json(self.runinfo, info | {"starts": starts})
         with atomic_write(self.config, "w") as file:
             yaml.safe_dump(config, file, sort_keys=False)
 
@@ -129,9 +129,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")

@@ -28,8 +28,17 @@ from marginface.errors import InputError, did_you_mean, unknown_name
 _MAX_CHECKED_JOBS = 64
 
 
-def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+Problems = Callable[[dict[str, Any]], list[str]]
+
+
+def hydra_command(
+    config_name: str, problems: Problems = config_problems
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorator: a function of the composed configuration becomes a command.
+
+    Args:
+        config_name: of the configuration in configs/.
+        problems: what is wrong with a resolved configuration, in words.
 
     The command line is checked as a whole before Hydra sees it, because Hydra stops at the first
     mistake and would already have made the run folder.
@@ -44,7 +53,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], None]], 
         @wraps(task)
         def main() -> None:
             with clear_errors():
-                check_command_line(config_name, sys.argv[1:])
+                check_command_line(config_name, sys.argv[1:], problems)
             # An absolute path: a relative one fails when a console script imports the function.
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
                 with_clear_errors
@@ -55,7 +64,9 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], None]], 
     return decorate
 
 
-def check_command_line(config_name: str, arguments: list[str]) -> None:
+def check_command_line(
+    config_name: str, arguments: list[str], find_problems: Problems = config_problems
+) -> None:
     """InputError with everything that is wrong with the overrides and what they compose to."""
     options = get_args_parser().parse_args(arguments)
     if options.help or options.hydra_help or options.info or options.cfg:
@@ -78,12 +89,17 @@ def check_command_line(config_name: str, arguments: list[str]) -> None:
     fixed = [f"hydra.searchpath=[{searchpath}]"] if searchpath else []
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         for job in range(min(jobs, _MAX_CHECKED_JOBS)):
-            problems += _job_problems(config_name, fixed, good_groups, values, job)
+            problems += _job_problems(config_name, fixed, good_groups, values, job, find_problems)
     raise_problems(problems)
 
 
 def _job_problems(
-    config_name: str, fixed: list[str], groups: list[Override], values: list[Override], job: int
+    config_name: str,
+    fixed: list[str],
+    groups: list[Override],
+    values: list[Override],
+    job: int,
+    find_problems: Problems,
 ) -> list[str]:
     """Mistakes of one job of a sweep; job n takes each override's n-th choice, going round."""
     chosen = fixed + [_assignment(o, job) for o in groups]
@@ -104,7 +120,7 @@ def _job_problems(
         problems += map(not_set, missing)
         for key in missing:  # so that the rest can be checked in the same go
             OmegaConf.update(composed, key, "?")
-        return problems + config_problems(to_plain(composed))
+        return problems + find_problems(to_plain(composed))
     except HydraException as error:
         return [*problems, str(error).splitlines()[0]]
     except InputError as error:
@@ -138,7 +154,10 @@ def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
     group = override.key_or_group
     known = _members(group, folders)
     problems = []
-    for choice in _choices(override):
+    chosen = _choices(override)
+    if len(chosen) == 1 and isinstance(chosen[0], list):  # several members: benchmark=[lfw,ijbc]
+        chosen = chosen[0]
+    for choice in chosen:
         if choice is None or override.type is OverrideType.DEL:
             continue
         if str(choice) not in known:

@@ -1,5 +1,6 @@
 """The console script `marginface`."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,22 @@ def _marginface() -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="run folders, or a sweep folder")],
-    csv: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders, a sweep folder, or evaluation folders")
+    ],
+    csv: Annotated[Path | None, typer.Option(help="of runs: also write the numbers here")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="of evaluations: the page; default in logs/comparisons")
+    ] = None,
 ) -> None:
-    """Compare finished runs: what differs in their settings, and their metrics."""
+    """Compare finished runs (settings, metrics) or evaluations (metrics, paired differences)."""
+    # Not needed by the other commands, and slow to import.
+    from marginface.evaluation_comparison import compare_evaluations, is_evaluation
+
     with clear_errors():
+        if any(map(is_evaluation, runs)):
+            stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            compare_evaluations(runs, html or Path("logs/comparisons") / f"{stamp}.html")
+            return
         folders = [folder for run in runs for folder in run_folders(run)]
         Console(width=140).print(compare_runs(folders, csv))

@@ -174,9 +174,9 @@ def _finish(
     if not trainer.is_global_zero:
         return
     figures = {}
-    for name, (cosines, same) in module.scores.items():
+    for name, result in module.results.items():
         figures[f"val/{name}"] = folder.figures / f"{name}.png"
-        verification_figure(cosines, same, module.results[name], name, figures[f"val/{name}"])
+        verification_figure(result, name, figures[f"val/{name}"])
     log_images(trainer.loggers, figures)
     for logger in trainer.loggers:
         logger.finalize("success")

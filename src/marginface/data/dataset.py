@@ -175,6 +175,15 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
             torch.from_numpy(chosen),
         )
 
+    def content_hash(self) -> str:
+        """A hash of all images as they are stored; reads all of them."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            encoded = self.image_bytes(index)
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
+        return digest.hexdigest()
+
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data of a run: counts and a hash of the labels in order."""
         return {

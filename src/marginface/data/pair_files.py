@@ -121,6 +121,38 @@ def read_pair_csv(path: Path) -> tuple[list[str], Same]:
     return files, np.array(same)
 
 
+def read_pair_columns(path: Path) -> dict[str, NDArray[np.str_]]:
+    """What else a pairs.csv says of its pairs: identity1, identity2, group1, group2.
+
+    A column `group` holds for both sides.
+
+    Raises:
+        InputError: one of two columns without the other, or a row without a value.
+    """
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    columns: dict[str, NDArray[np.str_]] = {}
+    for kind in ("identity", "group"):
+        sides = [f"{kind}1", f"{kind}2"]
+        present = [name for name in sides if name in rows[0]]
+        if kind == "group" and kind in rows[0]:
+            sources = ["group", "group"]
+        elif len(present) == 1:
+            raise InputError(
+                f"{path} has the column {present[0]} and lacks the one of the other side"
+            )
+        elif not present:
+            continue
+        else:
+            sources = sides
+        for side, source in zip(sides, sources, strict=True):
+            words = [row[source] or "" for row in rows]
+            if not all(words):
+                raise InputError(f"{path}: line {words.index('') + 2} has no {source}")
+            columns[side] = np.array(words)
+    return columns
+
+
 def _lfw_file(root: Path, name: str, image: int, path: Path, line: int) -> str:
     stem = f"{name}/{name}_{image:04d}"
     for suffix in sorted(SUFFIXES):

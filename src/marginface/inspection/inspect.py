@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import normalize
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.folder import FolderDataset
@@ -323,7 +324,7 @@ class _Inspection:
             self.findings.notes.append(f"{path}: not embedded, because of the images above")
             return
         tests.resize_to(embedder.image_size)
-        embeddings = embedder.embed(tests)
+        embeddings = normalize(embedder.embed(tests))
         seen: set[int] = set()
         for pair in alike_identities(self._centres, embeddings):
             if pair.first not in seen:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.images import ImageRules
@@ -62,7 +63,7 @@ def embed_readable(
         batch = np.stack([rules.decode(faces.image_bytes(index)) for index in part])
         parts.append(embedder(torch.from_numpy(batch).permute(0, 3, 1, 2)).cpu())
         report("embedding", start + len(part), len(indices))
-    rows = torch.cat(parts)
+    rows = normalize(torch.cat(parts))
     table = torch.full((len(faces), rows.shape[1]), torch.nan)
     table[torch.from_numpy(indices)] = rows
     return table

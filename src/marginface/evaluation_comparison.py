@@ -1,0 +1,187 @@
+"""Evaluations side by side: their metrics, and on the same pairs whether one is really better."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from marginface.errors import InputError, MissingInputError
+from marginface.evaluation.bootstrap import Estimate
+from marginface.evaluation.comparison import Comparison, compare_decisions
+from marginface.evaluation.scores import sort_scores
+from marginface.evaluation_report import FACTS, RESULT, SCORES, rate_charts, shown
+from marginface.page import Page
+from marginface.protocols.task import Decisions
+
+_DIFFERING = ("checkpoint", "network", "color", "flip", "precision")
+
+
+class Evaluated(NamedTuple):
+    """An evaluation as it lies on disk."""
+
+    name: str
+    facts: dict[str, Any]
+    metrics: dict[str, Estimate]  # <benchmark>/<metric>
+    decisions: dict[str, Decisions]  # by benchmark
+
+
+class Paired(NamedTuple):
+    """An evaluation against the best one on the same pairs."""
+
+    benchmark: str
+    best: str
+    other: str
+    comparison: Comparison
+
+    def row(self) -> tuple[Any, ...]:
+        """For a table; the difference in points of percent."""
+        difference = Estimate(*self.comparison.difference)
+        value, interval = shown("difference", difference)
+        verdict = {"first": "worse", "second": "better", "equal": "equal"}
+        return (
+            self.benchmark, self.best, self.other, value, interval,
+            f"{self.comparison.only_first} : {self.comparison.only_second}",
+            f"{self.comparison.p_value:.2g}", verdict[self.comparison.verdict],
+        )  # fmt: skip
+
+
+PAIRED_HEADINGS = (
+    "pairs", "best", "other", "best - other (points)", "95 % interval",
+    "right only best : only other", "McNemar p", "the other is",
+)  # fmt: skip
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder was written by an evaluation."""
+    return (folder / FACTS).is_file()
+
+
+def read_evaluation(folder: Path) -> Evaluated:
+    """What an evaluation left in its folder.
+
+    Raises:
+        MissingInputError: it is none.
+    """
+    if not is_evaluation(folder):
+        raise MissingInputError(f"{folder} is no evaluation: it has no {FACTS}")
+    flat: dict[str, float] = json.loads((folder / RESULT).read_text())
+    metrics = {
+        key: Estimate(value, flat[f"{key}/low"], flat[f"{key}/high"])
+        for key, value in flat.items()
+        if f"{key}/low" in flat
+    }
+    columns: dict[str, dict[str, Any]] = {}
+    with np.load(folder / SCORES) as arrays:
+        for key in arrays.files:
+            benchmark, name = key.rsplit("/", 1)
+            columns.setdefault(benchmark, {})[name] = arrays[key]
+    facts = json.loads((folder / FACTS).read_text())["facts"]
+    decisions = {benchmark: Decisions(**found) for benchmark, found in columns.items()}
+    return Evaluated(str(folder), facts, metrics, decisions)
+
+
+def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
+    """Print two or more evaluations beside each other and write the same as a page.
+
+    Args:
+        folders: of the evaluations.
+        page_path: of the page.
+
+    Raises:
+        InputError: fewer than two, or one that is no evaluation.
+    """
+    if len(folders) < 2:
+        raise InputError("a comparison needs two or more evaluations")
+    if page_path.exists():
+        raise InputError(f"{page_path} exists; choose another name, nothing is overwritten")
+    evaluations = _renamed([read_evaluation(folder) for folder in folders])
+    pairs = [paired for key in _benchmarks(evaluations) for paired in compare_on(evaluations, key)]
+    console, page = Console(width=140), Page(f"{len(evaluations)} evaluations side by side")
+    facts = [(e.name, *(str(e.facts.get(key)) for key in _DIFFERING)) for e in evaluations]
+    page.table(facts, ("evaluation", *_DIFFERING))
+    headings = ("metric (percent)", *(e.name for e in evaluations))
+    rows = []
+    for key in dict.fromkeys(key for e in evaluations for key in e.metrics):
+        found = [e.metrics.get(key) for e in evaluations]
+        cells = ["-" if v is None else _in_one_cell(key, v) for v in found]
+        rows.append((key, *cells))
+    page.table(rows, headings)
+    _print(console, rows, headings)
+    if pairs:
+        page.heading("Paired comparisons")
+        page.text(
+            "Against the best on exactly the same pairs. The interval is a bootstrap over people; "
+            "'equal' where it holds 0, whatever the digits above say."
+        )
+        page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
+        _print(console, [paired.row() for paired in pairs], PAIRED_HEADINGS)
+    for benchmark in _benchmarks(evaluations):
+        scored = {
+            e.name: sort_scores(torch.from_numpy(d.scores), torch.from_numpy(d.same))
+            for e in evaluations
+            if (d := e.decisions.get(benchmark)) is not None
+        }
+        page.heading(benchmark)
+        for chart in rate_charts(scored):
+            page.chart(chart)
+    page.write(page_path)
+    console.print(f"page {page_path}", markup=False, highlight=False)
+
+
+def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]:
+    """Every evaluation of the same pairs against the one with the most right decisions."""
+    found = [(e.name, e.decisions[benchmark]) for e in evaluations if benchmark in e.decisions]
+    if len(found) < 2:
+        return []
+    # Of equal results the first given; the comparison calls them equal.
+    name, best = max(found, key=lambda entry: entry[1].right.mean())
+    comparable = [(n, d) for n, d in found if n != name and _same_pairs(d, best)]
+    return [
+        Paired(
+            benchmark, name, n,
+            compare_decisions(best.right, d.right, best.identity1, best.identity2),
+        )
+        for n, d in comparable
+    ]  # fmt: skip
+
+
+def _same_pairs(one: Decisions, other: Decisions) -> bool:
+    return all(
+        np.array_equal(a, b)
+        for a, b in (
+            (one.same, other.same),
+            (one.identity1, other.identity1),
+            (one.identity2, other.identity2),
+        )
+    )
+
+
+def _benchmarks(evaluations: Sequence[Evaluated]) -> list[str]:
+    return list(dict.fromkeys(key for e in evaluations for key in e.decisions))
+
+
+def _renamed(evaluations: list[Evaluated]) -> list[Evaluated]:
+    """By the last part of their folders, unless two share it."""
+    short = [Path(e.name).name for e in evaluations]
+    if len(set(short)) < len(short):
+        short = [f"{n} {name}" for n, name in enumerate(short, start=1)]
+    return [e._replace(name=name) for e, name in zip(evaluations, short, strict=True)]
+
+
+def _in_one_cell(key: str, estimate: Estimate) -> str:
+    value, interval = shown(key.rsplit("/", 1)[-1], estimate)
+    return f"{value} ({interval})"
+
+
+def _print(console: Console, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
+    table = Table()
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)

@@ -1,0 +1,159 @@
+"""Trained networks in files: run folders, our checkpoints, bare weights, ONNX."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import marginface.backbones  # noqa: F401  (registers our networks with timm)
+from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.backbones.weights import read_backbone_state
+from marginface.checkpoints import read_checkpoint
+from marginface.data.transforms import Color
+from marginface.errors import InputError, MissingInputError
+from marginface.onnx_network import open_onnx
+from marginface.runinfo import RunFolder
+
+# Networks that a file of bare weights is compared with when nobody says which it holds.
+RECOGNISED = (
+    "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200", "mobilefacenet",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file with a network, not loaded yet.
+
+    Attributes:
+        path: of the file.
+        name: of the network.
+        image_size: S, side of the images it takes, in pixels.
+        color: channel order it was trained in.
+        build: the network, with its weights.
+    """
+
+    path: Path
+    name: str
+    image_size: int
+    color: Color
+    build: Callable[[], nn.Module]
+
+    def fingerprint(self) -> str:
+        """A hash of the file, which stands for the weights."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def open_model(
+    path: str | Path, backbone: dict[str, Any] | None = None, color: Color | None = None
+) -> ModelFile:
+    """Find out what a file holds.
+
+    Args:
+        path: a run folder, a .ckpt, weights (.pth, .pt, .safetensors; insightface's as they are),
+            or .onnx.
+        backbone: configuration of the network in a file of bare weights; without it the file is
+            compared with insightface's networks.
+        color: channel order, where the file does not say it; rgb when not given.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: nothing we know, or another colour order or network than the file says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path
+        path = RunFolder(folder).last
+        if not path.is_file():
+            raise MissingInputError(f"no checkpoint {path}; {folder} is no run folder with one")
+    if not path.is_file():
+        raise MissingInputError(
+            f"no checkpoint {path}; give a run folder, a .ckpt, .pth, .safetensors or .onnx file"
+        )
+    if path.suffix == ".onnx":
+        _check_no_backbone(path, backbone)
+        build, size = open_onnx(path)
+        return ModelFile(path, path.stem, size, color or "rgb", build)
+    if path.suffix != ".safetensors":
+        description = _description(path)
+        if description is not None:
+            _check_no_backbone(path, backbone)
+            return _ours(path, description, color)
+    config = dict(backbone) if backbone is not None else _recognise(path)
+    config.pop("weights", None)
+    stated = config.pop("color", None)
+    return ModelFile(
+        path,
+        config["name"],
+        config["image_size"],
+        color or stated or "rgb",
+        lambda: _built(config, path),
+    )
+
+
+def _ours(path: Path, description: dict[str, Any], color: Color | None) -> ModelFile:
+    config = dict(description["config"]["backbone"])
+    trained_in = config.pop("color")
+    del config["weights"]
+    if color is not None and color != trained_in:
+        raise InputError(
+            f"{path} was trained in {trained_in} order; color={color} would give it other images "
+            "than it knows, leave color out"
+        )
+    # What starting weights it was trained from does not matter any more.
+    config["pretrained"] = False
+    return ModelFile(
+        path, config["name"], config["image_size"], trained_in, lambda: _built(config, path)
+    )
+
+
+def _built(config: dict[str, Any], path: Path) -> nn.Module:
+    network = create_backbone(**config)
+    load_backbone_weights(network, path)
+    return network
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    """What one of our checkpoints says of itself."""
+    stored = read_checkpoint(path).get("marginface", {})
+    return stored.get("description") if isinstance(stored, dict) else None
+
+
+def _check_no_backbone(path: Path, backbone: dict[str, Any] | None) -> None:
+    if backbone is not None:
+        raise InputError(f"{path} says itself which network it holds; leave backbone= out")
+
+
+def _recognise(path: Path) -> dict[str, Any]:
+    """The configuration of the one of insightface's networks whose weights these are."""
+    state = read_backbone_state(path)
+    width = _embedding_size(state)
+    for name in RECOGNISED:
+        with torch.device("meta"):
+            expected = timm.create_model(name, num_classes=width).state_dict()
+        # num_batches_tracked is a counter that old files lack.
+        fits = all(
+            key in state and state[key].shape == value.shape
+            for key, value in expected.items()
+            if not key.endswith("num_batches_tracked")
+        )
+        if fits and not state.keys() - expected.keys():
+            return {"name": name, "embedding_size": width, "image_size": 112}
+    raise InputError(
+        f"{path} does not say which network it holds, and its weights are none of "
+        f"{', '.join(RECOGNISED)} at 112 pixels; name it with backbone=<name>"
+    )
+
+
+def _embedding_size(state: dict[str, Tensor]) -> int:
+    """Length of the last one-dimensional tensor, which scales or shifts the embedding."""
+    vectors = [value for value in state.values() if value.ndim == 1]
+    return len(vectors[-1]) if vectors else 1

@@ -1,0 +1,279 @@
+"""IJB-B and IJB-C: templates 1:1 and 1:N, from the published files."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marginface.data.file_faces import FileFaces
+from marginface.errors import InputError, MissingInputError
+from marginface.evaluation.bootstrap import Estimate, Identities, intervals, pair_weights
+from marginface.evaluation.identification_intervals import identification_intervals
+from marginface.evaluation.identify import (
+    DEFAULT_RANKS,
+    IdentificationResult,
+    identification,
+)
+from marginface.evaluation.operating_points import operating_points
+from marginface.evaluation.pairs import rate_name
+from marginface.evaluation.roc import area_under, equal_error_rate, nearest_tars
+from marginface.evaluation.scores import ScoredPairs, sort_scores
+from marginface.evaluation.templates import aggregate_templates, score_templates, weigh_features
+from marginface.evaluation.weighted import WeightedRates
+from marginface.parameters import WholeNumber
+from marginface.protocols.ijb_files import (
+    Media,
+    Subjects,
+    find_meta,
+    needed_meta,
+    read_media,
+    read_subjects,
+    read_template_pairs,
+)
+from marginface.protocols.people import linked_people
+from marginface.protocols.task import Decisions, Outcome, Table, Task
+
+IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_GALLERIES = (
+    ("_1N_gallery_G1.csv", "_1N_gallery_G2.csv"),
+    ("_1N_gallery_S1.csv", "_1N_gallery_S2.csv"),
+)
+_DECIDED_AT = 1e-3  # FMR of the threshold that paired comparisons of networks are made at
+_MOST_DECISIONS = 200_000
+
+
+class Files(NamedTuple):
+    """What a set holds besides its images."""
+
+    media: Media
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]] | None
+    galleries: list[Subjects]
+    probes: Subjects | None
+
+
+class IJBBenchmark:
+    """Verification and identification of templates.
+
+    Args:
+        root: folder with meta/ and loose_crop/.
+        keep_norm: images weigh by the length of their embedding (N1), or all the same (N0).
+        detector_score: images weigh by the score of the face detector (D1), or not (D0).
+        merged: also search both galleries as one, which is not the protocol; named so.
+        fars: rates to report TAR at.
+        ranks: to report identification rates at.
+        fpirs: rates to report TPIR at.
+        bootstrap: replicates for the intervals.
+        seed: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        keep_norm: bool = True,
+        detector_score: bool = True,
+        merged: bool = False,
+        fars: Sequence[float] = IJB_FARS,
+        ranks: Sequence[int] = DEFAULT_RANKS,
+        fpirs: Sequence[float] = (1e-2, 1e-1),
+        bootstrap: WholeNumber = 1000,
+        seed: int = 0,
+    ) -> None:
+        self.root = Path(root)
+        self.keep_norm, self.detector_score, self.merged = keep_norm, detector_score, merged
+        self.fars, self.ranks, self.fpirs = tuple(fars), tuple(ranks), tuple(fpirs)
+        self.bootstrap, self.seed = bootstrap, seed
+
+    def tasks(self, name: str, image_size: int) -> list[Task]:
+        files = read_files(self.root)
+        faces = FileFaces(
+            self.root / "loose_crop",
+            files.media.images,
+            points=files.media.points,
+            image_size=image_size,
+        )
+        return [Task(name, faces, partial(self.evaluate, name, files))]
+
+    def evaluate(self, name: str, files: Files, embeddings: Tensor) -> Outcome:
+        """Results from the embeddings of all images."""
+        media = files.media
+        score = torch.from_numpy(media.detector_score) if self.detector_score else None
+        features, ids = aggregate_templates(
+            weigh_features(embeddings, score, self.keep_norm),
+            torch.from_numpy(media.template_id),
+            torch.from_numpy(media.media_id),
+        )
+        outcome = Outcome(
+            name, self._protocol(), {}, {"images": len(media.images), "templates": len(ids)}
+        )
+        if files.pairs is not None:
+            self._verify(outcome, files, features, ids)
+        if files.probes is not None:
+            self._identify(outcome, files, features, ids)
+        return outcome
+
+    def _protocol(self) -> list[str]:
+        norm = "kept (N1)" if self.keep_norm else "removed first (N0)"
+        detector = "multiplied in (D1)" if self.detector_score else "left out (D0)"
+        return [
+            "images: loose crops aligned by their five points",
+            f"templates: feature norm {norm}, detector score {detector}; mean over the images of a "
+            "medium, sum over media, normalised",
+            "tar@far: the ROC point whose FAR is nearest, not interpolated (insightface's rule)",
+            "1:N: each gallery by itself, then the mean of both; a probe in neither of it tells "
+            "FPIR; TPIR counts probes found at rank 1",
+            f"intervals: 95 %, {self.bootstrap} bootstrap replicates over people",
+        ]
+
+    def _verify(self, outcome: Outcome, files: Files, features: Tensor, ids: Tensor) -> None:
+        assert files.pairs is not None
+        id1, id2, same = files.pairs
+        scores = score_templates(features, ids, torch.from_numpy(id1), torch.from_numpy(id2))
+        pairs = sort_scores(scores, torch.from_numpy(same))
+        people = template_people(files)
+        outcome.metrics |= self._rates(pairs, scores.numpy(), same, people)
+        outcome.counts |= {
+            "pairs": len(same), "genuine": int(same.sum()), "impostor": int((~same).sum()),
+        }  # fmt: skip
+        outcome.pairs = pairs
+        if len(same) <= _MOST_DECISIONS:
+            threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
+            cosines = scores.double().numpy()
+            outcome.decisions = Decisions(cosines, same, (cosines >= threshold) == same, *people)
+        else:
+            outcome.notes.append(
+                f"{len(same):,} pairs: single scores are not kept, so `marginface compare` shows "
+                "intervals but no paired comparison of this set"
+            )
+
+    def _rates(
+        self,
+        pairs: ScoredPairs,
+        scores: NDArray[np.float32],
+        same: NDArray[np.bool_],
+        people: tuple[Identities, Identities],
+    ) -> dict[str, Estimate]:
+        tars = nearest_tars(pairs, self.fars)
+        values = {f"tar@{rate_name(far)}": tar for far, tar in tars.items()}
+        values |= {"auc": area_under(pairs), "eer": equal_error_rate(pairs)}
+        rates = WeightedRates(scores, same, self.seed)
+        looked_at = rates.pairs()
+        named = {repr(far): f"tar@{rate_name(far)}" for far in self.fars}
+        first, second = (side[looked_at] for side in people)
+        return intervals(
+            values,
+            lambda weights: {
+                named.get(key, key): value for key, value in rates(weights, self.fars).items()
+            },
+            pair_weights(first, second, self.bootstrap, self.seed),
+            len(np.unique(np.concatenate([first, second]))),
+        )
+
+    def _identify(self, outcome: Outcome, files: Files, features: Tensor, ids: Tensor) -> None:
+        row = {template: number for number, template in enumerate(ids.tolist())}
+        galleries = {f"gallery {n}": gallery for n, gallery in enumerate(files.galleries, start=1)}
+        results, estimates = self._search(features, row, galleries, files.probes)
+        outcome.metrics |= estimates
+        if self.merged:
+            columns = zip(*files.galleries, strict=True)
+            everything = Subjects(*(np.concatenate(column) for column in columns))
+            found, estimates = self._search(
+                features, row, {"merged, which is not the protocol": everything}, files.probes
+            )
+            results |= found
+            outcome.metrics |= {f"merged/{name}": value for name, value in estimates.items()}
+        names = list(next(iter(results.values())).metrics())
+        rows = [
+            (title, r.mated, r.non_mated, *(_percent(r.metrics().get(name)) for name in names))
+            for title, r in results.items()
+        ]
+        headings = ("searched in", "mated", "non-mated", *names)
+        outcome.tables.append(Table("1:N by gallery (percent)", headings, rows))
+
+    def _search(
+        self,
+        features: Tensor,
+        row: dict[int, int],
+        galleries: dict[str, Subjects],
+        probes: Subjects | None,
+    ) -> tuple[dict[str, IdentificationResult], dict[str, Estimate]]:
+        """Results by gallery, and estimates of their means."""
+        assert probes is not None
+        # A gallery that holds everybody searched for is a closed set.
+        is_open = all(
+            not np.isin(probes.subject_id, gallery.subject_id).all()
+            for gallery in galleries.values()
+        )
+        results = {}
+        for title, gallery in galleries.items():
+            try:
+                results[title] = identification(
+                    features[_rows(gallery, row, title)],
+                    torch.from_numpy(gallery.subject_id),
+                    features[_rows(probes, row, "the probes")],
+                    torch.from_numpy(probes.subject_id),
+                    self.ranks,
+                    self.fpirs if is_open else (),
+                )
+            except InputError as error:
+                raise InputError(f"{self.root}, {title}: {error}") from error
+        subjects = probes.subject_id
+        estimates = identification_intervals(
+            list(results.values()), subjects, self.bootstrap, self.seed
+        )
+        return results, estimates
+
+
+def read_files(root: Path) -> Files:
+    """Everything in the meta folder of a set.
+
+    Raises:
+        MissingInputError: the list of images or of points is missing, or both protocols are.
+        InputError: a file that holds something else, or a template without images.
+    """
+    media = read_media(root)
+    path = find_meta(root, "_template_pair_label.txt")
+    pairs = None if path is None else read_template_pairs(path)
+    galleries, probes = [], None
+    suffixes = next((s for s in _GALLERIES if any(find_meta(root, suffix) for suffix in s)), None)
+    if suffixes is not None:
+        galleries = [read_subjects(needed_meta(root, suffix)) for suffix in suffixes]
+        probes = read_subjects(needed_meta(root, "_1N_probe_mixed.csv"))
+    if pairs is None and probes is None:
+        raise MissingInputError(
+            f"{root / 'meta'} has neither *_template_pair_label.txt (1:1) nor *_1N_gallery_G1.csv, "
+            "*_1N_gallery_G2.csv and *_1N_probe_mixed.csv (1:N)"
+        )
+    return Files(media, pairs, galleries, probes)
+
+
+def template_people(files: Files) -> tuple[Identities, Identities]:
+    """Person of both templates of each pair: from the 1:N files, else whom genuine pairs link."""
+    assert files.pairs is not None
+    id1, id2, same = files.pairs
+    lists = [*files.galleries, *([files.probes] if files.probes is not None else [])]
+    known = {t: s for table in lists for t, s in zip(*(c.tolist() for c in table), strict=True)}
+    templates = np.unique(np.concatenate([id1, id2]))
+    if all(template in known for template in templates.tolist()):
+        subject = np.array([known[template] for template in templates.tolist()])
+        return subject[np.searchsorted(templates, id1)], subject[np.searchsorted(templates, id2)]
+    return linked_people(id1, id2, same)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _rows(table: Subjects, row: dict[int, int], title: str) -> Tensor:
+    missing = [template for template in table.template_id.tolist() if template not in row]
+    if missing:
+        raise InputError(
+            f"{title}: template {missing[0]} has no images ({len(missing)} such templates); check "
+            "*_face_tid_mid.txt against the 1:N files"
+        )
+    return torch.tensor([row[template] for template in table.template_id.tolist()])
