@@ -55,10 +55,7 @@ def bin_pairs(distance: Tensor, same: Tensor, folds: int, rule: ThresholdRule) -
     Raises:
         InputError: another number of folds or another rule.
     """
-    if rule not in THRESHOLD_RULES:
-        raise InputError(unknown_name("thresholds rule", str(rule), THRESHOLD_RULES))
-    if not 2 <= folds <= len(same):
-        raise InputError(f"folds must be between 2 and the {len(same)} pairs, got {folds}")
+    check_folds(folds, len(same), rule)
     if rule == "grid":
         thresholds = torch.arange(400, dtype=torch.float64, device=distance.device) * 0.01
     else:
@@ -74,6 +71,14 @@ def bin_pairs(distance: Tensor, same: Tensor, folds: int, rule: ThresholdRule) -
         folds,
         rule == "in_sample",
     )
+
+
+def check_folds(folds: int, pairs: int, rule: str) -> None:
+    """InputError for another number of folds than 2 to `pairs`, or an unknown rule."""
+    if rule not in THRESHOLD_RULES:
+        raise InputError(unknown_name("thresholds rule", rule, THRESHOLD_RULES))
+    if not 2 <= folds <= pairs:
+        raise InputError(f"folds must be between 2 and the {pairs} pairs, got {folds}")
 
 
 def fold_accuracy(pairs: Binned, weight: Tensor | None = None) -> FoldAccuracy:

@@ -86,14 +86,14 @@ def identification(
         raise InputError(
             f"gallery features are {gallery.shape[1]} wide and probe features {probes.shape[1]}"
         )
-    known, entry, probe = _numbered(
+    entry, probe = _numbered(
         gallery_subjects, probe_subjects, (len(gallery), len(probes)), gallery.device
     )
     if not ranks or min(ranks) < 1:
         raise InputError(f"ranks must be whole numbers from 1, got {list(ranks)}")
     fpirs = [checked_rate(fpir) for fpir in fpirs]
+    check_subjects(gallery_subjects, probe_subjects, is_open=bool(fpirs))
     is_mated = torch.isin(probe, entry)
-    _check_probes(is_mated, known, probe, bool(fpirs))
     own, others = _search(gallery, entry, probes, probe, max(ranks))
     position = 1 + (others >= own[:, None]).sum(1)
     own, other, position = own[is_mated], others[is_mated, 0], position[is_mated]
@@ -113,6 +113,27 @@ def identification(
         best=best.cpu(),
         is_mated=is_mated.cpu(),
     )
+
+
+def check_subjects(
+    gallery: Tensor | NDArray[Any], probes: Tensor | NDArray[Any], *, is_open: bool
+) -> None:
+    """InputError unless the probes' subjects suit a closed or an open set, see `identification`."""
+    known, searched = np.asarray(gallery), np.asarray(probes)
+    absent = searched[~np.isin(searched, known)]
+    if len(absent) == len(searched):
+        raise InputError(f"none of the {len(searched)} probes shows anybody in the gallery")
+    if len(absent) and not is_open:
+        raise InputError(
+            f"probe subject {absent[0]} is not in the gallery ({len(absent)} of {len(searched)} "
+            "probes are of such subjects). In a closed set every probe must be; give fpirs, for "
+            "instance [0.01, 0.1], to search an open set"
+        )
+    if is_open and not len(absent):
+        raise InputError(
+            "TPIR at FPIR needs probes of subjects that are not in the gallery, and there are "
+            "none; leave fpirs empty for a closed set"
+        )
 
 
 def distractor_identification(
@@ -137,7 +158,7 @@ def distractor_identification(
     """
     features = F.normalize(_features(features, "features"))
     distractors = F.normalize(_features(distractors, "distractors"))
-    _, number, _ = _numbered(subjects, subjects, (len(features),) * 2, features.device)
+    number, _ = _numbered(subjects, subjects, (len(features),) * 2, features.device)
     scores = search(features, distractors, min(max(ranks), len(distractors)))[0]
     hits, pairs = dict.fromkeys(ranks, 0), 0
     for members in _members(number):
@@ -258,38 +279,20 @@ def _numbered(
     probes: Tensor | NDArray[Any],
     counts: tuple[int, int],
     device: torch.device,
-) -> tuple[list[Any], Tensor, Tensor]:
-    """Subjects as numbers: the words behind them, those of the gallery, those of the probes."""
+) -> tuple[Tensor, Tensor]:
+    """Subjects of the gallery and of the probes as numbers."""
     lists = [np.asarray(subjects) for subjects in (gallery, probes)]
     for subjects, count, what in zip(lists, counts, ("gallery", "probe"), strict=True):
         if subjects.shape != (count,):
             raise InputError(
                 f"{count} {what} features need as many subjects, got {tuple(subjects.shape)}"
             )
-    words, number = np.unique(np.concatenate(lists), return_inverse=True)
+    number = np.unique(np.concatenate(lists), return_inverse=True)[1]
     first, second = torch.from_numpy(number).to(device).split(counts)
-    return words.tolist(), first, second
+    return first, second
 
 
 def _members(number: Tensor) -> tuple[Tensor, ...]:
     """Indices of the images of each subject."""
     order = number.argsort()
     return order.split(torch.bincount(number).tolist())
-
-
-def _check_probes(is_mated: Tensor, words: list[Any], probe: Tensor, is_open: bool) -> None:
-    count = int((~is_mated).sum())
-    if count == len(is_mated):
-        raise InputError(f"none of the {count} probes shows anybody in the gallery")
-    if count and not is_open:
-        absent = words[int(probe[~is_mated][0])]
-        raise InputError(
-            f"probe subject {absent} is not in the gallery ({count} of {len(is_mated)} probes are "
-            "of such subjects). In a closed set every probe must be; give fpirs, for instance "
-            "[0.01, 0.1], to search an open set"
-        )
-    if is_open and not count:
-        raise InputError(
-            "TPIR at FPIR needs probes of subjects that are not in the gallery, and there are "
-            "none; leave fpirs empty for a closed set"
-        )

@@ -44,6 +44,10 @@ class WeightedRates:
         self.not_below = np.searchsorted(low, high, side="right")
         self.genuine_above = np.searchsorted(high, low, side="left")
         self.genuine_from = np.searchsorted(high, low, side="right")
+        self.first = np.flatnonzero(np.diff(low, prepend=-np.inf))  # of impostors of one score
+        self.last = np.append(self.first[1:], len(low)) - 1
+        # Between two impostor scores without a genuine one the ROC is straight: no points there.
+        self.corners = np.unique([0, *self.above, len(low)])
 
     def pairs(self) -> NDArray[np.int64]:
         """The pairs that are looked at; weights of others do not matter."""
@@ -62,22 +66,33 @@ class WeightedRates:
         if not genuine[-1] or not impostor[-1]:
             return dict.fromkeys(["auc", "eer", *map(repr, fars)], float("nan"))
         far, tar = impostor / impostor[-1], genuine / genuine[-1]
-        # TAR just above each impostor score, where the next false accept has not happened yet.
+        # TAR just above an impostor score, where the next false accept has not happened yet.
         before = np.append(tar[self.genuine_above], 1.0)
-        rates = {repr(f): float(before[self._nearest(far, f)]) for f in fars}
+        corner_far, corner_tar = far[self.corners], before[self.corners]
+        is_corner = np.diff(corner_tar, prepend=0.0) > 0
+        is_corner[[0, -1]] = True
+        corner_far, corner_tar = corner_far[is_corner], corner_tar[is_corner]
+        rates = {repr(f): float(corner_tar[_nearest(corner_far, f)]) for f in fars}
         beaten = far[-1] - (far[self.above] + far[self.not_below]) / 2
         rates["auc"] = float((own * beaten).sum() / genuine[-1])
-        miss = np.append(1.0, 1 - tar[self.genuine_from])  # at each impostor score
-        right = int((far >= miss).argmax())
-        gap = far[right] - miss[right], far[right - 1] - miss[right - 1]
-        share = gap[0] / (gap[0] - gap[1]) if right else 0.0
-        rates["eer"] = float(far[right] - share * (far[right] - far[right - 1]))
+        # The ROC goes straight from just above the impostors of one score to just below them.
+        x = np.column_stack([far[self.first], far[self.last + 1]]).ravel()
+        y = np.column_stack([before[self.first], tar[self.genuine_from[self.last]]]).ravel()
+        rates["eer"] = _equal_error(np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]]))
         return rates
 
-    @staticmethod
-    def _nearest(far: Floats, wanted: float) -> int:
-        right = min(int(np.searchsorted(far, wanted)), len(far) - 1)
-        if right and wanted - far[right - 1] < far[right] - wanted:
-            right -= 1
-        # Of impostors that count nothing, the last: it leaves the most genuine pairs accepted.
-        return int(np.searchsorted(far, far[right], side="right")) - 1
+
+def _equal_error(far: Floats, tar: Floats) -> float:
+    """Where the lines through these points of a ROC have FAR = 1 - TAR."""
+    gap = far - (1 - tar)
+    right = int((gap >= 0).argmax())  # not the first point, which is (0, 0)
+    share = gap[right] / (gap[right] - gap[right - 1])
+    return float(far[right] - share * (far[right] - far[right - 1]))
+
+
+def _nearest(far: Floats, wanted: float) -> int:
+    """Place of the ascending rate nearest to `wanted`, the last of equally near ones."""
+    right = min(int(np.searchsorted(far, wanted)), len(far) - 1)
+    if right and wanted - far[right - 1] < far[right] - wanted:
+        right -= 1
+    return int(np.searchsorted(far, far[right], side="right")) - 1

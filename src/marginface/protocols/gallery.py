@@ -17,6 +17,7 @@ from marginface.evaluation.bootstrap import Estimate
 from marginface.evaluation.identification_intervals import identification_intervals
 from marginface.evaluation.identify import (
     DEFAULT_RANKS,
+    check_subjects,
     distractor_identification,
     identification,
 )
@@ -70,6 +71,8 @@ class GalleryBenchmark:
 
     def tasks(self, name: str, image_size: int) -> list[Task]:
         lists = [read_gallery(self.root / file) for file in (self.gallery, self.probes)]
+        owners, subjects = (np.array(listed.subjects) for listed in lists)
+        check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
         if self.distractors is not None:
             photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
             lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))

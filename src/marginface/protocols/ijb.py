@@ -213,9 +213,9 @@ class IJBBenchmark:
         for title, gallery in galleries.items():
             try:
                 results[title] = identification(
-                    features[_rows(gallery, row, title)],
+                    features[_rows(gallery, row)],
                     torch.from_numpy(gallery.subject_id),
-                    features[_rows(probes, row, "the probes")],
+                    features[_rows(probes, row)],
                     torch.from_numpy(probes.subject_id),
                     self.ranks,
                     self.fpirs if is_open else (),
@@ -249,6 +249,21 @@ def read_files(root: Path) -> Files:
             f"{root / 'meta'} has neither *_template_pair_label.txt (1:1) nor *_1N_gallery_G1.csv, "
             "*_1N_gallery_G2.csv and *_1N_probe_mixed.csv (1:N)"
         )
+    known = np.unique(media.template_id)
+    for ids in [] if pairs is None else pairs[:2]:
+        missing = ~np.isin(ids, known)
+        if missing.any():
+            pair = int(missing.argmax())
+            raise InputError(f"{path}: pair {pair} names template {ids[pair]}, which has no images")
+    tables = {f"gallery {n}": table for n, table in enumerate(galleries, start=1)}
+    for title, table in (tables | ({} if probes is None else {"the probes": probes})).items():
+        missing = ~np.isin(table.template_id, known)
+        if missing.any():
+            raise InputError(
+                f"{root}, {title}: template {table.template_id[missing][0]} has no images "
+                f"({int(missing.sum())} such templates); check *_face_tid_mid.txt against the 1:N "
+                "files"
+            )
     return Files(media, pairs, galleries, probes)
 
 
@@ -269,11 +284,5 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _rows(table: Subjects, row: dict[int, int], title: str) -> Tensor:
-    missing = [template for template in table.template_id.tolist() if template not in row]
-    if missing:
-        raise InputError(
-            f"{title}: template {missing[0]} has no images ({len(missing)} such templates); check "
-            "*_face_tid_mid.txt against the 1:N files"
-        )
+def _rows(table: Subjects, row: dict[int, int]) -> Tensor:
     return torch.tensor([row[template] for template in table.template_id.tolist()])

@@ -18,6 +18,7 @@ from marginface.evaluation.folds import (
     Binned,
     ThresholdRule,
     bin_pairs,
+    check_folds,
     fold_accuracy,
 )
 from marginface.evaluation.groups import group_rates
@@ -30,7 +31,7 @@ from marginface.evaluation.pairs import (
     rate_name,
 )
 from marginface.evaluation.quality import error_versus_reject, qmagface_scores
-from marginface.evaluation.scores import check_finite, sort_scores
+from marginface.evaluation.scores import check_finite, checked_pairs, sort_scores
 from marginface.evaluation.weighted import WeightedRates
 from marginface.parameters import NotNegative, WholeNumber
 from marginface.protocols.people import linked_people, numbered
@@ -49,6 +50,9 @@ _OTHER_ACCURACIES = {
 _MOST_BINS = 4096  # of an exact rule within the bootstrap
 _GROUP_FMR = 1e-2
 HARDEST = 12
+
+# Person of both sides of each pair, and further columns of a .csv.
+People = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
 
 
 class PairsBenchmark:
@@ -92,11 +96,15 @@ class PairsBenchmark:
             pairs = load_pairs(path, root=self.root, image_size=image_size)
             # A published set goes by its name, whatever the file is called.
             title = name if len(self.files) == 1 and name != "pairs" else pairs.name
-            found.append(Task(title, pairs, partial(self.evaluate, title, pairs)))
+            # Now, because embedding takes long.
+            check_folds(self.folds, len(pairs.same), self.thresholds)
+            checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
+            found.append(Task(title, pairs, partial(self.evaluate, title, pairs, _people(pairs))))
         return found
 
-    def evaluate(self, name: str, pairs: PairFile, embeddings: Tensor) -> Outcome:
+    def evaluate(self, name: str, pairs: PairFile, known: People, embeddings: Tensor) -> Outcome:
         """Results of one file from the embeddings of its images."""
+        people, columns = known
         check_finite(embeddings, "embeddings")
         first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
         quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
@@ -108,7 +116,6 @@ class PairsBenchmark:
             distance = torch.from_numpy(2 - 2 * lowered)
         labels, same = torch.from_numpy(pairs.same), pairs.same
         result = evaluate_distances(distance, labels, self.folds, self.fars, self.thresholds)
-        people, columns = _people(pairs)
         scores, scored = result.scores.numpy(), sort_scores(result.scores, labels)
         limit = operating_points(scored, [_GROUP_FMR])[0].threshold
         groups = []
@@ -195,9 +202,7 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     return binned._replace(thresholds=thresholds, bins=bins)
 
 
-def _people(
-    pairs: PairFile,
-) -> tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]:
+def _people(pairs: PairFile) -> People:
     """Person of both sides of each pair, and further columns of a .csv."""
     columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
     if "identity1" in columns:
