@@ -75,7 +75,13 @@ def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command
     done = command("train.py", *tiny_run, *odd, *gloo, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path)) == 6
-    assert "val/heldout/accuracy" in json.loads((tmp_path / "result.json").read_text())
+    two = json.loads((tmp_path / "result.json").read_text())
+    assert "val/heldout/accuracy" in two
+    # The same weights, the same pairs: verification of the untrained network to the last digit.
+    one = train(compose(*tiny_run, *odd, "trainer.max_steps=1", run_dir=tmp_path / "one"))
+    untrained = {key: value for key, value in one.items() if key.startswith("untrained/")}
+    assert len(untrained) >= 8
+    assert {key: two[key] for key in untrained} == untrained
 
 
 def test_a_batch_the_processes_do_not_divide(

@@ -115,8 +115,9 @@ def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
     if pairs:
         page.heading("Paired comparisons")
         page.text(
-            "Against the best on exactly the same pairs. The interval is a bootstrap over people; "
-            "'equal' where it holds 0, whatever the digits above say."
+            "Against the best on exactly the same pairs: share of right decisions (of templates: "
+            "of genuine pairs, each network at its threshold for FMR 1e-3). The interval is a "
+            "bootstrap over people; 'equal' where it holds 0, whatever the digits above say."
         )
         page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
         _print(console, [paired.row() for paired in pairs], PAIRED_HEADINGS)
@@ -139,15 +140,16 @@ def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]
     if len(found) < 2:
         return []
     # Of equal results the first given; the comparison calls them equal.
-    name, best = max(found, key=lambda entry: entry[1].right.mean())
-    comparable = [(n, d) for n, d in found if n != name and _same_pairs(d, best)]
-    return [
-        Paired(
-            benchmark, name, n,
-            compare_decisions(best.right, d.right, best.identity1, best.identity2),
-        )
-        for n, d in comparable
-    ]  # fmt: skip
+    name, best = max(found, key=lambda entry: entry[1].right[entry[1].compared].mean())
+    paired = []
+    for other, decisions in found:
+        if other != name and _same_pairs(decisions, best):
+            kept = best.compared
+            comparison = compare_decisions(
+                best.right[kept], decisions.right[kept], best.identity1[kept], best.identity2[kept]
+            )
+            paired.append(Paired(benchmark, name, other, comparison))
+    return paired
 
 
 def _same_pairs(one: Decisions, other: Decisions) -> bool:

@@ -43,7 +43,7 @@ _GALLERIES = (
     ("_1N_gallery_G1.csv", "_1N_gallery_G2.csv"),
     ("_1N_gallery_S1.csv", "_1N_gallery_S2.csv"),
 )
-_DECIDED_AT = 1e-3  # FMR of the threshold that paired comparisons of networks are made at
+_DECIDED_AT = 1e-3  # FMR of the threshold at which networks are compared, by their TAR
 _MOST_DECISIONS = 200_000
 
 
@@ -144,7 +144,8 @@ class IJBBenchmark:
         if len(same) <= _MOST_DECISIONS:
             threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
             cosines = scores.double().numpy()
-            outcome.decisions = Decisions(cosines, same, (cosines >= threshold) == same, *people)
+            right = (cosines >= threshold) == same
+            outcome.decisions = Decisions(cosines, same, right, *people, compared=same)
         else:
             outcome.notes.append(
                 f"{len(same):,} pairs: single scores are not kept, so `marginface compare` shows "

@@ -136,7 +136,9 @@ class PairsBenchmark:
                 "people, as far as pairs tell": len(np.unique(np.concatenate(people))),
             },
             pairs=scored,
-            decisions=Decisions(scores, same, result.right.numpy(), *people),
+            decisions=Decisions(
+                scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
+            ),
             hard=_hardest(scores, pairs),
             groups=groups,
             group_threshold=limit,

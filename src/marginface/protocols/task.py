@@ -22,6 +22,8 @@ class Decisions(NamedTuple):
         same: (N,) whether a pair is genuine.
         right: (N,) whether it was decided rightly.
         identity1, identity2: (N,) person of both sides.
+        compared: (N,) pairs that count in a comparison; all where accuracy is the measure, the
+            genuine ones where it is TAR.
     """
 
     scores: NDArray[np.float64]
@@ -29,6 +31,7 @@ class Decisions(NamedTuple):
     right: NDArray[np.bool_]
     identity1: Identities
     identity2: Identities
+    compared: NDArray[np.bool_]
 
 
 class HardPair(NamedTuple):
