@@ -173,7 +173,7 @@ def det_curve(pairs: ScoredPairs, points: int = 200) -> tuple[Tensor, Tensor]:
 def _highest(scores: Tensor, same: Tensor, far: float) -> _Top:
     """The impostor scores needed for rates up to `far`: sorting all takes most of the time."""
     impostor = ~same
-    total = int(impostor.sum())
+    total = int(torch.count_nonzero(impostor))
     needed = far * total + 4 * _WINDOW
     if needed < total / 4:
         sample = scores[:: max(len(scores) // _SAMPLE, 1)].sort().values
