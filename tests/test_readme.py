@@ -17,23 +17,29 @@ from marginface.data import SyntheticFaces, open_faces
 from marginface.data.alignment import TEMPLATE
 from marginface.data.images import encode_jpeg
 from marginface.errors import InputError
+from marginface.evaluation_config import evaluation_problems
 
 README = (ROOT / "README.md").read_text()
+DOCS = README + (ROOT / "docs" / "evaluation.md").read_text()
 COMMANDS = [
     line.replace("\\\n", " ").split("#")[0].strip()
-    for line in re.findall(r"^python train\.py(?:.*\\\n)*.*$", README, re.MULTILINE)
+    for line in re.findall(r"^python (?:train|evaluate)\.py(?:.*\\\n)*.*$", DOCS, re.MULTILINE)
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_pass_the_check(command: str) -> None:
-    arguments = shlex.split(command)[2:]
-    if "head=myhead" not in arguments:
+    script, *arguments = shlex.split(command)[1:]
+    if "head=myhead" in arguments:
+        return
+    if script == "train.py":
         check_command_line("train", arguments)
+    else:
+        check_command_line("evaluate", arguments, evaluation_problems)
 
 
 def test_there_are_commands_and_wrong_ones_would_fail() -> None:
-    assert len(COMMANDS) >= 7
+    assert len(COMMANDS) >= 11
     with pytest.raises(InputError):
         check_command_line("train", ["sweep=margin"])
 
@@ -44,6 +50,11 @@ def test_the_loop_in_plain_pytorch_runs() -> None:
     names: dict[str, object] = {}
     exec(loop, names)
     assert names["head"].weight.grad.isfinite().all()  # type: ignore[attr-defined]
+
+
+def test_the_functions_of_evaluation_run() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS.removeprefix(README), re.DOTALL)
+    exec(block, {})
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from runs import losses
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -38,6 +40,7 @@ def test_three_heads_and_one_table(tiny_run: list[str], tmp_path: Path, command:
     assert "arcface" in again.stdout
 
 
+@pytest.mark.slow
 def test_jobs_with_different_numbers_of_processes(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
