@@ -8,14 +8,13 @@ The peers are written here from the description of what insightface's scripts do
 from two gathered feature matrices in batches of 100,000, scikit-learn's roc_curve; 1:N: all scores
 of a probe sorted), and FAISS where it is installed (IndexFlatIP). Data are random and the same for
 all; outputs must be equal. Every measurement is a process of its own: its memory is the highest
-resident size less what it had when its inputs were loaded. Ways take turns; the table shows
+resident size less what it had when its inputs were loaded (Linux). Ways take turns; the table shows
 medians. Writes <out>/evaluation.json (every run, hardware, date).
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -252,14 +251,22 @@ SUITES: dict[str, tuple[Callable[[], Arrays], dict[str, Way]]] = {
 def _measured(way: Way, folder: str, queue: Any) -> None:
     torch.set_num_threads(THREADS)
     data = {path.stem: np.load(path) for path in Path(folder).glob("*.npy")}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _memory("VmRSS")
+    # getrusage's peak is no use: it begins with that of the process this one was forked from.
+    Path("/proc/self/clear_refs").write_text("5")
     if data.keys() == {"embeddings", "same"}:
         way(data)  # milliseconds, and validation calls it again and again: the second call counts
     seconds, outputs = way(data)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    memory = _memory("VmHWM") - before
     for name, output in outputs.items():
         np.save(Path(folder) / "out" / f"{way.__name__} {name}.npy", output)
     queue.put({"seconds": seconds, "memory_mib": memory / 1024})
+
+
+def _memory(kind: str) -> int:
+    """KiB of this process: VmRSS now, VmHWM at most."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(kind)).split()[1])
 
 
 def measure(way: Way, folder: Path) -> dict[str, Any]:

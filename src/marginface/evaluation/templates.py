@@ -11,7 +11,7 @@ from torch import Tensor
 from marginface.errors import InputError
 from marginface.evaluation.scores import check_finite
 
-_IMAGES, _PAIRS, _FETCHED = 1 << 11, 1 << 20, 1 << 12  # at once: bounded memory, long vectors
+_IMAGES, _PAIRS, _FETCHED = 1 << 11, 1 << 18, 1 << 12  # at once: bounded memory, long vectors
 _TILE = 1024  # side of the blocks of the score matrix, a power of 2; 4 MB stay in the cache
 # Fetching the two features of a pair takes as long as this many entries of a matrix product.
 _FETCH_COST = 64
