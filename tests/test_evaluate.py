@@ -142,12 +142,14 @@ def test_scoring_again_needs_no_network(
             f"checkpoint={run}", "benchmark=custom_pairs", *change,
             f"benchmark.custom_pairs.root={sets / 'pairs'}", folder=evaluated,
         )  # fmt: skip
+        config["paths"]["run_dir"] = str(evaluated / "never")
         with pytest.raises(AssertionError, match="the network was built"):
             evaluate(config)
 
 
 def test_new_columns_join_the_table(run: Path, sets: Path, tmp_path: Path) -> None:
     for benchmark, root in (("tinyface", "tinyface"), ("custom_pairs", "pairs")):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         evaluate(
             settings(
                 f"checkpoint={run}", f"benchmark=[{benchmark}]", "cache=false",
@@ -323,6 +325,10 @@ def test_two_files_of_one_name(run: Path, sets: Path, tmp_path: Path) -> None:
         evaluate(config)
     config["devices"] = ["cuda:77"]
     with pytest.raises(InputError, match="devices: 'cuda:77' is not there; auto takes all of: cpu"):
+        evaluate(config)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="holds results already; choose another hydra.run.dir"):
         evaluate(config)
 
 

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from marginface.errors import InputError, MissingInputError
@@ -183,7 +184,8 @@ def _in_one_cell(key: str, estimate: Estimate) -> str:
 def _print(console: Console, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
     table = Table()
     for number, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", justify="left" if number == 0 else "right")
+        justify: Literal["left", "right"] = "left" if number == 0 else "right"
+        table.add_column(escape(heading), overflow="fold", justify=justify)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     console.print(table)

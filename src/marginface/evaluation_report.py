@@ -94,7 +94,7 @@ class Evaluation:
             "time": datetime.now().isoformat(timespec="seconds"),
             "folder": str(folder),
             **{key: str(self.facts[key]) for key in ("checkpoint", "network", "flip", "precision")},
-            **{key: repr(value) for key, value in self.result().items()},
+            **{key: repr(float(value)) for key, value in self.result().items()},
         }
         with (table.parent / f".{table.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # evaluations may end at the same time

@@ -34,6 +34,7 @@ class ModelFile:
         name: of the network.
         image_size: S, side of the images it takes, in pixels.
         color: channel order it was trained in.
+        settings: what the network is built with, beside its weights.
         build: the network, with its weights.
     """
 
@@ -41,6 +42,7 @@ class ModelFile:
     name: str
     image_size: int
     color: Color
+    settings: dict[str, Any]
     build: Callable[[], nn.Module]
 
     def fingerprint(self) -> str:
@@ -81,7 +83,7 @@ def open_model(
     if path.suffix == ".onnx":
         _check_no_backbone(path, backbone)
         build, size = open_onnx(path)
-        return ModelFile(path, path.stem, size, color or "rgb", build)
+        return ModelFile(path, path.stem, size, color or "rgb", {}, build)
     if path.suffix != ".safetensors":
         description = _description(path)
         if description is not None:
@@ -95,6 +97,7 @@ def open_model(
         config["name"],
         config["image_size"],
         color or stated or "rgb",
+        config,
         lambda: _built(config, path),
     )
 
@@ -111,7 +114,12 @@ def _ours(path: Path, description: dict[str, Any], color: Color | None) -> Model
     # What starting weights it was trained from does not matter any more.
     config["pretrained"] = False
     return ModelFile(
-        path, config["name"], config["image_size"], trained_in, lambda: _built(config, path)
+        path,
+        config["name"],
+        config["image_size"],
+        trained_in,
+        config,
+        lambda: _built(config, path),
     )
 
 

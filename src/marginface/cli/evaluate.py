@@ -1,5 +1,6 @@
 """`python evaluate.py`: a network on benchmarks, from files to a report."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -12,7 +13,7 @@ from marginface.embedder import Embedder, check_devices
 from marginface.embeddings import EmbeddingCache
 from marginface.errors import InputError
 from marginface.evaluation_config import evaluation_problems
-from marginface.evaluation_report import Evaluation, print_outcomes
+from marginface.evaluation_report import RESULT, Evaluation, print_outcomes
 from marginface.model_files import ModelFile, open_model
 from marginface.protocols import Outcome, Task
 
@@ -33,6 +34,11 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         InputError: anything the user can mend.
     """
     raise_problems(evaluation_problems(config))
+    folder = Path(config["paths"]["run_dir"])
+    if (folder / RESULT).exists():
+        raise InputError(
+            f"{folder} holds results already; choose another hydra.run.dir, nothing is overwritten"
+        )
     devices = check_devices(config["devices"])
     model = open_model(config["checkpoint"], config["backbone"], config["color"])
     tasks = _tasks(config["benchmark"], model.image_size)
@@ -58,7 +64,6 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         outcomes,
     )
     faces = {task.name: task.faces for task in tasks} if config["thumbnails"] else {}
-    folder = config["paths"]["run_dir"]
     result = evaluation.write(folder, config["fmrs"], faces)
     evaluation.append_to(f"{config['paths']['log_dir']}/evaluations/all.csv", folder)
     print_outcomes(evaluation)
@@ -91,7 +96,7 @@ class _Embedding:
         facts = {
             "weights": self.weights,
             "images": task.faces.content_hash() if self.config["cache"] else None,
-            "network": self.model.name,
+            "network": self.model.settings,
             "image_size": self.model.image_size,
             "color": self.model.color,
             "flip": self.config["flip"],

@@ -73,7 +73,8 @@ def intervals(
 
     Args:
         values: each statistic of the data as they are.
-        statistic: the same from weights; NaN where a replicate leaves it undefined.
+        statistic: the same from weights; NaN where a replicate leaves it undefined (all of them:
+            the interval is that of all rates, 0 to 1).
         weights: from `identity_weights` or `pair_weights`.
         people: how many were drawn from; bounds shares of exactly 0 or 1, of which every replicate
             has the same.
@@ -89,7 +90,7 @@ def _estimate(value: float, drawn: NDArray[np.float64], people: int) -> Estimate
     drawn = drawn[np.isfinite(drawn)]
     tail = (1 - LEVEL) / 2
     if not len(drawn):
-        return Estimate(value, float("nan"), float("nan"))
+        return Estimate(value, min(0.0, value), max(1.0, value))  # nothing is known
     low, high = np.quantile(drawn, [tail, 1 - tail])
     # A rate of so few events moves in steps; the interval always holds the value itself.
     low, high = min(float(low), value), max(float(high), value)

@@ -81,7 +81,8 @@ def identification(
         InputError: an empty gallery, lengths that do not fit, features that are not finite, in a
             closed set a probe of nobody in the gallery, in an open set no such probe or only such.
     """
-    gallery, probes = _features(gallery, "gallery"), F.normalize(_features(probes, "probes"))
+    gallery = _features(gallery, "gallery")
+    probes = F.normalize(_features(probes, "probes").to(gallery))
     if gallery.shape[1] != probes.shape[1]:
         raise InputError(
             f"gallery features are {gallery.shape[1]} wide and probe features {probes.shape[1]}"
@@ -119,7 +120,7 @@ def check_subjects(
     gallery: Tensor | NDArray[Any], probes: Tensor | NDArray[Any], *, is_open: bool
 ) -> None:
     """InputError unless the probes' subjects suit a closed or an open set, see `identification`."""
-    known, searched = np.asarray(gallery), np.asarray(probes)
+    known, searched = _array(gallery), _array(probes)
     absent = searched[~np.isin(searched, known)]
     if len(absent) == len(searched):
         raise InputError(f"none of the {len(searched)} probes shows anybody in the gallery")
@@ -157,7 +158,7 @@ def distractor_identification(
         InputError: no two images of a subject, no distractors, features that are not finite.
     """
     features = F.normalize(_features(features, "features"))
-    distractors = F.normalize(_features(distractors, "distractors"))
+    distractors = F.normalize(_features(distractors, "distractors").to(features))
     number, _ = _numbered(subjects, subjects, (len(features),) * 2, features.device)
     scores = search(features, distractors, min(max(ranks), len(distractors)))[0]
     hits, pairs = dict.fromkeys(ranks, 0), 0
@@ -281,7 +282,7 @@ def _numbered(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Subjects of the gallery and of the probes as numbers."""
-    lists = [np.asarray(subjects) for subjects in (gallery, probes)]
+    lists = [_array(subjects) for subjects in (gallery, probes)]
     for subjects, count, what in zip(lists, counts, ("gallery", "probe"), strict=True):
         if subjects.shape != (count,):
             raise InputError(
@@ -290,6 +291,10 @@ def _numbered(
     number = np.unique(np.concatenate(lists), return_inverse=True)[1]
     first, second = torch.from_numpy(number).to(device).split(counts)
     return first, second
+
+
+def _array(subjects: Tensor | NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(subjects.cpu() if isinstance(subjects, Tensor) else subjects)
 
 
 def _members(number: Tensor) -> tuple[Tensor, ...]:

@@ -78,10 +78,16 @@ def read_media(root: Path) -> Media:
                 f"{len(images)} images in {media})"
             )
         values = values[[place[name] for name in images]]
+    points = values[:, :10].reshape(-1, 5, 2)
+    in_one_place = np.ptp(points, axis=1).max(1) <= 0
+    if in_one_place.any():
+        raise InputError(
+            f"{landmarks}: all points of {images[in_one_place.argmax()]} are in one place"
+        )
     whole = ids.astype(np.int64)
     if (whole != ids).any():
         raise InputError(f"{media}: template and media ids must be whole numbers")
-    return Media(images, whole[:, 0], whole[:, 1], values[:, :10].reshape(-1, 5, 2), values[:, 10])
+    return Media(images, whole[:, 0], whole[:, 1], points, values[:, 10])
 
 
 def read_template_pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
