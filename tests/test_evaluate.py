@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from marginface import model_files, onnx_network
@@ -173,6 +174,10 @@ def test_bare_weights_are_recognised(tmp_path: Path) -> None:
     found = Embedder(model.build(), 112, "rgb", flip=False)(images)
     expected = network.eval()(images.float() / 127.5 - 1).detach()
     assert torch.nn.functional.cosine_similarity(found, expected) == pytest.approx([1, 1], abs=1e-4)
+    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert open_model(tmp_path / "old.pth").name == "iresnet18"
+    save_file(network.state_dict(), tmp_path / "new.safetensors")
+    assert open_model(tmp_path / "new.safetensors").name == "iresnet18"
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "other.pth")
     with pytest.raises(InputError, match="none of iresnet18, .*mobilefacenet.*backbone=<name>"):
         open_model(tmp_path / "other.pth")
@@ -226,11 +231,24 @@ def test_faults_of_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match="bad.onnx is not a readable ONNX file"):
         open_model(tmp_path / "bad.onnx")
     write_onnx(tmp_path / "any.onnx", 1, "side")
-    with pytest.raises(InputError, match=r"expected \(batch, 3, S, S\) with a fixed S"):
+    with pytest.raises(InputError, match=r"of \(batch, 3, S, S\) with a fixed S"):
         open_model(tmp_path / "any.onnx")
     write_onnx(tmp_path / "net.onnx", 1)
     with pytest.raises(InputError, match="says itself which network it holds"):
         open_model(tmp_path / "net.onnx", {"name": "iresnet18"})
+    graph = onnx.load(tmp_path / "net.onnx")
+    onnx.save(graph, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0,
+              location="big.weights")  # fmt: skip
+    before = open_model(tmp_path / "big.onnx").fingerprint()
+    weights = tmp_path / "big.weights"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    assert open_model(tmp_path / "big.onnx").fingerprint() != before
+    config = settings(
+        f"checkpoint={tmp_path / 'net.onnx'}", "precision=bf16-mixed", "benchmark=[tinyface]",
+        "benchmark.tinyface.root=x", folder=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="an ONNX graph has its own precision"):
+        evaluate(config)
 
     def missing(package: str, *, extra: str) -> None:
         raise InputError(f"this needs the package {package}; pip install 'marginface[{extra}]'")
@@ -260,7 +278,22 @@ def test_faults_of_checkpoints(run: Path, tmp_path: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "nothing given": ([], ["checkpoint is not set", "benchmark.pairs.files is not set"]),
+    "nothing given": (
+        [],
+        ["2 mistakes", "checkpoint is not set", "benchmark.pairs.files is not set"],
+    ),
+    "ranges": (
+        ["checkpoint=x", "benchmark=[ijbc]", "benchmark.ijbc={root: x, fars: [5], seed: -1}"],
+        ["benchmark.ijbc.fars: got [5]", "benchmark.ijbc.seed: got -1"],
+    ),
+    "a sweep over lists": (
+        ["-m", "checkpoint=x", "benchmark=[lfw],[lwf,ijbc]"],
+        ["unknown benchmark 'lwf'. Did you mean 'lfw'?"],
+    ),
+    "no ranks": (
+        ["checkpoint=x", "benchmark=[tinyface]", "benchmark.tinyface={root: x, ranks: []}"],
+        ["benchmark.tinyface.ranks: got []"],
+    ),
     "unknown benchmark": (
         ["checkpoint=x", "benchmark=[lwf,ijbc]"],
         ["unknown benchmark 'lwf'. Did you mean 'lfw'?"],

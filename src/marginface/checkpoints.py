@@ -1,5 +1,6 @@
 """Writing checkpoints atomically, and reading back what is needed before a run goes on."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def checkpoint_to_resume(
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing in it is run."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        mmap = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch has many ways to refuse a file
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable checkpoint: {reason}") from error

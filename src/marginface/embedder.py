@@ -123,6 +123,8 @@ def check_devices(devices: str | Sequence[str]) -> list[str]:
     if devices == "auto":
         return available_devices()
     names = [devices] if isinstance(devices, str) else list(devices)
+    if not names:
+        raise InputError("devices names none; auto takes all there are")
     known = [*available_devices(), "cpu", "cuda", "mps"]
     for name in names:
         usable = name in known and (name != "cuda" or torch.cuda.is_available())

@@ -27,6 +27,8 @@ class Evaluated(NamedTuple):
 
     name: str
     facts: dict[str, Any]
+    protocols: dict[str, list[str]]  # by benchmark
+    pairs_sha256: dict[str, str]  # likewise
     metrics: dict[str, Estimate]  # <benchmark>/<metric>
     decisions: dict[str, Decisions]  # by benchmark
 
@@ -81,9 +83,11 @@ def read_evaluation(folder: Path) -> Evaluated:
         for key in arrays.files:
             benchmark, name = key.rsplit("/", 1)
             columns.setdefault(benchmark, {})[name] = arrays[key]
-    facts = json.loads((folder / FACTS).read_text())["facts"]
+    facts = json.loads((folder / FACTS).read_text())
+    protocols = {entry["name"]: entry["protocol"] for entry in facts["benchmarks"]}
+    keys = {entry["name"]: entry["pairs_sha256"] for entry in facts["benchmarks"]}
     decisions = {benchmark: Decisions(**found) for benchmark, found in columns.items()}
-    return Evaluated(str(folder), facts, metrics, decisions)
+    return Evaluated(str(folder), facts["facts"], protocols, keys, metrics, decisions)
 
 
 def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
@@ -113,6 +117,9 @@ def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
         rows.append((key, *cells))
     page.table(rows, headings)
     _print(console, rows, headings)
+    for note in _differences(evaluations):
+        page.text(note, "bad")
+        console.print(note, markup=False, highlight=False)
     if pairs:
         page.heading("Paired comparisons")
         page.text(
@@ -126,42 +133,55 @@ def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
         scored = {
             e.name: sort_scores(torch.from_numpy(d.scores), torch.from_numpy(d.same))
             for e in evaluations
-            if (d := e.decisions.get(benchmark)) is not None
+            if (d := e.decisions.get(benchmark)) is not None and not d.same.all()
         }
-        page.heading(benchmark)
-        for chart in rate_charts(scored):
-            page.chart(chart)
+        if scored:
+            page.heading(benchmark)
+            for chart in rate_charts(scored):
+                page.chart(chart)
     page.write(page_path)
     console.print(f"page {page_path}", markup=False, highlight=False)
 
 
 def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]:
-    """Every evaluation of the same pairs against the one with the most right decisions."""
-    found = [(e.name, e.decisions[benchmark]) for e in evaluations if benchmark in e.decisions]
-    if len(found) < 2:
-        return []
-    # Of equal results the first given; the comparison calls them equal.
-    name, best = max(found, key=lambda entry: entry[1].right[entry[1].compared].mean())
+    """Every evaluation against the one with the most right decisions on the same pairs."""
+    groups: dict[str, list[Evaluated]] = {}
+    for evaluation in evaluations:
+        if benchmark in evaluation.decisions:
+            groups.setdefault(evaluation.pairs_sha256[benchmark], []).append(evaluation)
     paired = []
-    for other, decisions in found:
-        if other != name and _same_pairs(decisions, best):
-            kept = best.compared
-            comparison = compare_decisions(
-                best.right[kept], decisions.right[kept], best.identity1[kept], best.identity2[kept]
-            )
-            paired.append(Paired(benchmark, name, other, comparison))
+    for group in groups.values():
+        found = [(e.name, e.decisions[benchmark]) for e in group]
+        # Of equal results the first given; the comparison calls them equal.
+        name, best = max(found, key=lambda entry: entry[1].right[entry[1].compared].mean())
+        kept = best.compared
+        for other, decisions in found:
+            if other != name:
+                comparison = compare_decisions(
+                    best.right[kept],
+                    decisions.right[kept],
+                    best.identity1[kept],
+                    best.identity2[kept],
+                )
+                paired.append(Paired(benchmark, name, other, comparison))
     return paired
 
 
-def _same_pairs(one: Decisions, other: Decisions) -> bool:
-    return all(
-        np.array_equal(a, b)
-        for a, b in (
-            (one.same, other.same),
-            (one.identity1, other.identity1),
-            (one.identity2, other.identity2),
-        )
-    )
+def _differences(evaluations: Sequence[Evaluated]) -> list[str]:
+    """What keeps numbers from being compared: other protocols, other pairs."""
+    notes = []
+    for benchmark in dict.fromkeys(name for e in evaluations for name in e.protocols):
+        having = [e for e in evaluations if benchmark in e.protocols]
+        lines = dict.fromkeys(line for e in having for line in e.protocols[benchmark])
+        for line in lines:
+            those = [e.name for e in having if line in e.protocols[benchmark]]
+            if len(those) < len(having):
+                notes.append(f"{benchmark}: only in {', '.join(those)}: {line}")
+        if len({e.pairs_sha256[benchmark] for e in having}) > 1:
+            notes.append(
+                f"{benchmark}: not the same pairs everywhere; only equal ones are compared"
+            )
+    return notes
 
 
 def _benchmarks(evaluations: Sequence[Evaluated]) -> list[str]:

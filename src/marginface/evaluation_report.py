@@ -68,6 +68,10 @@ class Evaluation:
                 "protocol": outcome.protocol,
                 "counts": outcome.counts,
                 "notes": outcome.notes,
+                "pairs_sha256": outcome.pairs_sha256,
+                "tables": [table._asdict() for table in outcome.tables],
+                "groups": [_group_facts(group) for group in outcome.groups],
+                "error_versus_reject": outcome.reject and [c.tolist() for c in outcome.reject],
                 "thresholds": []
                 if outcome.pairs is None
                 else [vars(point) for point in operating_points(outcome.pairs, fmrs)],
@@ -94,8 +98,10 @@ class Evaluation:
             "time": datetime.now().isoformat(timespec="seconds"),
             "folder": str(folder),
             **{key: str(self.facts[key]) for key in ("checkpoint", "network", "flip", "precision")},
-            **{key: repr(float(value)) for key, value in self.result().items()},
         }
+        # Names of files need not be UTF-8; what is not becomes a question mark.
+        row = {key: value.encode("utf-8", "replace").decode() for key, value in row.items()}
+        row |= {key: repr(float(value)) for key, value in self.result().items()}
         with (table.parent / f".{table.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # evaluations may end at the same time
             rows: list[dict[str, str]] = []
@@ -117,6 +123,12 @@ class Evaluation:
         if len(scored) > 1:
             _transfers(page, scored)
         return page
+
+
+def _group_facts(group: GroupRates) -> dict[str, Any]:
+    rates = {"fnmr": group.fnmr, "fmr": group.fmr}
+    known = {name: rate._asdict() if rate else None for name, rate in rates.items()}
+    return {"group": group.group, "genuine": group.genuine, "impostor": group.impostor, **known}
 
 
 def print_outcomes(evaluation: Evaluation) -> None:
@@ -151,7 +163,7 @@ def _outcome(
         page.text(line, "protocol")
     for note in outcome.notes:
         page.text(note, "bad")
-    page.table([tuple(outcome.counts.items())[n] for n in range(len(outcome.counts))])
+    page.table(list(outcome.counts.items()))
     rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
     page.table(rows, ("metric (percent)", "value", "95 % interval"))
     if outcome.pairs is not None:
@@ -183,7 +195,7 @@ def score_histogram(pairs: ScoredPairs) -> str:
     return histogram_chart(
         "scores of genuine and impostor pairs",
         {"genuine": pairs.genuine.cpu().numpy(), "impostor": pairs.impostor.cpu().numpy()},
-        "cosine",
+        "score",
     )
 
 

@@ -16,7 +16,7 @@ from marginface.backbones.weights import read_backbone_state
 from marginface.checkpoints import read_checkpoint
 from marginface.data.transforms import Color
 from marginface.errors import InputError, MissingInputError
-from marginface.onnx_network import open_onnx
+from marginface.onnx_network import open_onnx, weights_beside
 from marginface.runinfo import RunFolder
 
 # Networks that a file of bare weights is compared with when nobody says which it holds.
@@ -47,10 +47,14 @@ class ModelFile:
 
     def fingerprint(self) -> str:
         """A hash of the file, which stands for the weights."""
+        files = [self.path]
+        if self.path.suffix == ".onnx":
+            files += weights_beside(self.path)
         digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
+        for path in files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
         return digest.hexdigest()
 
 
@@ -162,6 +166,8 @@ def _recognise(path: Path) -> dict[str, Any]:
 
 
 def _embedding_size(state: dict[str, Tensor]) -> int:
-    """Length of the last one-dimensional tensor, which scales or shifts the embedding."""
+    """Length of the last normalisation, or else of the last one-dimensional tensor."""
+    if "features.weight" in state:
+        return len(state["features.weight"])
     vectors = [value for value in state.values() if value.ndim == 1]
     return len(vectors[-1]) if vectors else 1

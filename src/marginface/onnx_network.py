@@ -62,11 +62,26 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
     except Exception as error:  # onnxruntime has many ways to refuse a file
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable ONNX file: {reason}") from error
-    shape = session.get_inputs()[0].shape
-    side = shape[3] if len(shape) == 4 else None
-    if side != shape[2] or shape[1] != 3 or not isinstance(side, int):
+    taken = session.get_inputs()[0]
+    shape = taken.shape
+    side = shape[3] if len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3] else None
+    if not isinstance(side, int) or taken.type != "tensor(float)":
         raise InputError(
-            f"{path}: its input has shape {shape}; expected (batch, 3, S, S) with a fixed S"
+            f"{path}: its input is {taken.type} of shape {shape}; expected tensor(float) of "
+            "(batch, 3, S, S) with a fixed S"
         )
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return lambda: OnnxNetwork(session, batch), side
+
+
+def weights_beside(path: Path) -> list[Path]:
+    """Files with weights that an ONNX file refers to, as exporters write for large networks."""
+    onnx = require("onnx", extra="export")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    names = {
+        entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return sorted(path.parent / name for name in names)

@@ -110,14 +110,16 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the page."""
         title = html.escape(self.title)
-        with atomic_write(path, "w") as file:
-            file.write(
+        with atomic_write(path) as file:
+            text = (
                 '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
                 '<meta name="viewport" content="width=device-width, initial-scale=1">'
                 f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
                 + "\n".join(self._parts)
                 + "\n</body></html>\n"
             )
+            # Names of files need not be UTF-8; what is not becomes a question mark.
+            file.write(text.encode("utf-8", "replace"))
 
 
 def grid(faces: Sequence[NDArray[np.uint8]], columns: int = 12) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Parameters given by name: unknown, mistyped and out-of-range ones as clear errors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,6 +12,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Ranks = Annotated[Sequence[WholeNumber], Field(min_length=1)]  # of identification
+Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of a whole, not nothing
 
 

@@ -90,10 +90,14 @@ def test_many_impostors_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_perfect_result_has_an_interval_too() -> None:
     weights = identity_weights(20, 50, 0)
-    found = intervals({"rate": 1.0, "miss": 0.0}, lambda w: {"rate": 1.0, "miss": 0.0}, weights, 20)
+    values = {"rate": 1.0, "miss": 0.0, "spread": 0.0}
+    found = intervals(values, lambda w: values, weights, {"rate": 20, "miss": 20})
     assert found["rate"] == (1.0, pytest.approx(0.025 ** (1 / 20)), 1.0)
     assert found["miss"] == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
-    undefined = intervals({"rate": 0.5}, lambda w: {"rate": math.nan}, identity_weights(3, 5, 0), 3)
+    assert found["spread"] == (0.0, 0.0, 0.0)  # no rate
+    undefined = intervals(
+        {"rate": 0.5}, lambda w: {"rate": math.nan}, identity_weights(3, 5, 0), {}
+    )
     assert undefined["rate"] == (0.5, 0.0, 1.0)
     assert Estimate(0.5, 0.4, 0.6).metrics("lfw/auc") == {
         "lfw/auc": 0.5, "lfw/auc/low": 0.4, "lfw/auc/high": 0.6,
@@ -116,7 +120,7 @@ def test_coverage() -> None:
                 {"miss": float(missed.mean())},
                 lambda w, missed=missed: {"miss": float((w * missed).sum() / w.sum())},
                 pair_weights(whose, whose, 200, seed=run),
-                len(np.unique(whose)),
+                {"miss": len(np.unique(whose))},
             )["miss"]
             held[kind] += interval.low <= 0.25 <= interval.high
     assert held["people"] / runs > 0.85

@@ -82,6 +82,13 @@ def test_a_collapsed_network_finds_nobody() -> None:
     assert result.tpir_at_fpir == {}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_is_no_victory(seed: int) -> None:
+    same = torch.randn(512, generator=torch.Generator().manual_seed(seed)).expand(1000, 512)
+    rates = distractor_identification(same[:4], torch.zeros(4), same)
+    assert rates == {1: 0.0, 5: 0.0, 10: 0.0}
+
+
 @given(seed=st.integers(0, 99), k=st.integers(1, 7), block=st.integers(1, 9))
 def test_search_is_a_sort(seed: int, k: int, block: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """Benchmarks from their files: results by loops over images, and what is wrong with files."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from marginface.protocols import (
     PairsBenchmark,
     TinyFaceBenchmark,
 )
+from marginface.protocols.ijb import read_files
+from marginface.protocols.ijb_files import read_media
 from marginface.protocols.people import linked_people, numbered
 from protocols.sets import (
     IMAGES,
@@ -103,7 +106,7 @@ FAULTS: list[tuple[str, Callable[[str], str] | None, str]] = [
     ("x_1N_probe_mixed.csv", None, r"no file \*_1N_probe_mixed.csv"),
     ("x_face_tid_mid.txt", lambda t: t + "7.jpg 1\n", "line 97 is not 'image template_id"),
     ("x_face_tid_mid.txt", lambda t: t + "97.jpg 1 1\n", "has no points for 97.jpg .1 of the 97"),
-    ("x_face_tid_mid.txt", lambda t: t.replace(" 1 0", " 1.5 0"), "must be whole numbers"),
+    ("x_face_tid_mid.txt", lambda t: t.replace(" 1 0", " 1.5 0"), "expected lines 'image templ"),
     ("x_name_5pts_score.txt", lambda t: t.replace("1.jpg ", "1.jpg nan "), "line .* is not"),
     ("x_template_pair_label.txt", lambda t: t + "1 2\n", "three whole numbers a line"),
     ("x_template_pair_label.txt", lambda t: t + "1 x 0\n", "expected lines 'template1 template2"),
@@ -257,7 +260,8 @@ def test_own_pairs_with_people_and_groups(tmp_path: Path) -> None:
     )
     (task,) = optimistic.tasks("custom_pairs", 32)
     other = task.evaluate(embeddings_of(task.faces))  # type: ignore[arg-type]
-    assert "OPTIMISTIC" in " ".join(other.protocol)
+    assert "accuracy: threshold OPTIMISTIC" in " ".join(other.protocol)
+    assert "accuracy_in_sample: threshold OPTIMISTIC" in " ".join(outcome.protocol)
     assert other.metrics["accuracy_grid"].value == outcome.metrics["accuracy"].value
 
 
@@ -281,6 +285,39 @@ def test_columns_of_pairs(tmp_path: Path) -> None:
         PairsBenchmark(["a.bin"], qmagface={"alpha": 0.1})
     with pytest.raises(MissingInputError, match="no pair file"):
         PairsBenchmark(["a.bin"], root=str(tmp_path)).tasks("lfw", 32)
+
+
+def test_identities_must_agree_with_labels(tmp_path: Path) -> None:
+    write_pairs_csv(tmp_path)
+    text = (tmp_path / "pairs.csv").read_text()
+    (tmp_path / "pairs.csv").write_text("\ufeff" + text.replace(",1,0,0,", ",0,0,0,", 1))
+    with pytest.raises(InputError, match="pair 0 says same=0 of its identities"):
+        PairsBenchmark(["pairs.csv"], root=str(tmp_path)).tasks("custom_pairs", 32)
+    (tmp_path / "pairs.csv").write_text(text.replace("s0/0.png", "gone.png"))
+    (task,) = PairsBenchmark(["pairs.csv"], root=str(tmp_path)).tasks("custom_pairs", 32)
+    with pytest.raises(InputError, match="gone.png: cannot be read"):
+        task.faces.content_hash()
+
+
+def test_labels_and_subjects_are_checked_before_embedding(ijb: Path, tmp_path: Path) -> None:
+    shutil.copytree(ijb / "meta", tmp_path / "meta")
+    pairs = tmp_path / "meta" / "x_template_pair_label.txt"
+    good = pairs.read_text()
+    pairs.write_text("1 2 1\n3 4 1\n")
+    with pytest.raises(InputError, match="there is no impostor pair among 2"):
+        read_files(tmp_path)
+    pairs.write_text(good)
+    for side in (1, 2):
+        gallery = tmp_path / "meta" / f"x_1N_gallery_G{side}.csv"
+        gallery.write_text("TEMPLATE_ID,SUBJECT_ID\n1,77\n")
+    with pytest.raises(
+        InputError, match="none of the probes shows anybody in one of the galleries"
+    ):
+        read_files(tmp_path)
+    # Ids beyond what a float holds stay what they are.
+    media = tmp_path / "meta" / "x_face_tid_mid.txt"
+    media.write_text(media.read_text().replace("1.jpg 1 0", f"1.jpg {2**53 + 1} 0", 1))
+    assert read_media(tmp_path).template_id[0] == 2**53 + 1
 
 
 def test_people_that_pairs_tell(tmp_path: Path) -> None:
@@ -308,4 +345,6 @@ def test_qmagface_lowers_scores(tmp_path: Path) -> None:
     scores = [o.decisions.scores for o in outcomes if o.decisions is not None]
     assert (scores[1] < scores[0]).all()
     assert "QMagFace, alpha 0.5" in " ".join(outcomes[1].protocol)
+    assert "accuracy: threshold between any two" in " ".join(outcomes[1].protocol)
+    assert "accuracy_grid" not in outcomes[1].metrics
     assert not math.isnan(outcomes[1].metrics["auc"].value)

@@ -105,7 +105,7 @@ def _job_problems(
     chosen = fixed + [_assignment(o, job) for o in groups]
     try:
         base = hydra.compose(config_name, overrides=chosen, return_hydra_config=True)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # the latter for benchmark=null
         return [str(error).splitlines()[0]]
     problems = []
     for override in values:
@@ -120,7 +120,9 @@ def _job_problems(
         problems += map(not_set, missing)
         for key in missing:  # so that the rest can be checked in the same go
             OmegaConf.update(composed, key, "?")
-        return problems + find_problems(to_plain(composed))
+        # What only the stand-in for a missing value is to blame for has been said already.
+        found = find_problems(to_plain(composed))
+        return problems + [p for p in found if not p.startswith(tuple(f"{k}:" for k in missing))]
     except HydraException as error:
         return [*problems, str(error).splitlines()[0]]
     except InputError as error:
@@ -157,6 +159,11 @@ def _choice_problems(override: Override, folders: list[Path]) -> list[str]:
     chosen = _choices(override)
     if len(chosen) == 1 and isinstance(chosen[0], list):  # several members: benchmark=[lfw,ijbc]
         chosen = chosen[0]
+    chosen = [  # in a sweep lists arrive as words: benchmark=[lfw],[cfp_fp]
+        name
+        for choice in chosen
+        for name in (choice.strip("[]").split(",") if str(choice).startswith("[") else [choice])
+    ]
     for choice in chosen:
         if choice is None or override.type is OverrideType.DEL:
             continue

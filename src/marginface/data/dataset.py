@@ -179,7 +179,10 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         """A hash of all images as they are stored; reads all of them."""
         digest = hashlib.sha256()
         for index in range(len(self)):
-            encoded = self.image_bytes(index)
+            try:
+                encoded = self.image_bytes(index)
+            except InputError as error:
+                raise InputError(f"{self.describe(index)}: {error}") from error
             digest.update(len(encoded).to_bytes(8, "little"))
             digest.update(encoded)
         return digest.hexdigest()

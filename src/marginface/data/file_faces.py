@@ -21,13 +21,13 @@ class FileFaces(FaceDataset):
 
     Args:
         root: folder of the images.
-        files: their names below it.
+        files: their names, relative to it or absolute.
         points: (N, 5, 2) in pixels, to align each by; without them the short side is scaled to
             fit and the centre cut.
         image_size: S in pixels. Sizes without an alignment template are scaled from 112.
 
     Raises:
-        InputError: no files, or a name that leaves the root.
+        InputError: no files.
         MissingInputError: no folder `root`.
     """
 
@@ -59,7 +59,7 @@ class FileFaces(FaceDataset):
             raise InputError(f"{self.describe(index)}: {error}") from error
 
     def describe(self, index: int) -> str:
-        return f"{self.root}/{self.files[index]}"
+        return str(self.root / self.files[index])
 
     def content_hash(self) -> str:
         """A hash of names, sizes, times and points: reading half a million images takes long.

@@ -100,7 +100,7 @@ def read_pair_csv(path: Path) -> tuple[list[str], Same]:
     """
     files: list[str] = []
     same: list[bool] = []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
         missing = {"first", "second", "same"} - set(rows.fieldnames or ())
         if missing:
@@ -129,7 +129,7 @@ def read_pair_columns(path: Path) -> dict[str, NDArray[np.str_]]:
     Raises:
         InputError: one of two columns without the other, or a row without a value.
     """
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     columns: dict[str, NDArray[np.str_]] = {}
     for kind in ("identity", "group"):
@@ -160,7 +160,7 @@ def _lfw_file(root: Path, name: str, image: int, path: Path, line: int) -> str:
             return stem + suffix
     raise InputError(
         f"{path}: line {line} names {stem}.jpg, which is not in {root}; data.pairs_root=<folder> "
-        "says where the images are"
+        "(in evaluations benchmark.<name>.root) says where the images are"
     )
 
 

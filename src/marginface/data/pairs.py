@@ -141,7 +141,7 @@ def load_pairs(
             "bytes, list of bool) with protocol 2"
         )
     if not path.is_file():
-        raise MissingInputError(f"no pair file {path}; check data.pairs")
+        raise MissingInputError(f"no pair file {path}; check its path")
     if path.suffix == ".txt":
         files, same = read_pairs_txt(path, folder)
         return PairFile(path, files, same, root=folder, image_size=image_size)

@@ -67,7 +67,7 @@ def intervals(
     values: Mapping[str, float],
     statistic: Callable[[Weights], Mapping[str, float]],
     weights: Iterator[Weights],
-    people: int,
+    trials: Mapping[str, int],
 ) -> dict[str, Estimate]:
     """Estimates of several statistics from the same replicates.
 
@@ -76,17 +76,25 @@ def intervals(
         statistic: the same from weights; NaN where a replicate leaves it undefined (all of them:
             the interval is that of all rates, 0 to 1).
         weights: from `identity_weights` or `pair_weights`.
-        people: how many were drawn from; bounds shares of exactly 0 or 1, of which every replicate
-            has the same.
+        trials: of statistics that are rates, the people they were counted on; bounds rates of
+            exactly 0 or 1, which every replicate repeats.
     """
     found: dict[str, list[float]] = {name: [] for name in values}
     for drawn in weights:
         for name, value in statistic(drawn).items():
             found[name].append(value)
-    return {name: _estimate(values[name], np.array(drawn), people) for name, drawn in found.items()}
+    return {
+        name: _estimate(values[name], np.array(drawn), trials.get(name))
+        for name, drawn in found.items()
+    }
 
 
-def _estimate(value: float, drawn: NDArray[np.float64], people: int) -> Estimate:
+def people_of(first: Identities, second: Identities, kept: NDArray[np.bool_]) -> int:
+    """How many people some of the pairs show."""
+    return len(np.unique(np.concatenate([first[kept], second[kept]])))
+
+
+def _estimate(value: float, drawn: NDArray[np.float64], trials: int | None) -> Estimate:
     drawn = drawn[np.isfinite(drawn)]
     tail = (1 - LEVEL) / 2
     if not len(drawn):
@@ -94,8 +102,8 @@ def _estimate(value: float, drawn: NDArray[np.float64], people: int) -> Estimate
     low, high = np.quantile(drawn, [tail, 1 - tail])
     # A rate of so few events moves in steps; the interval always holds the value itself.
     low, high = min(float(low), value), max(float(high), value)
-    if value in (0.0, 1.0) and low == high:
+    if trials and value in (0.0, 1.0) and low == high:
         # No error was seen: the exact binomial bound (Clopper and Pearson 1934), a trial a person.
-        bound = tail ** (1 / people)
+        bound = tail ** (1 / trials)
         low, high = (bound, 1.0) if value else (0.0, 1 - bound)
     return Estimate(value, low, high)

@@ -53,7 +53,6 @@ def compare_decisions(
             f"decisions on {len(identity1)} pairs"
         )
     gain = first.astype(np.float64) - second
-    people = len(np.unique(np.concatenate([identity1, identity2])))
 
     def difference(weights: NDArray[np.float64]) -> dict[str, float]:
         total = weights.sum()
@@ -63,7 +62,7 @@ def compare_decisions(
         {"accuracy": float(gain.mean())},
         difference,
         pair_weights(identity1, identity2, replicates, seed),
-        people,
+        {},
     )["accuracy"]
     only_first, only_second = int((gain > 0).sum()), int((gain < 0).sum())
     discordant = only_first + only_second

@@ -78,6 +78,6 @@ def _rate(
         total = weights.sum()
         return {"rate": float(weights[chosen].sum() / total) if total else float("nan")}
 
-    people = len(np.unique(np.concatenate([one, other])))
+    people = {"rate": len(np.unique(np.concatenate([one, other])))}
     drawn = pair_weights(one, other, replicates, seed)
     return intervals({"rate": float(chosen.mean())}, rate, drawn, people)["rate"]

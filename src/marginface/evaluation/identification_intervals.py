@@ -34,6 +34,9 @@ class _Weighted:
         if fpirs:
             accepted = np.cumsum(drawn[self.other])
             for fpir in fpirs:
+                if not accepted[-1]:  # nobody to find a threshold with
+                    rates[f"tpir@{rate_name(fpir)}"] = math.nan
+                    continue
                 # The first non-mated search that would be one too many.
                 place = int(np.searchsorted(accepted, fpir * accepted[-1] + 1e-9, side="right"))
                 limit = self.best[place] if place < len(self.best) else -math.inf
@@ -50,23 +53,29 @@ def identification_intervals(
 ) -> dict[str, Estimate]:
     """Rates averaged over galleries that the same probes were searched in, with intervals.
 
+    A closed set among open ones has no TPIR; the others are averaged.
+
     Args:
-        results: one for each gallery, with the same ranks and FPIRs.
+        results: one for each gallery.
         probe_subjects: (P,) subject of each probe.
         replicates, seed: of the bootstrap.
     """
     subjects, number = np.unique(np.asarray(probe_subjects), return_inverse=True)
     searches = [_Weighted(result, number) for result in results]
-    ranks, fpirs = list(results[0].rank), list(results[0].tpir_at_fpir)
-    names = list(results[0].metrics())
-    values = {name: _mean([r.metrics()[name] for r in results]) for name in names}
+    metrics = [result.metrics() for result in results]
+    names = list(dict.fromkeys(name for found in metrics for name in found))
+    values = {name: _mean([found[name] for found in metrics if name in found]) for name in names}
 
     def statistic(drawn: Weights) -> dict[str, float]:
-        found = [search(drawn, ranks, fpirs) for search in searches]
-        return {name: _mean([rates.get(name, math.nan) for rates in found]) for name in names}
+        rates = [
+            dict.fromkeys(known, math.nan) | search(drawn, list(r.rank), list(r.tpir_at_fpir))
+            for search, r, known in zip(searches, results, metrics, strict=True)
+        ]
+        return {name: _mean([found[name] for found in rates if name in found]) for name in names}
 
     weights = identity_weights(len(subjects), replicates, seed)
-    return intervals(values, statistic, weights, len(subjects))
+    mated = len(np.unique(np.concatenate([search.mated for search in searches])))
+    return intervals(values, statistic, weights, dict.fromkeys(names, mated))
 
 
 def _mean(values: Sequence[float]) -> float:

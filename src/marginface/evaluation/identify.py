@@ -168,7 +168,9 @@ def distractor_identification(
         own = features[members] @ features[members].T
         own = own[~torch.eye(len(members), dtype=torch.bool, device=own.device)]
         own = own.view(len(members), -1)
-        beaten = scores[members][:, None, :] >= own[:, :, None]  # (probe, mate, distractor)
+        # Products of other shapes are rounded otherwise; what is equal but for that is a tie.
+        rounding = 8 * torch.finfo(own.dtype).eps
+        beaten = scores[members][:, None, :] >= own[:, :, None] - rounding  # (probe, mate, other)
         position = 1 + beaten.sum(2)
         pairs += position.numel()
         for k in ranks:

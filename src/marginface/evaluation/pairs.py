@@ -109,8 +109,11 @@ def evaluate_distances(
     binned = bin_pairs(distance, same, folds, thresholds)
     pairs = sort_scores(scores, same)
     accuracy, threshold = fold_accuracy(binned)
+    right = (distance < threshold[binned.fold]) == same
+    # One threshold for all pairs has one accuracy, also where folds are of different sizes.
+    whole = right.double() if thresholds == "in_sample" else accuracy
     return PairResult(
-        accuracy=float(accuracy.mean()),
+        accuracy=float(whole.mean()),
         accuracy_std=float(accuracy.std(correction=0)),
         fold_accuracy=accuracy.tolist(),
         threshold=float((1 - threshold / 2).mean()),
@@ -120,7 +123,7 @@ def evaluate_distances(
         eer=equal_error_rate(pairs),
         scores=scores,
         same=same,
-        right=(distance < threshold[binned.fold]) == same,
+        right=right,
     )
 
 

@@ -46,8 +46,10 @@ class WeightedRates:
         self.genuine_from = np.searchsorted(high, low, side="right")
         self.first = np.flatnonzero(np.diff(low, prepend=-np.inf))  # of impostors of one score
         self.last = np.append(self.first[1:], len(low)) - 1
-        # Between two impostor scores without a genuine one the ROC is straight: no points there.
-        self.corners = np.unique([0, *self.above, len(low)])
+        # Between two impostor scores without a genuine one the ROC is straight: scikit-learn has
+        # no points there, but for the first.
+        self.first_point = int(self.last[0]) + 1
+        self.corners = np.unique([0, self.first_point, *self.above, len(low)])
 
     def pairs(self) -> NDArray[np.int64]:
         """The pairs that are looked at; weights of others do not matter."""
@@ -71,6 +73,7 @@ class WeightedRates:
         corner_far, corner_tar = far[self.corners], before[self.corners]
         is_corner = np.diff(corner_tar, prepend=0.0) > 0
         is_corner[[0, -1]] = True
+        is_corner |= self.corners == self.first_point
         corner_far, corner_tar = corner_far[is_corner], corner_tar[is_corner]
         rates = {repr(f): float(corner_tar[_nearest(corner_far, f)]) for f in fars}
         beaten = far[-1] - (far[self.above] + far[self.not_below]) / 2

@@ -22,7 +22,7 @@ from marginface.evaluation.identify import (
     identification,
 )
 from marginface.evaluation.templates import aggregate_templates
-from marginface.parameters import WholeNumber
+from marginface.parameters import Probability, Ranks, Seed, WholeNumber
 from marginface.protocols.people import numbered
 from marginface.protocols.task import Outcome, Table, Task
 
@@ -59,10 +59,10 @@ class GalleryBenchmark:
         gallery: str = "gallery.csv",
         probes: str = "probes.csv",
         distractors: str | None = None,
-        ranks: Sequence[int] = DEFAULT_RANKS,
-        fpirs: Sequence[float] = (),
+        ranks: Ranks = DEFAULT_RANKS,
+        fpirs: Sequence[Probability] = (),
         bootstrap: WholeNumber = 1000,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.root = Path(root)
         self.gallery, self.probes, self.distractors = gallery, probes, distractors
@@ -90,11 +90,13 @@ class GalleryBenchmark:
         if self.distractors is not None:
             others = sides[2][0]
             counts["distractors"] = len(others)
-            if len(set(subjects)) < len(subjects):  # some subject has two probes
-                rates = distractor_identification(probes, np.array(subjects), others, self.ranks)
-                rows = [(k, f"{100 * rate:.2f}") for k, rate in rates.items()]
-                title = "MegaFace's protocol: a probe, its mate, all distractors (percent)"
-                tables.append(Table(title, ("rank", "rate"), rows))
+            images, whose = torch.cat([gallery, probes]), np.array(owners + subjects)
+            rates = distractor_identification(images, whose, others, self.ranks)
+            rows = [(k, f"{100 * rate:.2f}") for k, rate in rates.items()]
+            title = (
+                "MegaFace's protocol: each image, each other one of its subject, distractors (%)"
+            )
+            tables.append(Table(title, ("rank", "rate"), rows))
             gallery, owners = torch.cat([gallery, others]), owners + [DISTRACTOR] * len(others)
         result = identification(
             gallery, np.array(owners), probes, np.array(subjects), self.ranks, self.fpirs
@@ -107,6 +109,7 @@ class GalleryBenchmark:
         return Outcome(
             name,
             [
+                "images: cut to a square, not aligned; align them first",
                 f"1:N {kind} set: cosine; templates are the normalised sum of their images; of "
                 "equal scores the wrong one comes first",
                 f"intervals: 95 %, {self.bootstrap} bootstrap replicates over the probes' subjects",
@@ -126,7 +129,7 @@ def read_gallery(path: Path) -> Listed:
     """
     if not path.is_file():
         raise MissingInputError(f"no list {path}")
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         missing = {"path", "subject"} - set(reader.fieldnames or ())
         if missing:

@@ -1,18 +1,26 @@
 """IJB-B and IJB-C: templates 1:1 and 1:N, from the published files."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from marginface.data.file_faces import FileFaces
 from marginface.errors import InputError, MissingInputError
-from marginface.evaluation.bootstrap import Estimate, Identities, intervals, pair_weights
+from marginface.evaluation.bootstrap import (
+    Estimate,
+    Identities,
+    intervals,
+    pair_weights,
+    people_of,
+)
 from marginface.evaluation.identification_intervals import identification_intervals
 from marginface.evaluation.identify import (
     DEFAULT_RANKS,
@@ -22,10 +30,10 @@ from marginface.evaluation.identify import (
 from marginface.evaluation.operating_points import operating_points
 from marginface.evaluation.pairs import rate_name
 from marginface.evaluation.roc import area_under, equal_error_rate, nearest_tars
-from marginface.evaluation.scores import ScoredPairs, sort_scores
+from marginface.evaluation.scores import ScoredPairs, checked_pairs, sort_scores
 from marginface.evaluation.templates import aggregate_templates, score_templates, weigh_features
 from marginface.evaluation.weighted import WeightedRates
-from marginface.parameters import WholeNumber
+from marginface.parameters import Probability, Ranks, Seed, WholeNumber
 from marginface.protocols.ijb_files import (
     Media,
     Subjects,
@@ -78,11 +86,11 @@ class IJBBenchmark:
         keep_norm: bool = True,
         detector_score: bool = True,
         merged: bool = False,
-        fars: Sequence[float] = IJB_FARS,
-        ranks: Sequence[int] = DEFAULT_RANKS,
-        fpirs: Sequence[float] = (1e-2, 1e-1),
+        fars: Sequence[Probability] = IJB_FARS,
+        ranks: Ranks = DEFAULT_RANKS,
+        fpirs: Annotated[Sequence[Probability], Field(min_length=1)] = (1e-2, 1e-1),
         bootstrap: WholeNumber = 1000,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.root = Path(root)
         self.keep_norm, self.detector_score, self.merged = keep_norm, detector_score, merged
@@ -141,16 +149,17 @@ class IJBBenchmark:
             "pairs": len(same), "genuine": int(same.sum()), "impostor": int((~same).sum()),
         }  # fmt: skip
         outcome.pairs = pairs
-        if len(same) <= _MOST_DECISIONS:
-            threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
-            cosines = scores.double().numpy()
-            right = (cosines >= threshold) == same
-            outcome.decisions = Decisions(cosines, same, right, *people, compared=same)
-        else:
-            outcome.notes.append(
-                f"{len(same):,} pairs: single scores are not kept, so `marginface compare` shows "
-                "intervals but no paired comparison of this set"
-            )
+        threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
+        content = hashlib.sha256("\n".join(files.media.images).encode(errors="surrogateescape"))
+        for column in (files.media.template_id, id1, id2):
+            content.update(column.tobytes())
+        outcome.pairs_sha256 = content.hexdigest()
+        # Networks are compared on genuine pairs; the others are for curves, where they are few.
+        kept = np.ones_like(same) if len(same) <= _MOST_DECISIONS else same
+        cosines = scores.double().numpy()[kept]
+        right = (cosines >= threshold) == same[kept]
+        one, other = (side[kept] for side in people)
+        outcome.decisions = Decisions(cosines, same[kept], right, one, other, compared=same[kept])
 
     def _rates(
         self,
@@ -172,7 +181,7 @@ class IJBBenchmark:
                 named.get(key, key): value for key, value in rates(weights, self.fars).items()
             },
             pair_weights(first, second, self.bootstrap, self.seed),
-            len(np.unique(np.concatenate([first, second]))),
+            dict.fromkeys(values, people_of(*people, same)),
         )
 
     def _identify(self, outcome: Outcome, files: Files, features: Tensor, ids: Tensor) -> None:
@@ -188,7 +197,7 @@ class IJBBenchmark:
             )
             results |= found
             outcome.metrics |= {f"merged/{name}": value for name, value in estimates.items()}
-        names = list(next(iter(results.values())).metrics())
+        names = list(dict.fromkeys(name for r in results.values() for name in r.metrics()))
         rows = [
             (title, r.mated, r.non_mated, *(_percent(r.metrics().get(name)) for name in names))
             for title, r in results.items()
@@ -205,13 +214,10 @@ class IJBBenchmark:
     ) -> tuple[dict[str, IdentificationResult], dict[str, Estimate]]:
         """Results by gallery, and estimates of their means."""
         assert probes is not None
-        # A gallery that holds everybody searched for is a closed set.
-        is_open = all(
-            not np.isin(probes.subject_id, gallery.subject_id).all()
-            for gallery in galleries.values()
-        )
         results = {}
         for title, gallery in galleries.items():
+            # A gallery that holds everybody searched for is a closed set.
+            is_open = not np.isin(probes.subject_id, gallery.subject_id).all()
             try:
                 results[title] = identification(
                     features[_rows(gallery, row)],
@@ -251,6 +257,11 @@ def read_files(root: Path) -> Files:
             "*_1N_gallery_G2.csv and *_1N_probe_mixed.csv (1:N)"
         )
     known = np.unique(media.template_id)
+    if pairs is not None:
+        checked_pairs(torch.zeros(len(pairs[2])), torch.from_numpy(pairs[2]))
+    for gallery in galleries:
+        if probes is not None and not np.isin(probes.subject_id, gallery.subject_id).any():
+            raise InputError(f"{root}: none of the probes shows anybody in one of the galleries")
     for ids in [] if pairs is None else pairs[:2]:
         missing = ~np.isin(ids, known)
         if missing.any():

@@ -3,7 +3,7 @@
 import csv
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def read_media(root: Path) -> Media:
             image without points.
     """
     media = needed_meta(root, "_face_tid_mid.txt")
-    images, ids = _table(media, 2, "image template_id media_id")
+    images, ids = _table(media, 2, "image template_id media_id", np.int64)
     landmarks = needed_meta(root, "_name_5pts_score.txt")
     names, values = _table(landmarks, 11, "image x1 y1 ... x5 y5 score")
     if names != images:  # another order: by name
@@ -84,10 +84,7 @@ def read_media(root: Path) -> Media:
         raise InputError(
             f"{landmarks}: all points of {images[in_one_place.argmax()]} are in one place"
         )
-    whole = ids.astype(np.int64)
-    if (whole != ids).any():
-        raise InputError(f"{media}: template and media ids must be whole numbers")
-    return Media(images, whole[:, 0], whole[:, 1], points, values[:, 10])
+    return Media(images, ids[:, 0], ids[:, 1], points, values[:, 10])
 
 
 def read_template_pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
@@ -133,8 +130,8 @@ def read_subjects(path: Path) -> Subjects:
         if not row:
             continue
         try:
-            template, subject = int(row[0]), int(row[1])
-        except (ValueError, IndexError) as error:
+            template, subject = int(np.int64(row[0])), int(np.int64(row[1]))
+        except (ValueError, IndexError, OverflowError) as error:
             raise InputError(
                 f"{path}: line {number} is not two whole numbers: {row[:2]}"
             ) from error
@@ -145,12 +142,14 @@ def read_subjects(path: Path) -> Subjects:
     return Subjects(np.array(list(subjects), np.int64), np.array(list(subjects.values()), np.int64))
 
 
-def _table(path: Path, numbers: int, expected: str) -> tuple[list[str], NDArray[np.float64]]:
+def _table(
+    path: Path, numbers: int, expected: str, kind: type = np.float64
+) -> tuple[list[str], NDArray[Any]]:
     """A name and some numbers a line."""
     names: list[str] = []
     values: list[list[str]] = []
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), start=1):
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for number, line in enumerate(text.split("\n"), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -161,8 +160,8 @@ def _table(path: Path, numbers: int, expected: str) -> tuple[list[str], NDArray[
     if not names:
         raise InputError(f"{path} lists no images")
     try:
-        table = np.array(values, np.float64)
-    except ValueError as error:
+        table: NDArray[Any] = np.array(values).astype(kind)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected lines '{expected}': {error}") from error
     if not np.isfinite(table).all():
         row = int((~np.isfinite(table).all(1)).argmax())
@@ -179,7 +178,7 @@ def _whole_numbers(text: bytes, path: Path) -> Ints:
     except (DeprecationWarning, ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected lines 'template1 template2 label'") from error
     lines = sum(1 for line in text.split(b"\n") if line.strip()) if text.strip() else 0
-    if len(numbers) != 3 * lines:
+    if len(numbers) != 3 * lines or (numbers == np.iinfo(np.int64).max).any():
         raise InputError(
             f"{path}: expected three whole numbers a line, got {len(numbers)} in {lines} lines"
         )

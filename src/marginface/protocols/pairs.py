@@ -12,9 +12,14 @@ from torch import Tensor
 from marginface.data.pair_files import read_pair_columns
 from marginface.data.pairs import PairFile, load_pairs
 from marginface.errors import InputError
-from marginface.evaluation.bootstrap import Estimate, Identities, intervals, pair_weights
+from marginface.evaluation.bootstrap import (
+    Estimate,
+    Identities,
+    intervals,
+    pair_weights,
+    people_of,
+)
 from marginface.evaluation.folds import (
-    THRESHOLD_RULES,
     Binned,
     ThresholdRule,
     bin_pairs,
@@ -33,14 +38,14 @@ from marginface.evaluation.pairs import (
 from marginface.evaluation.quality import error_versus_reject, qmagface_scores
 from marginface.evaluation.scores import check_finite, checked_pairs, sort_scores
 from marginface.evaluation.weighted import WeightedRates
-from marginface.parameters import NotNegative, WholeNumber
+from marginface.parameters import NotNegative, Probability, Seed, WholeNumber
 from marginface.protocols.people import linked_people, numbered
 from marginface.protocols.task import Decisions, HardPair, Outcome, Table, Task
 
 _RULES = {
     "grid": "insightface's: squared distances 0 to 3.99 in steps of 0.01, on the other folds",
     "exact": "between any two neighbouring distances, on the other folds",
-    "in_sample": "OPTIMISTIC: chosen on the very pairs it is judged on (X2-Softmax's script)",
+    "in_sample": "OPTIMISTIC: one for all, chosen on the very pairs it is judged on (X2-Softmax's)",
 }
 _OTHER_ACCURACIES = {
     "grid": "accuracy_grid",
@@ -67,7 +72,8 @@ class PairsBenchmark:
         fars: rates to report TAR at.
         bootstrap: replicates for the intervals.
         seed: of the bootstrap.
-        qmagface: {alpha: ..., beta: ...} to lower scores of bad images; null leaves them.
+        qmagface: {alpha: ..., beta: ...} to lower scores of bad images; null leaves them. Such
+            scores are no cosines, so a threshold of the grid becomes an exact one.
     """
 
     def __init__(
@@ -77,16 +83,25 @@ class PairsBenchmark:
         root: str | None = None,
         folds: int = 10,
         thresholds: ThresholdRule = "grid",
-        fars: Sequence[float] = DEFAULT_FARS,
+        fars: Sequence[Probability] = DEFAULT_FARS,
         bootstrap: WholeNumber = 1000,
-        seed: int = 0,
+        seed: Seed = 0,
         qmagface: dict[str, NotNegative] | None = None,
     ) -> None:
         if not files:
             raise InputError("a benchmark of pairs needs files, got none")
         if qmagface is not None and qmagface.keys() != {"alpha", "beta"}:
             raise InputError(f"qmagface needs alpha and beta, got {sorted(qmagface)}")
-        self.files, self.root, self.folds, self.thresholds = files, root, folds, thresholds
+        self.rules: list[ThresholdRule] = [thresholds]
+        if qmagface is not None and thresholds == "grid":
+            self.rules = ["exact"]
+        others: tuple[ThresholdRule, ...] = ("grid", "exact", "in_sample")
+        self.rules += [
+            rule
+            for rule in others
+            if rule not in self.rules and not (rule == "grid" and qmagface is not None)
+        ]
+        self.files, self.root, self.folds = files, root, folds
         self.fars, self.bootstrap, self.seed, self.qmagface = tuple(fars), bootstrap, seed, qmagface
 
     def tasks(self, name: str, image_size: int) -> list[Task]:
@@ -97,7 +112,7 @@ class PairsBenchmark:
             # A published set goes by its name, whatever the file is called.
             title = name if len(self.files) == 1 and name != "pairs" else pairs.name
             # Now, because embedding takes long.
-            check_folds(self.folds, len(pairs.same), self.thresholds)
+            check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
             found.append(Task(title, pairs, partial(self.evaluate, title, pairs, _people(pairs))))
         return found
@@ -115,7 +130,7 @@ class PairsBenchmark:
             lowered = qmagface_scores(cosines, quality1, quality2, alpha, beta)
             distance = torch.from_numpy(2 - 2 * lowered)
         labels, same = torch.from_numpy(pairs.same), pairs.same
-        result = evaluate_distances(distance, labels, self.folds, self.fars, self.thresholds)
+        result = evaluate_distances(distance, labels, self.folds, self.fars, self.rules[0])
         scores, scored = result.scores.numpy(), sort_scores(result.scores, labels)
         limit = operating_points(scored, [_GROUP_FMR])[0].threshold
         groups = []
@@ -136,6 +151,7 @@ class PairsBenchmark:
                 "people, as far as pairs tell": len(np.unique(np.concatenate(people))),
             },
             pairs=scored,
+            pairs_sha256=pairs.content_hash(),
             decisions=Decisions(
                 scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
             ),
@@ -143,7 +159,7 @@ class PairsBenchmark:
             groups=groups,
             group_threshold=limit,
             reject=error_versus_reject(scores, same, quality1, quality2, limit),
-            tables=[_insightface_table(result)],
+            tables=[] if self.qmagface is not None else [_insightface_table(result)],
         )
 
     def _protocol(self) -> list[str]:
@@ -151,10 +167,12 @@ class PairsBenchmark:
         if self.qmagface is not None:
             alpha, beta = self.qmagface["alpha"], self.qmagface["beta"]
             scores += f" lowered by quality (QMagFace, alpha {alpha}, beta {beta}, quality = norm)"
+        names = ["accuracy", *(_OTHER_ACCURACIES[rule] for rule in self.rules[1:])]
         return [
+            "images: as they are, aligned beforehand",
             f"scores: {scores}",
-            f"accuracy: {self.folds} contiguous folds, mean of held-out accuracies; threshold "
-            f"{_RULES[self.thresholds]}",
+            f"accuracies: {self.folds} contiguous folds, for each the first threshold that is best",
+            *(f"{n}: threshold {_RULES[r]}" for n, r in zip(names, self.rules, strict=True)),
             "tar@far: all pairs, the ROC point whose FAR is nearest, not interpolated",
             f"intervals: 95 %, {self.bootstrap} bootstrap replicates over people",
         ]
@@ -163,14 +181,11 @@ class PairsBenchmark:
         self, result: PairResult, distance: Tensor, people: tuple[Identities, Identities]
     ) -> dict[str, Estimate]:
         values = result.metrics()
-        accuracies: dict[str, Binned] = {
-            "accuracy": _coarse(distance, result, self.folds, self.thresholds)
-        }
-        for rule in THRESHOLD_RULES:
-            if rule != self.thresholds:
-                other = evaluate_distances(distance, result.same, self.folds, (), rule)  # type: ignore[arg-type]
-                values[_OTHER_ACCURACIES[rule]] = other.accuracy
-                accuracies[_OTHER_ACCURACIES[rule]] = _coarse(distance, result, self.folds, rule)  # type: ignore[arg-type]
+        accuracies = {"accuracy": _coarse(distance, result, self.folds, self.rules[0])}
+        for rule in self.rules[1:]:
+            other = evaluate_distances(distance, result.same, self.folds, (), rule)
+            values[_OTHER_ACCURACIES[rule]] = other.accuracy
+            accuracies[_OTHER_ACCURACIES[rule]] = _coarse(distance, result, self.folds, rule)
         rates = WeightedRates(result.scores.numpy(), result.same.numpy(), self.seed)
         looked_at = rates.pairs()
 
@@ -189,8 +204,10 @@ class PairsBenchmark:
             named = {repr(far): f"tar@{rate_name(far)}" for far in self.fars}
             return found | {named.get(key, key): value for key, value in weighted.items()}
 
-        count = len(np.unique(np.concatenate(people)))
-        return intervals(values, statistic, pair_weights(*people, self.bootstrap, self.seed), count)
+        rates_of = [name for name in values if name not in ("accuracy_std", "threshold")]
+        trials = dict.fromkeys(rates_of, people_of(*people, result.same.numpy()))
+        drawn = pair_weights(*people, self.bootstrap, self.seed)
+        return intervals(values, statistic, drawn, trials)
 
 
 def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRule) -> Binned:
@@ -209,7 +226,15 @@ def _people(pairs: PairFile) -> People:
     columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
     if "identity1" in columns:
         both = numbered([*columns["identity1"], *columns["identity2"]])
-        return (both[: len(pairs.same)], both[len(pairs.same) :]), columns
+        one, other = both[: len(pairs.same)], both[len(pairs.same) :]
+        wrong = (one == other) != pairs.same
+        if wrong.any():
+            pair = int(wrong.argmax())
+            raise InputError(
+                f"{pairs.path}: pair {pair} says same={int(pairs.same[pair])} of its identities; "
+                "mend one or the other"
+            )
+        return (one, other), columns
     words = pairs.encoded
     if pairs.path.suffix == ".txt":  # LFW's lists name the person
         words = [str(word).split("/")[0] for word in words]

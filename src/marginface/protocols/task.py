@@ -62,6 +62,7 @@ class Outcome:
         notes: what to know about single numbers.
         pairs: scores for curves, histograms and thresholds.
         decisions: for paired comparisons.
+        pairs_sha256: tells whether others decided on the same pairs of the same images.
         hard: the hardest genuine and the hardest impostor pairs of images.
         groups: error rates of groups at the threshold `group_threshold`.
         reject: shares left out and FNMR, the error-versus-reject curve.
@@ -75,6 +76,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     pairs: ScoredPairs | None = None
     decisions: Decisions | None = None
+    pairs_sha256: str = ""
     hard: dict[str, list[HardPair]] = field(default_factory=dict)
     groups: list[GroupRates] = field(default_factory=list)
     group_threshold: float | None = None

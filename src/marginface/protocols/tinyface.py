@@ -1,6 +1,5 @@
 """TinyFace: small faces, closed-set identification among distractors."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from marginface.data.file_faces import FileFaces
 from marginface.data.folder import is_image_name
 from marginface.errors import InputError, MissingInputError
 from marginface.evaluation.identification_intervals import identification_intervals
-from marginface.evaluation.identify import identification
-from marginface.parameters import WholeNumber
+from marginface.evaluation.identify import check_subjects, identification
+from marginface.parameters import Ranks, Seed, WholeNumber
 from marginface.protocols.task import Outcome, Task
 
 DISTRACTOR = -100  # a subject that no probe has
@@ -38,9 +37,9 @@ class TinyFaceBenchmark:
         *,
         root: str,
         images: str | None = None,
-        ranks: Sequence[int] = (1, 5, 20),
+        ranks: Ranks = (1, 5, 20),
         bootstrap: WholeNumber = 1000,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.root, self.images = Path(root), images
         self.ranks, self.bootstrap, self.seed = tuple(ranks), bootstrap, seed
@@ -65,6 +64,7 @@ class TinyFaceBenchmark:
                 raise MissingInputError(f"{folder / file}: no such image, but the protocol has it")
         faces = FileFaces(folder, files, image_size=image_size)
         labels = np.array(subjects, np.int64)
+        check_subjects(labels[counts[0] :], labels[: counts[0]], is_open=False)
         return [Task(name, faces, partial(self.evaluate, name, labels, counts[0]))]
 
     def evaluate(
