@@ -52,6 +52,7 @@ def test_two_processes_train_the_same_model(
     assert (info["world_size"], info["devices"]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on(
     vit_run: list[str], one_process: Path, tmp_path: Path, command: Command
 ) -> None:
