@@ -54,6 +54,6 @@ def _look_at(page: Path) -> None:
         # The curves and histograms are drawn, in both of their colours (BGR).
         for colour in ((219, 111, 42), (13, 115, 217)):
             near = np.abs(drawn.astype(int) - colour).max(2) < 30
-            assert near.mean() > 1e-4, colour
+            assert near.mean() > 2e-5, colour  # 48 pixels: lines are thin, areas are blended
         # Nothing runs out of the page: its right edge is empty.
         assert drawn[:, 990:].std(axis=(0, 1)).max() < 1
