@@ -67,7 +67,6 @@ class Evaluation:
                 "name": outcome.name,
                 "protocol": outcome.protocol,
                 "counts": outcome.counts,
-                "notes": outcome.notes,
                 "pairs_sha256": outcome.pairs_sha256,
                 "tables": [table._asdict() for table in outcome.tables],
                 "groups": [_group_facts(group) for group in outcome.groups],
@@ -143,7 +142,7 @@ def print_outcomes(evaluation: Evaluation) -> None:
         for name, estimate in outcome.metrics.items():
             table.add_row(name, *shown(name, estimate))
         console.print(table)
-        for line in [*outcome.protocol, *outcome.notes]:
+        for line in outcome.protocol:
             console.print(f"  {line}", markup=False, highlight=False)
 
 
@@ -161,8 +160,6 @@ def _outcome(
     page.heading(outcome.name)
     for line in outcome.protocol:
         page.text(line, "protocol")
-    for note in outcome.notes:
-        page.text(note, "bad")
     page.table(list(outcome.counts.items()))
     rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
     page.table(rows, ("metric (percent)", "value", "95 % interval"))

@@ -167,7 +167,8 @@ def _recognise(path: Path) -> dict[str, Any]:
 
 def _embedding_size(state: dict[str, Tensor]) -> int:
     """Length of the last normalisation, or else of the last one-dimensional tensor."""
-    if "features.weight" in state:
-        return len(state["features.weight"])
+    for last in ("features.weight", "norm.weight"):  # of IResNets and of MobileFaceNet
+        if last in state:
+            return len(state[last])
     vectors = [value for value in state.values() if value.ndim == 1]
     return len(vectors[-1]) if vectors else 1

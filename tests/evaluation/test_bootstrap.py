@@ -14,6 +14,7 @@ from marginface.evaluation import weighted
 from marginface.evaluation.bootstrap import Estimate, identity_weights, intervals, pair_weights
 from marginface.evaluation.comparison import compare_decisions
 from marginface.evaluation.groups import group_rates
+from marginface.evaluation.pairs import rate_name
 from marginface.evaluation.quality import error_versus_reject, qmagface_scores
 from marginface.evaluation.roc import area_under, equal_error_rate, nearest_tars
 from marginface.evaluation.scores import sort_scores
@@ -63,7 +64,7 @@ def test_weighted_rates_are_those_of_repeated_pairs(
     assert found["eer"] == pytest.approx(equal_error_rate(repeated))
     if distinct and set(weight) <= {0, 1}:  # among ties the replicates keep fewer ROC points
         expected = nearest_tars(repeated, FARS)
-        assert {far: found[repr(far)] for far in FARS} == pytest.approx(expected)
+        assert {far: found[f"tar@{rate_name(far)}"] for far in FARS} == pytest.approx(expected)
 
 
 def test_many_impostors_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +79,10 @@ def test_many_impostors_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     fars = (1e-3, 1e-2, 1e-1, 0.3)
     few, all_ = some(np.ones(6500), fars), every(np.ones(30_000), fars)
     for key, tolerance in {
-        "0.001": 1e-9,
-        "0.01": 1e-9,
-        "0.1": 1e-9,
-        "0.3": 0.01,
+        "tar@1e-3": 1e-9,
+        "tar@1e-2": 1e-9,
+        "tar@1e-1": 1e-9,
+        "tar@3e-1": 0.01,
         "auc": 3e-3,
         "eer": 3e-3,
     }.items():

@@ -82,10 +82,13 @@ def tar_at_far(
     if rule != "nearest":
         raise InputError(unknown_name("rule", str(rule), RULES))
     top = _highest(scores, same, max(map(checked_rate, fars), default=0.0))
-    tars = {far: _nearest_tar(top, far) for far in fars}
-    if None in tars.values():  # the point lies among the scores left out
-        return nearest_tars(sort_scores(scores, same), fars)
-    return tars  # type: ignore[return-value]
+    tars = {}
+    for far in fars:
+        tar = _nearest_tar(top, far)
+        if tar is None:  # the point lies among the scores left out
+            return nearest_tars(sort_scores(scores, same), fars)
+        tars[far] = tar
+    return tars
 
 
 def nearest_tars(pairs: ScoredPairs, fars: Iterable[float]) -> dict[float, float]:

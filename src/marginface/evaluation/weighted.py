@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.evaluation.bootstrap import Weights
+from marginface.evaluation.pairs import rate_name
 
 Floats = NDArray[np.float64]
 _HIGHEST, _SAMPLED = 400_000, 200_000
@@ -46,36 +47,42 @@ class WeightedRates:
         self.genuine_from = np.searchsorted(high, low, side="right")
         self.first = np.flatnonzero(np.diff(low, prepend=-np.inf))  # of impostors of one score
         self.last = np.append(self.first[1:], len(low)) - 1
-        # Between two impostor scores without a genuine one the ROC is straight: scikit-learn has
-        # no points there, but for the first.
-        self.first_point = int(self.last[0]) + 1
-        self.corners = np.unique([0, self.first_point, *self.above, len(low)])
+        # Between two impostor scores without a genuine one the ROC is straight: no points there.
+        self.corners = np.unique([0, *self.above, len(low)])
 
     def pairs(self) -> NDArray[np.int64]:
         """The pairs that are looked at; weights of others do not matter."""
         return np.concatenate([self.genuine, self.impostor])
 
     def __call__(self, weights: Weights, fars: Sequence[float]) -> dict[str, float]:
-        """The rates as `tar@<far>` (under its number), `auc` and `eer`.
+        """The rates by their names in metrics: `tar@1e-3`, ..., `auc` and `eer`.
 
         Args:
             weights: of `pairs()`, in that order.
-            fars: rates in [0, 1]; the keys "0.001" and so on are repr(far).
+            fars: rates in [0, 1].
         """
+        names = [f"tar@{rate_name(far)}" for far in fars]
         genuine = np.concatenate([[0.0], np.cumsum(weights[: len(self.genuine)])])
         own = weights[: len(self.genuine)]
         impostor = np.concatenate([[0.0], np.cumsum(weights[len(self.genuine) :] * self.factor)])
         if not genuine[-1] or not impostor[-1]:
-            return dict.fromkeys(["auc", "eer", *map(repr, fars)], float("nan"))
+            return dict.fromkeys(["auc", "eer", *names], float("nan"))
         far, tar = impostor / impostor[-1], genuine / genuine[-1]
         # TAR just above an impostor score, where the next false accept has not happened yet.
         before = np.append(tar[self.genuine_above], 1.0)
-        corner_far, corner_tar = far[self.corners], before[self.corners]
+        # But for the first point, which scikit-learn keeps, where it is that of an impostor.
+        group = int((far[self.last + 1] > 0).argmax())  # the first that counts something
+        first = self.last[group] + 1 if before[self.first[group]] == 0 else 0
+        corners = np.union1d(self.corners, first)
+        corner_far, corner_tar = far[corners], before[corners]
         is_corner = np.diff(corner_tar, prepend=0.0) > 0
         is_corner[[0, -1]] = True
-        is_corner |= self.corners == self.first_point
+        is_corner |= corners == first
         corner_far, corner_tar = corner_far[is_corner], corner_tar[is_corner]
-        rates = {repr(f): float(corner_tar[_nearest(corner_far, f)]) for f in fars}
+        rates = {
+            name: float(corner_tar[_nearest(corner_far, wanted)])
+            for name, wanted in zip(names, fars, strict=True)
+        }
         beaten = far[-1] - (far[self.above] + far[self.not_below]) / 2
         rates["auc"] = float((own * beaten).sum() / genuine[-1])
         # The ROC goes straight from just above the impostors of one score to just below them.

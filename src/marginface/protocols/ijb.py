@@ -133,8 +133,8 @@ class IJBBenchmark:
             f"templates: feature norm {norm}, detector score {detector}; mean over the images of a "
             "medium, sum over media, normalised",
             "tar@far: the ROC point whose FAR is nearest, not interpolated (insightface's rule)",
-            "1:N: each gallery by itself, then the mean of both; a probe in neither of it tells "
-            "FPIR; TPIR counts probes found at rank 1",
+            "1:N: each gallery by itself, then the mean of both; probes of subjects that a gallery "
+            "lacks tell its FPIR; TPIR counts probes found at rank 1",
             f"intervals: 95 %, {self.bootstrap} bootstrap replicates over people",
         ]
 
@@ -151,7 +151,7 @@ class IJBBenchmark:
         outcome.pairs = pairs
         threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
         content = hashlib.sha256("\n".join(files.media.images).encode(errors="surrogateescape"))
-        for column in (files.media.template_id, id1, id2):
+        for column in (files.media.template_id, id1, id2, same):
             content.update(column.tobytes())
         outcome.pairs_sha256 = content.hexdigest()
         # Networks are compared on genuine pairs; the others are for curves, where they are few.
@@ -173,13 +173,10 @@ class IJBBenchmark:
         values |= {"auc": area_under(pairs), "eer": equal_error_rate(pairs)}
         rates = WeightedRates(scores, same, self.seed)
         looked_at = rates.pairs()
-        named = {repr(far): f"tar@{rate_name(far)}" for far in self.fars}
         first, second = (side[looked_at] for side in people)
         return intervals(
             values,
-            lambda weights: {
-                named.get(key, key): value for key, value in rates(weights, self.fars).items()
-            },
+            lambda weights: rates(weights, self.fars),
             pair_weights(first, second, self.bootstrap, self.seed),
             dict.fromkeys(values, people_of(*people, same)),
         )

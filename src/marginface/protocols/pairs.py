@@ -1,5 +1,6 @@
 """Benchmarks of image pairs: LFW, CFP-FP, AgeDB-30, CALFW, CPLFW, VGG2-FP, and one's own."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,7 @@ class PairsBenchmark:
                 "people, as far as pairs tell": len(np.unique(np.concatenate(people))),
             },
             pairs=scored,
-            pairs_sha256=pairs.content_hash(),
+            pairs_sha256=hashlib.sha256(pairs.content_hash().encode() + same.tobytes()).hexdigest(),
             decisions=Decisions(
                 scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
             ),
@@ -200,9 +201,7 @@ class PairsBenchmark:
             found = {name: float(fold.accuracy.nanmean()) for name, fold in folds.items()}
             found["accuracy_std"] = float(folds["accuracy"].accuracy.std(correction=0))
             found["threshold"] = float((1 - folds["accuracy"].threshold / 2).mean())
-            weighted = rates(weights[looked_at], self.fars)
-            named = {repr(far): f"tar@{rate_name(far)}" for far in self.fars}
-            return found | {named.get(key, key): value for key, value in weighted.items()}
+            return found | rates(weights[looked_at], self.fars)
 
         rates_of = [name for name in values if name not in ("accuracy_std", "threshold")]
         trials = dict.fromkeys(rates_of, people_of(*people, result.same.numpy()))

@@ -59,7 +59,6 @@ class Outcome:
         protocol: how the numbers came about, in words; stands beside them everywhere.
         metrics: estimates by name, fractions unless the name says otherwise.
         counts: how many images, pairs, people, ...
-        notes: what to know about single numbers.
         pairs: scores for curves, histograms and thresholds.
         decisions: for paired comparisons.
         pairs_sha256: tells whether others decided on the same pairs of the same images.
@@ -73,7 +72,6 @@ class Outcome:
     protocol: list[str]
     metrics: dict[str, Estimate]
     counts: dict[str, int]
-    notes: list[str] = field(default_factory=list)
     pairs: ScoredPairs | None = None
     decisions: Decisions | None = None
     pairs_sha256: str = ""
