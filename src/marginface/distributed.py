@@ -3,6 +3,9 @@
 Every function also works without a process group, as a world of one.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -51,3 +54,71 @@ def gather_rows_of_any_number(rows: Tensor) -> Tensor:
     filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
     parts = gather_rows(filled).split(most) if most else ()
     return torch.cat([rows[:0], *(part[:n] for part, n in zip(parts, counts, strict=False))])
+
+
+def add_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise sum over all processes, the same on each; in place."""
+    if is_distributed():
+        dist.all_reduce(values)
+    return values
+
+
+def largest_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise maximum over all processes, the same on each; in place."""
+    if is_distributed():
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values
+
+
+def rows_of_ranks(number: int, device: torch.device) -> list[int]:
+    """How many rows each process has, in rank order."""
+    return gather_rows(torch.tensor([number], device=device)).tolist()
+
+
+def gather_for_shards(rows: Tensor, counts: Sequence[int], precision: str = "float32") -> Tensor:
+    """(N_r, D) rows of all processes, below each other; the gradient comes back from all.
+
+    Backward expects what every process computed of the whole gradient for its own rows, and
+    multiplies by the number of processes: data-parallel training divides by it again.
+
+    Args:
+        counts: N_r of every process.
+        precision: "bfloat16" halves what is sent and rounds it to 8 bits.
+    """
+    gathered: Tensor = _GatherForShards.apply(rows, counts, precision)
+    return gathered
+
+
+class _GatherForShards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], precision: str) -> Tensor:
+        ctx.counts = counts
+        sent = rows.bfloat16() if precision == "bfloat16" else rows
+        most = max(counts)
+        filled = torch.cat([sent, sent.new_zeros((most - len(sent), *sent.shape[1:]))])
+        parts = gather_rows(filled).split(most)
+        return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)]).to(rows.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        here = _own_slice(ctx.counts)
+        return upstream[0][here] * len(ctx.counts), None, None
+
+
+def sum_for_own_rows(partial: Tensor, counts: Sequence[int], precision: str = "float32") -> Tensor:
+    """(N, D) partial sums of all processes to the sum, right in the rows of this process only."""
+    if not is_distributed():
+        return partial
+    sent = partial.bfloat16() if precision == "bfloat16" else partial
+    if len(set(counts)) > 1:
+        return add_over_ranks(sent).to(partial.dtype)
+    own = sent.new_empty((counts[0], *sent.shape[1:]))
+    dist.reduce_scatter_tensor(own, sent.contiguous())
+    result = torch.zeros_like(partial)
+    result[_own_slice(counts)] = own.to(partial.dtype)
+    return result
+
+
+def _own_slice(counts: Sequence[int]) -> slice:
+    start = sum(counts[: rank()])
+    return slice(start, start + counts[rank()])

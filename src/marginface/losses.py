@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from marginface.classifier.reductions import AlphaSum, LogSumExp, Reduction, SoftplusSum, softplus
 from marginface.errors import InputError, unknown_name
 from marginface.parameters import Positive, check_parameters
 
@@ -32,9 +33,46 @@ class LossOverLogits(nn.Module):
     needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
     margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head says
 
+    changes_negatives: ClassVar[bool] = False  # like a head that does
+
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         """(R,) losses of (R, C) logits."""
         raise NotImplementedError
+
+    def reduction(
+        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+    ) -> Reduction:
+        """What the loss needs of all other classes, for logits that come in chunks.
+
+        Args:
+            margin_free, with_margin: (R,) target logits, without gradients.
+            bounded: whether float32 holds exponentials of the other logits.
+            across_ranks: whether the classes are spread over processes.
+        """
+        return LogSumExp(bounded, across_ranks)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        """(R,) losses, the same as `forward`, from what the reduction found.
+
+        Args:
+            target, margin_free: (R,) target logits with the margin and without.
+            others: (R,) value of the reduction.
+        """
+        raise NotImplementedError
+
+    def negative_curve(self, cosine: Tensor) -> Tensor:
+        """What replaces the cosines of other classes, elementwise."""
+        raise NotImplementedError
+
+    def negative_slope(self, cosine: Tensor) -> Tensor:
+        """Its derivative, or what is to pass for it."""
+        raise NotImplementedError
+
+    def learned_threshold(self, dtype: torch.dtype) -> Tensor | None:
+        """() what is subtracted from all logits and learned, if there is such a thing."""
+        return None
 
     def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
         """The loss of one target logit against (n,) logits, each standing for counts classes."""
@@ -47,8 +85,13 @@ class CrossEntropy(LossOverLogits):
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, reduction="none")
 
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        return softplus(others - target)
+
     def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
-        return F.softplus((logits + counts.log()).logsumexp(0) - target)
+        return softplus((logits + counts.log()).logsumexp(0) - target)
 
 
 class BinaryCrossEntropy(LossOverLogits):
@@ -82,15 +125,29 @@ class BinaryCrossEntropy(LossOverLogits):
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         columns = labels[:, None]
-        threshold = self.first_threshold + self.shift.to(logits.dtype)
-        positive = F.softplus(threshold - logits.gather(1, columns).squeeze(1))
-        negatives = F.softplus(logits.scatter(1, columns, -math.inf) - threshold).sum(1)
+        threshold = self.learned_threshold(logits.dtype)
+        positive = softplus(threshold - logits.gather(1, columns).squeeze(1))
+        negatives = softplus(logits.scatter(1, columns, -math.inf) - threshold).sum(1)
         return self._weighted(positive, negatives)
+
+    def learned_threshold(self, dtype: torch.dtype) -> Tensor:
+        return self.first_threshold + self.shift.to(dtype)
+
+    def reduction(
+        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+    ) -> Reduction:
+        return SoftplusSum(self.learned_threshold(margin_free.dtype), across_ranks)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        threshold = self.learned_threshold(target.dtype)
+        return self._weighted(softplus(threshold - target), others)
 
     def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
         threshold = torch.full_like(target, self.first_threshold)
-        negatives = (counts * F.softplus(logits - threshold)).sum()
-        return self._weighted(F.softplus(threshold - target), negatives)
+        negatives = (counts * softplus(logits - threshold)).sum()
+        return self._weighted(softplus(threshold - target), negatives)
 
     def _weighted(self, positive: Tensor, negatives: Tensor) -> Tensor:
         return self.factor * (self.positive_weight * positive + self.negative_weight * negatives)
@@ -147,6 +204,19 @@ class AlphaDivergence(LossOverLogits):
         prior = torch.cat([self.prior_of(margin)[None], counts])[None]
         return self._divergence(z, prior, z[:, 0], margin[None])[0]
 
+    def reduction(
+        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+    ) -> Reduction:
+        prior_power = self._prior_power((with_margin - margin_free).abs())
+        return AlphaSum(self.alpha, margin_free, prior_power, across_ranks)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        # p is where the loss is stationary, so its own gradient adds nothing: dL/dz = p - onehot.
+        own = reduction.own_probability * margin_free
+        return others + own - margin_free + reduction.entropy / (self.alpha * (self.alpha - 1))
+
     def prior_of(self, margin: Tensor) -> Tensor:
         """q_y for a margin in units of the logits."""
         return self._prior_power(margin) ** (-1 / (self.alpha - 1))
@@ -197,6 +267,7 @@ class Circle(CrossEntropy):
 
     needs_plain_negatives = True
     needs_fixed_scale = True
+    changes_negatives = True
 
     def __init__(self, scale: float, margin: float = 0.25) -> None:
         super().__init__()
@@ -204,16 +275,31 @@ class Circle(CrossEntropy):
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         cosine, columns = logits / self.scale, labels[:, None]
-        target = cosine.gather(1, columns)
         weighted = circle_weight(cosine, self.margin).detach() * (cosine - self.margin)
-        weight = circle_weight(1 - target, self.margin).detach()
-        weighted = weighted.scatter(1, columns, weight * (target - 1 + self.margin))
-        return super().forward(self.scale * weighted, labels, margin_free)
+        target = self._target(cosine.gather(1, columns))
+        return super().forward(
+            self.scale * weighted.scatter(1, columns, target), labels, margin_free
+        )
+
+    def negative_curve(self, cosine: Tensor) -> Tensor:
+        return circle_weight(cosine, self.margin) * (cosine - self.margin)
+
+    def negative_slope(self, cosine: Tensor) -> Tensor:  # the weight is a constant
+        return circle_weight(cosine, self.margin)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        weighted = self.scale * self._target(target / self.scale)
+        return super().combine(weighted, others, margin_free, reduction)
+
+    def _target(self, cosine: Tensor) -> Tensor:
+        weight = circle_weight(1 - cosine, self.margin).detach()
+        return weight * (cosine - 1 + self.margin)
 
     def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
         cosine, at = logits / self.scale, target / self.scale
-        negatives = circle_weight(cosine, self.margin) * (cosine - self.margin)
-        positive = circle_weight(1 - at, self.margin) * (at - 1 + self.margin)
+        positive, negatives = self._target(at), self.negative_curve(cosine)
         return super().expected(self.scale * positive, self.scale * negatives, counts)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from marginface.classifier import predictions
 from marginface.console import say
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
@@ -96,7 +97,7 @@ class FaceRecognizer(L.LightningModule):
         if part == 0:
             self.step_losses.clear()
             self._observed.clear()
-            self.head.begin_step()
+            self.head.begin_step(self.trainer.global_step)
 
     def on_train_end(self) -> None:
         self.head.end_steps()
@@ -128,9 +129,9 @@ class FaceRecognizer(L.LightningModule):
     @torch.no_grad()
     def _observe(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(B, 3): whether right without a margin, target angle in degrees, embedding norm."""
-        cosine = self.head.cosine(embeddings)
-        target = cosine.gather(1, labels[:, None])[:, 0].clamp(-1, 1)
-        columns = [cosine.argmax(1) == labels, target.arccos().rad2deg(), embeddings.norm(dim=1)]
+        nearest, target = predictions(self.head, embeddings, labels)
+        angle = target.clamp(-1, 1).arccos().rad2deg()
+        columns = [nearest == labels, angle, embeddings.norm(dim=1)]
         return torch.stack([column.double() for column in columns], 1)
 
     def step_statistics(self) -> dict[str, float]:

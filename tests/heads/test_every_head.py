@@ -9,9 +9,10 @@ import yaml
 from torch import Tensor
 
 from heads.references import TARGETS, reference_loss
+from marginface.classifier.rows import Rows
 from marginface.config import config_dir
 from marginface.heads import create_head, head_class, head_defaults, list_heads
-from marginface.heads.base import MarginHead, Rows
+from marginface.heads.base import MarginHead
 from marginface.heads.slopes import derivative
 from marginface.losses import CrossEntropy
 
@@ -120,7 +121,7 @@ def test_straight_through_gradient_of_the_logits(name: str) -> None:
 
 def auxiliary_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor | float:
     cosine = head.cosine(embeddings)
-    return head.auxiliary_loss(Rows(embeddings, labels, cosine, cosine[torch.arange(B), labels]))
+    return head.auxiliary_loss(Rows(embeddings, labels, cosine[torch.arange(B), labels]))
 
 
 @pytest.mark.parametrize("name", HEADS)

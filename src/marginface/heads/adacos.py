@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead, Rows
+from marginface.classifier.rows import Rows
+from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
 
@@ -45,9 +46,8 @@ class AdaCos(MarginHead):
         return self.scale.clone() * values  # the next batch changes the buffer in place
 
     def row_facts(self, rows: Rows) -> dict[str, Tensor]:
-        negatives = rows.cosine.detach().scatter(1, rows.labels[:, None], -math.inf)
         angle = rows.target.detach().clamp(-1, 1).arccos()
-        self.observe(torch.stack([(self.scale * negatives).logsumexp(1), angle], 1))
+        self.observe(torch.stack([rows.negatives_logsumexp(self.scale), angle], 1))
         return {}
 
     def advance(self, observed: Tensor) -> None:

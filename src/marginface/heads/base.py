@@ -5,37 +5,25 @@ A head is only its curve. Tensor names: B batch, R its rows with a label, C clas
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marginface.classifier.loss import IGNORED_LABEL, all_centres, fused_loss
+from marginface.classifier.options import ClassifierOptions
+from marginface.classifier.rows import Rows
+from marginface.classifier.sharding import draw_centres, shard_here
 from marginface.errors import InputError
+from marginface.heads.fresh import FreshHead
 from marginface.heads.slopes import derivative
-from marginface.heads.state import StepState
 from marginface.losses import LossSpec, create_loss
 
 MarginGradient = Literal["straight_through", "exact"]
-IGNORED_LABEL = -1
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a batch that have a label."""
-
-    embeddings: Tensor  # (R, D), raw, float32 or float64
-    labels: Tensor  # (R,) in [0, C)
-    cosine: Tensor  # (R, C) to all centres
-    target: Tensor  # (R,) to the own centre
-
-    def norms(self) -> Tensor:
-        """(R,) lengths of the embeddings; the gradient of a zero embedding is zero."""
-        return self.embeddings.norm(dim=1)
-
-
-class MarginHead(StepState):
+class MarginHead(FreshHead):
     """Cosine softmax whose target cosine is replaced by a curve f.
 
     Subclasses define `curve` and, where autograd through it would be wrong or infinite, `slope`;
@@ -60,6 +48,7 @@ class MarginHead(StepState):
     changes_negatives: ClassVar[bool] = False
     needs_norm: ClassVar[bool] = False
     slope_is_one: ClassVar[bool] = False  # df/dcos is 1, so both gradients agree
+    normalises: ClassVar[bool] = True  # similarities are cosines, not inner products
     has_fixed_scale: ClassVar[bool] = True  # logits are `scale` times values of the curves
     falls_with_angle: ClassVar[bool] = False  # f falls strictly over [0, pi] at the defaults
     weight: Tensor
@@ -92,8 +81,13 @@ class MarginHead(StepState):
         self.loss = create_loss(loss, num_classes=num_classes, scale=scale)
         self._check_loss(loss)
         # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
-        rows = num_classes * centres_per_class
-        self.weight = nn.Parameter(torch.empty(rows, embedding_size).normal_(0, 0.01))
+        self.shard, k = shard_here(num_classes), centres_per_class
+        start, stop = (self.shard.start, self.shard.stop) if self.shard else (0, num_classes)
+        drawn = draw_centres(num_classes * k, embedding_size, 0.01, start * k, stop * k)
+        self.weight = nn.Parameter(drawn)
+        self.centres_per_class = k
+        self.options = ClassifierOptions()
+        self.seed = 0  # of the classes that are sampled
 
     def _check_loss(self, loss: LossSpec) -> None:
         problem = None
@@ -144,6 +138,10 @@ class MarginHead(StepState):
         """What is added to the mean loss, already averaged over the rows."""
         return 0.0
 
+    @property
+    def sees_all_rows(self) -> bool:
+        return self.shard is not None
+
     # -- what follows from it --------------------------------------------------------------------
 
     def target_logit(self, cosine: Tensor, **facts: Any) -> Tensor:
@@ -157,14 +155,21 @@ class MarginHead(StepState):
         )
 
     def cosine(self, embeddings: Tensor) -> Tensor:
-        """(B, D) raw embeddings to (B, C) cosines in float32 (float64 stays), outside autocast."""
+        """(B, D) raw embeddings to (B, C) cosines in float32 (float64 stays), outside autocast.
+
+        To the nearest centre of each class, where a class has several.
+        """
         with torch.autocast(embeddings.device.type, enabled=False):
             e = self.full_precision(embeddings)
-            return F.linear(F.normalize(e), F.normalize(self.weight.to(e.dtype)))
+            every = F.linear(F.normalize(e), F.normalize(self.weight.to(e.dtype)))
+            k = self.centres_per_class
+            return every if k == 1 else every.unflatten(1, (-1, k)).amax(2)
 
     def similarity(self, embeddings: Tensor) -> Tensor:
-        """(B, C) what curves act on: the cosines."""
-        return self.cosine(embeddings)
+        """(B, C) what curves act on: cosines, or inner products where nothing is normalised."""
+        if self.normalises:
+            return self.cosine(embeddings)
+        return F.linear(embeddings, self.weight.to(embeddings.dtype))
 
     def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
         """(B, n) unscaled to scaled logits."""
@@ -172,47 +177,43 @@ class MarginHead(StepState):
 
     def logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(B, C) scaled logits with the margin on the target; label -1 leaves a row without one."""
-        logits, _ = self._logits_and_rows(embeddings, labels)
+        logits, _ = self.logits_and_rows(embeddings, labels)
         return logits
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over the rows whose label is not -1, with the auxiliary loss.
 
+        Computed over chunks of the classes, see `marginface.classifier`; (B, C) logits are never
+        built.
+
         Args:
             embeddings: (B, D) raw, i.e. not normalised; fp16 and bf16 are computed in float32.
             labels: (B,) int64 in [0, C), or -1 for a row that adds no loss.
-        """
-        logits, rows = self._logits_and_rows(embeddings, labels)
-        with torch.autocast(logits.device.type, enabled=False):
-            if len(rows.labels) == 0:  # loss 0, not 0/0, still connected to all parameters
-                zeros = [(p * 0).sum() for p in (embeddings, *self.parameters())]
-                return torch.stack(zeros).sum()
-            if len(rows.labels) < len(labels):
-                logits = logits[labels != IGNORED_LABEL]
-            margin_free = self.scaled(rows.target[:, None], rows.embeddings).squeeze(1)
-            losses = self.loss(logits, rows.labels, margin_free)
-            return losses.mean() + self.auxiliary_loss(rows)
 
-    def _logits_and_rows(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Rows]:
+        Raises:
+            InputError: a label that is no class.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return fused_loss(self, self.full_precision(embeddings), labels)
+
+    def logits_and_rows(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Rows]:
+        """`logits` and the labelled rows they were made for."""
+        if self.shard is not None:
+            raise InputError("the centres of this head are spread over processes: no (B, C) logits")
         with torch.autocast(embeddings.device.type, enabled=False):
             self.rewind()
             e = self.full_precision(embeddings)
             cosine = self.similarity(e)
             index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
             columns = labels[index]
-            all_rows = len(index) == len(labels)
-            rows = Rows(
-                e if all_rows else e[index],
-                columns,
-                cosine if all_rows else cosine[index],
-                cosine[index, columns],
-            )
-            target = self.target_logit(rows.target, **self.row_facts(rows))
+            own = cosine[index, columns]
+            rows = Rows(e[index], columns, own, all_centres(self, e.dtype, len(index)))
+            target = self.target_logit(own, **self.row_facts(rows))
             if self.changes_negatives:
                 # No cosine is above that of a row without a label: nothing compares with NaN.
-                own = torch.full_like(e[:, :1], math.nan)
-                own = own.index_put((index,), rows.target.detach()[:, None])
-                cosine = self._negatives(cosine, own)
+                targets = torch.full_like(e[:, :1], math.nan)
+                targets = targets.index_put((index,), own.detach()[:, None])
+                cosine = self._negatives(cosine, targets)
             return self.scaled(cosine.index_put((index, columns), target), e), rows
 
     def _negatives(self, cosine: Tensor, target: Tensor) -> Tensor:
@@ -232,55 +233,6 @@ class MarginHead(StepState):
     def full_precision(embeddings: Tensor) -> Tensor:
         """float64 stays, everything else becomes float32."""
         return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-
-    # -- how a fresh head begins -----------------------------------------------------------------
-
-    def typical_facts(self) -> dict[str, Any]:
-        """`row_facts` of an embedding after batch normalisation: its norm is sqrt(D)."""
-        return {"norm": math.sqrt(self.embedding_size)} if self.needs_norm else {}
-
-    @torch.no_grad()
-    def expected_first_loss(self) -> float:
-        """The loss of random centres: cosines are then N(0, 1/D), the target's is taken as 0.
-
-        For cross-entropy without changed negatives this is softplus(ln(C - 1) + s^2 / 2D - s f(0));
-        in general the sum over the negatives is integrated numerically.
-        """
-        cosine, density = self.random_similarities()
-        centre = (density * cosine).sum()
-        # A curve may jump at a right angle (easy_margin): the mean of both sides.
-        loss = (self.loss_at(centre - 1e-9) + self.loss_at(centre + 1e-9)) / 2
-        label = torch.zeros(1, dtype=torch.int64, device=cosine.device)
-        rows = Rows(self._typical_embedding(), label, cosine[None], centre[None])
-        return float(loss + self.auxiliary_loss(rows))
-
-    @torch.no_grad()
-    def loss_at(self, own: Tensor) -> Tensor:
-        """The loss of one target cosine () against random negatives, without the auxiliary loss."""
-        cosine, density = self.random_similarities()
-        embedding = self._typical_embedding()
-        target = self.target_logit(own, **self.typical_facts())
-        negatives = self._negatives(cosine, own) if self.changes_negatives else cosine
-        return self.loss.expected(
-            self.scaled(target[None, None], embedding)[0, 0],
-            self.scaled(negatives[None], embedding)[0],
-            (self.num_classes - 1) * density,
-        )
-
-    def cosine_log_density(self, deviations: Tensor) -> Tensor:
-        """Log density of random cosines in units of 1/sqrt(D), up to a constant."""
-        return -(deviations**2) / 2
-
-    def random_similarities(self) -> tuple[Tensor, Tensor]:
-        """(n,) values of `similarity` between random vectors, and how probable each is."""
-        deviations = torch.linspace(-12, 12, 4801, dtype=torch.float64, device=self.weight.device)
-        cosine = (deviations / math.sqrt(self.embedding_size)).clamp(-1, 1)
-        return cosine, self.cosine_log_density(deviations).softmax(0)
-
-    def _typical_embedding(self) -> Tensor:
-        # All ones: as long as embeddings after batch normalisation.
-        size = (1, self.embedding_size)
-        return torch.ones(size, dtype=torch.float64, device=self.weight.device)
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}"

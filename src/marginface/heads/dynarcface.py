@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from marginface.classifier.rows import Rows
 from marginface.heads.angular import add_angle
-from marginface.heads.base import MarginGradient, MarginHead, Rows
+from marginface.heads.base import MarginGradient, MarginHead
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
 
@@ -40,9 +41,8 @@ class DynArcFace(MarginHead):
     def row_facts(self, rows: Rows) -> dict[str, Tensor]:
         differentiates = torch.is_grad_enabled() and self.margin_gradient == "exact"
         with torch.set_grad_enabled(differentiates):
-            own = self.cosine(self.weight.to(rows.cosine.dtype)[rows.labels])
-            nearest = own.scatter(1, rows.labels[:, None], -1.0).amax(1)
-            limit = 1 - 4 * torch.finfo(own.dtype).eps  # arccos has poles at +-1
+            nearest = rows.nearest_other_centre()
+            limit = 1 - 4 * torch.finfo(nearest.dtype).eps  # arccos has poles at +-1
             return {"nearest": nearest.clamp(-limit, limit).arccos()}
 
     def typical_facts(self) -> dict[str, Tensor]:

@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from marginface.classifier.rows import Rows
 from marginface.distributed import rank
-from marginface.heads.base import MarginGradient, MarginHead, Rows
+from marginface.heads.base import MarginGradient, MarginHead
 from marginface.losses import LossSpec
 
 Compat = Literal["paper", "official_code"]
@@ -57,8 +58,9 @@ class ElasticHead(MarginHead):
         self.step += 1
 
     def _draw(self, number: int) -> Tensor:
+        place = 0 if self.sees_all_rows else rank()
         part = len(self._seen)  # of the micro-batches of this step
-        seed = ((int(self.key) + int(self.step)) * 1024 + rank()) * 1024 + part
+        seed = ((int(self.key) + int(self.step)) * 1024 + place) * 1024 + part
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(number, generator=generator, dtype=torch.float64)
         return self.margin + self.sigma * noise

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.heads.base import MarginGradient, MarginHead
@@ -14,6 +13,7 @@ from marginface.losses import LossSpec
 class Softmax(MarginHead):
     """Logits are scale W x: nothing normalised, no bias (the X2-Softmax code's baseline)."""
 
+    normalises = False
     slope_is_one = True
     has_fixed_scale = False
 
@@ -33,9 +33,6 @@ class Softmax(MarginHead):
 
     def target_logit(self, cosine: Tensor, **facts: Any) -> Tensor:
         return cosine  # inner products have no bounds to be clamped to
-
-    def similarity(self, embeddings: Tensor) -> Tensor:
-        return F.linear(embeddings, self.weight.to(embeddings.dtype))
 
     def random_similarities(self) -> tuple[Tensor, Tensor]:
         # Centres are as long as 0.01 sqrt(D) to begin with, embeddings as sqrt(D).

@@ -39,10 +39,6 @@ class SubcenterArcFace(MarginHead):
     def curve(self, cosine: Tensor) -> Tensor:
         return add_angle(cosine, self.margin, self.easy_margin)
 
-    def cosine(self, embeddings: Tensor) -> Tensor:
-        every = super().cosine(embeddings)
-        return every.unflatten(1, (self.num_classes, self.sub_centers)).amax(2)
-
     def cosine_log_density(self, deviations: Tensor) -> Tensor:
         # Of the largest of K.
         others = torch.special.log_ndtr(deviations) * (self.sub_centers - 1)

@@ -1,0 +1,18 @@
+"""Class centres and the loss over all of them: full, sampled, sharded over processes; fused.
+
+Tensor names: R rows of the batch that have a label, C classes, K centres of a class, D embedding,
+n classes of a chunk. Matrices of a chunk are (n, R): a row for each class.
+"""
+
+from marginface.classifier.loss import dense_loss, fused_loss, predictions
+from marginface.classifier.options import ClassifierOptions
+from marginface.classifier.sharding import Shard, sharded
+
+__all__ = [
+    "ClassifierOptions",
+    "Shard",
+    "dense_loss",
+    "fused_loss",
+    "predictions",
+    "sharded",
+]

@@ -1,0 +1,87 @@
+"""What a head may ask about the rows of a batch, wherever the centres are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marginface.classifier.centres import Centres
+from marginface.classifier.fused import Plan, reduce_classes
+from marginface.classifier.reductions import Largest, LogSumExp
+from marginface.distributed import largest_over_ranks
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch that have a label; with sharded centres those of all processes."""
+
+    embeddings: Tensor  # (R, D), raw, float32 or float64
+    labels: Tensor  # (R,) in [0, C)
+    target: Tensor  # (R,) similarity to the own centre
+    centres: Centres | None = None  # what the rows are compared with
+
+    def norms(self) -> Tensor:
+        """(R,) lengths of the embeddings; the gradient of a zero embedding is zero."""
+        return self.embeddings.norm(dim=1)
+
+    @torch.no_grad()
+    def negatives_logsumexp(self, factor: Tensor) -> Tensor:
+        """(R,) log sum exp(factor x similarity) over all other classes."""
+        assert self.centres is not None
+        directions = F.normalize(self.embeddings) if self.centres.normalised else self.embeddings
+        total = LogSumExp(across_ranks=self.centres.shard is not None)
+        reduce_classes(factor * directions, Plan(self.centres, total, self.labels))
+        return total.value
+
+    def nearest_other_centre(self) -> Tensor:
+        """(R,) cosine between the own centre and the nearest other one, with its gradient."""
+        assert self.centres is not None
+        own = F.normalize(pick_centres(self.centres, self.labels))
+        _, nearest = nearest_classes(self.centres, own.detach(), without=self.labels)
+        return (own * F.normalize(pick_centres(self.centres, nearest))).sum(1)
+
+
+@torch.no_grad()
+def nearest_classes(
+    centres: Centres, directions: Tensor, without: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(R,) largest similarity to any class, (R,) which class, but for the (R,) classes without."""
+    found = Largest()
+    reduce_classes(directions, Plan(centres, found, without))
+    position = found.position.clamp(min=0)
+    classes = position if centres.index is None else centres.index[position]
+    classes = classes + centres.first
+    if centres.shard is None:
+        return found.value, classes
+    value = largest_over_ranks(found.value.clone())
+    # Of equal ones the first, as argmax would say.
+    mine = torch.where(found.value == value, classes, centres.num_classes)
+    return value, -largest_over_ranks(-mine)
+
+
+def pick_centres(centres: Centres, classes: Tensor) -> Tensor:
+    """(R, D) the centres of classes, not normalised, from whichever process has them."""
+    picked: Tensor = _PickCentres.apply(centres.parameter, centres, classes)
+    return picked
+
+
+class _PickCentres(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, centres: Centres, classes: Tensor) -> Tensor:
+        mine, index, rows = centres.own_rows(classes)
+        ctx.mine, ctx.index = mine, index
+        ctx.like = parameter
+        picked = rows.new_zeros(len(classes), rows.shape[2])
+        picked[mine] = rows[:, 0]
+        return centres.add(picked)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        # Every process computes the same from the whole batch, so nothing is added up.
+        gradient = torch.zeros_like(ctx.like)
+        gradient.index_add_(0, ctx.index[:, 0], upstream[0][ctx.mine].to(gradient.dtype))
+        return gradient, None, None

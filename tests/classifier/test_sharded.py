@@ -1,0 +1,142 @@
+"""Class centres spread over processes give what one process gives, for every head."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from classifier.test_fused import MODES, B, C, D, batch, make
+from marginface.classifier import ClassifierOptions, Shard, dense_loss, predictions, sharded
+from marginface.classifier.sharding import draw_centres
+
+Case = tuple[str, str]
+
+
+def parts_of(world: int) -> list[slice]:
+    """Unequal parts of the batch, so that nothing relies on equal ones."""
+    cut = {1: [0, B], 2: [0, 5, B], 3: [0, 3, 8, B]}[world]
+    return [slice(a, b) for a, b in zip(cut, cut[1:], strict=False)]
+
+
+def labels_for(case: str) -> Tensor:
+    labels = batch()[1]
+    return labels.clamp(-1, 6) if case == "one shard" else labels  # 6: with the first of 3
+
+
+def whole(case: Case, labels: Tensor) -> dict[str, Tensor]:
+    head = make(*case)
+    embeddings = batch()[0].requires_grad_()
+    loss = dense_loss(head, embeddings, labels)
+    loss.backward()
+    found = {"loss": loss.detach(), "dembeddings": embeddings.grad, "dweight": head.weight.grad}
+    found |= {key: p.grad for key, p in head.named_parameters() if key != "weight"}
+    return {**found, **dict(head.named_buffers())}
+
+
+def part(case: Case, labels: Tensor, rank: int, world: int) -> dict[str, Tensor]:
+    """What process `rank` finds: the same loss, its rows of both gradients."""
+    with sharded(rank, world):
+        head = make(*case)
+    head.options = ClassifierOptions(memory_mib=0.001)
+    rows = parts_of(world)[rank]
+    embeddings = batch()[0][rows].requires_grad_()
+    loss = head(embeddings, labels[rows])
+    loss.backward()
+    assert embeddings.grad is not None
+    found = {"loss": loss.detach(), "dembeddings": embeddings.grad / world}
+    found |= {"dweight": head.weight.grad}
+    found |= {key: p.grad for key, p in head.named_parameters() if key != "weight"}
+    return {**found, **dict(head.named_buffers())}
+
+
+def _work(rank: int, world: int, store: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        found = {
+            (case, spread): part(case, labels_for(spread), rank, world)
+            for case in MODES
+            for spread in ("all shards", "one shard")
+        }
+        torch.save(found, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def run_processes(world: int, folder: Path, work: Any, *more: Any) -> list[Any]:
+    """What `work(rank, world, store, folder, *more)` saved, of each process."""
+    context = mp.get_context("fork")
+    arguments = (world, str(folder / "store"), str(folder), *more)
+    processes = [context.Process(target=work, args=(r, *arguments)) for r in range(world)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(world)]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
+    parts = run_processes(world, tmp_path, _work)
+    for key in parts[0]:
+        case, spread = key
+        expected = whole(case, labels_for(spread))
+        found = {name: [p[key][name] for p in parts] for name in expected}
+        for name in expected:
+            if name in ("dembeddings", "dweight"):
+                value = torch.cat(found[name])
+            else:
+                assert all(torch.equal(found[name][0], other) for other in found[name]), (key, name)
+                value = found[name][0]
+            scale = float(expected[name].abs().max()) + 1e-30
+            assert float((value - expected[name]).abs().max()) / scale < 1e-10, (key, name)
+
+
+def _predict(rank: int, world: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        with sharded(rank, world):
+            head = make("arcface", "exact")
+        rows = parts_of(world)[rank]
+        torch.save(predictions(head, batch()[0][rows], batch()[1][rows]), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_predictions_of_shards(tmp_path: Path) -> None:
+    parts = run_processes(3, tmp_path, _predict)
+    head, (embeddings, labels) = make("arcface", "exact"), batch()
+    cosine = head.cosine(embeddings)
+    assert torch.equal(torch.cat([p[0] for p in parts]), cosine.argmax(1))
+    labelled = labels >= 0
+    own = torch.cat([p[1] for p in parts])[labelled]
+    torch.testing.assert_close(own, cosine[labelled, labels[labelled]])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 40])
+def test_every_class_is_in_one_shard(world: int) -> None:
+    shards = [Shard(rank, world, C) for rank in range(world)]
+    assert [c for s in shards for c in range(s.start, s.stop)] == list(range(C))
+
+
+@pytest.mark.parametrize("rows", [5, 1 << 16, (1 << 17) + 4097])
+def test_a_shard_is_drawn_like_a_part_of_the_whole(rows: int) -> None:
+    torch.manual_seed(3)
+    everything, following = draw_centres(rows, 3, 0.01), torch.rand(1)
+    for first, stop in ((0, rows // 2), (rows // 2, rows), (rows - 1, rows), (0, 0)):
+        torch.manual_seed(3)
+        assert torch.equal(draw_centres(rows, 3, 0.01, first, stop), everything[first:stop])
+        assert torch.equal(torch.rand(1), following)
+
+
+def test_one_process_may_have_a_shard_of_all() -> None:
+    with sharded(0, 1):
+        head = make("x2softmax", "exact")
+    embeddings, labels = batch()
+    assert head.weight.shape == (C, D)
+    assert torch.equal(head(embeddings, labels), make("x2softmax", "exact")(embeddings, labels))
