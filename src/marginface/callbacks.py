@@ -12,6 +12,7 @@ from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
 from marginface.distributed import sum_over_ranks
 from marginface.errors import InputError
+from marginface.head_checkpoint import remove_old_folders
 from marginface.module import FaceRecognizer
 from marginface.progress import logs_step, steps_per_epoch
 
@@ -135,6 +136,17 @@ def _callbacks(trainer: L.Trainer) -> list[Callback]:
     return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
+def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
+    """Write a checkpoint and what lies beside it, then remove what lay beside the one before."""
+    module.saving_to = path
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    finally:
+        module.saving_to = None
+    if trainer.is_global_zero:
+        remove_old_folders(path, module.head_folder)
+
+
 class LastCheckpoint(Checkpoint):
     """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
 
@@ -168,7 +180,7 @@ class LastCheckpoint(Checkpoint):
             or step == trainer.max_steps
             or trainer.should_stop  # max_time and the like
         ):
-            trainer.save_checkpoint(self.path, weights_only=False)
+            save_checkpoint(trainer, module, self.path)
 
 
 class BestCheckpoint(Checkpoint):
@@ -185,7 +197,7 @@ class BestCheckpoint(Checkpoint):
         # An untrained network is no result; a run without verification sets has last.ckpt.
         if score is not None and score > self.best and trainer.global_step > 0:
             self.best = score
-            trainer.save_checkpoint(self.path, weights_only=False)
+            save_checkpoint(trainer, module, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -37,6 +37,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "augmentation": dict,
     "backbone": dict,
     "head": dict,
+    "classifier": dict,
     "optimizer": dict,
     "scheduler": dict,
     "trainer": dict,
@@ -137,7 +138,7 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         problems.append(f"seed must not be negative, got {config['seed']}")
     problems += _head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
-    for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
+    for group in ("data", "classifier", "augmentation", "optimizer", "scheduler", "trainer"):
         problems += target_problems(group, config[group])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():

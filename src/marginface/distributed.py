@@ -122,3 +122,15 @@ def sum_for_own_rows(partial: Tensor, counts: Sequence[int], precision: str = "f
 def _own_slice(counts: Sequence[int]) -> slice:
     start = sum(counts[: rank()])
     return slice(start, start + counts[rank()])
+
+
+def gather_to_first(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """(N_r, D) rows of all processes, below each other, on the first one; the others get none."""
+    most = max(counts)
+    filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
+    if rank() > 0:
+        dist.gather(filled)
+        return rows[:0]
+    parts = [torch.empty_like(filled) for _ in counts]
+    dist.gather(filled, parts)
+    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])

@@ -1,6 +1,7 @@
 """The LightningModule: a backbone and a head through one training and one validation step."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from marginface.classifier import predictions
+from marginface.classifier import ClassifierOptions, predictions
 from marginface.console import say
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
@@ -20,6 +21,7 @@ from marginface.distributed import gather_rows_of_any_number, mean_over_ranks
 from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
 from marginface.evaluation import PairResult
 from marginface.evaluation.metrics import PairVerification
+from marginface.head_checkpoint import pack_head, unpack_head
 from marginface.heads import MarginHead
 from marginface.losses import BinaryCrossEntropy
 from marginface.progress import (
@@ -46,6 +48,7 @@ class FaceRecognizer(L.LightningModule):
         color: channel order the backbone is trained in.
         seed: decides augmentation and all randomness within a step.
         channels_last: memory format of the backbone; faster convolutions on most devices.
+        classifier: how the loss over all classes is computed.
         description: plain Python put into every checkpoint (resolved config and the like).
     """
 
@@ -61,12 +64,15 @@ class FaceRecognizer(L.LightningModule):
         color: Color = "rgb",
         seed: int = 0,
         channels_last: bool = False,
+        classifier: ClassifierOptions | None = None,
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.head = head
+        self.head.options = classifier or ClassifierOptions()
+        self.head.seed = seed
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
         self.augmentation = augmentation or Augmentation()
@@ -74,6 +80,9 @@ class FaceRecognizer(L.LightningModule):
         self.color: Color = color
         self.seed = seed
         self.description = description or {}
+        self.saving_to: Path | None = None  # the checkpoint that is being written
+        self.head_folder: str | None = None  # beside the checkpoint written last
+        self.going_on_from: Path | None = None  # the checkpoint that is being read
         self.step_losses: list[Tensor] = []  # of the micro-batches of this optimizer step
         self._observed: list[Tensor] = []  # the same for what is logged of each sample
         self.step_metrics: dict[str, float] = {}  # of the last logged step
@@ -279,9 +288,19 @@ class FaceRecognizer(L.LightningModule):
             "description": self.description,
             "accumulate": self.trainer.accumulate_grad_batches,
         }
+        pack_head(checkpoint, self.head, self._number_of_centres(), self.saving_to)
+        self.head_folder = checkpoint["marginface"]["head"]["folder"]
+
+    def _number_of_centres(self) -> int:
+        """Which of the optimizer's parameters the class centres are."""
+        optimizer = self.trainer.optimizers[0]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return next(i for i, p in enumerate(parameters) if p is self.head.weight)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let a run go on with other accumulation steps: Lightning counts micro-batches."""
+        """Let a run go on with other processes, and with other accumulation steps."""
+        unpack_head(checkpoint, self.head, self.going_on_from)
+        # Lightning counts micro-batches.
         before = checkpoint["marginface"]["accumulate"]
         now = self.trainer.accumulate_grad_batches
         if before != now:

@@ -21,6 +21,7 @@ PACKAGES = ("marginface", "torch", "torchvision", "lightning", "timm", "hydra-co
 CARRIED_OUT_BY = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
+    "classifier.memory_mib", "classifier.apart_above_mib",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Class centres spread over processes give what one process gives, for every head."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +8,28 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from classifier.test_fused import MODES, B, C, D, batch, make
 from torch import Tensor
 
-from classifier.test_fused import MODES, B, C, D, batch, make
 from marginface.classifier import ClassifierOptions, Shard, dense_loss, predictions, sharded
 from marginface.classifier.sharding import draw_centres
 
 Case = tuple[str, str]
 
 
-def parts_of(world: int) -> list[slice]:
-    """Unequal parts of the batch, so that nothing relies on equal ones."""
+def parts_of(world: int, case: str = "") -> list[slice]:
+    """The rows of each process, unequal ones unless that is the case to be tested."""
     cut = {1: [0, B], 2: [0, 5, B], 3: [0, 3, 8, B]}[world]
-    return [slice(a, b) for a, b in zip(cut, cut[1:], strict=False)]
+    if case == "equal parts":
+        cut = list(range(0, B + 1, B // world))
+    return [slice(a, b) for a, b in pairwise(cut)]
 
 
 def labels_for(case: str) -> Tensor:
     labels = batch()[1]
-    return labels.clamp(-1, 6) if case == "one shard" else labels  # 6: with the first of 3
+    if case == "one shard":
+        return labels.clamp(-1, 6)  # with the first of 3
+    return labels.clamp(min=0) if case == "equal parts" else labels
 
 
 def whole(case: Case, labels: Tensor) -> dict[str, Tensor]:
@@ -37,12 +42,12 @@ def whole(case: Case, labels: Tensor) -> dict[str, Tensor]:
     return {**found, **dict(head.named_buffers())}
 
 
-def part(case: Case, labels: Tensor, rank: int, world: int) -> dict[str, Tensor]:
+def part(case: Case, spread: str, rank: int, world: int) -> dict[str, Tensor]:
     """What process `rank` finds: the same loss, its rows of both gradients."""
     with sharded(rank, world):
         head = make(*case)
     head.options = ClassifierOptions(memory_mib=0.001)
-    rows = parts_of(world)[rank]
+    rows, labels = parts_of(world, spread)[rank], labels_for(spread)
     embeddings = batch()[0][rows].requires_grad_()
     loss = head(embeddings, labels[rows])
     loss.backward()
@@ -58,9 +63,9 @@ def _work(rank: int, world: int, store: str, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
         found = {
-            (case, spread): part(case, labels_for(spread), rank, world)
+            (case, spread): part(case, spread, rank, world)
             for case in MODES
-            for spread in ("all shards", "one shard")
+            for spread in ("all shards", "one shard", "equal parts")
         }
         torch.save(found, f"{folder}/{rank}.pt")
     finally:

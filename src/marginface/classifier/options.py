@@ -26,6 +26,7 @@ class ClassifierOptions:
             outputs) to 8 bits; sums, exponentials and the cosines of the own classes stay float32.
         collectives: precision in which shards exchange embeddings and their gradients.
         memory_mib: what the chunks of classes may take beside the gradient; None chooses.
+        apart_above_mib: class centres that take more are saved beside a checkpoint, not inside.
     """
 
     sample_rate: float = 1.0
@@ -34,6 +35,7 @@ class ClassifierOptions:
     gemm: Literal["float32", "bfloat16"] = "float32"
     collectives: Literal["float32", "bfloat16"] = "float32"
     memory_mib: float | None = None
+    apart_above_mib: float = 1024.0
 
     def __post_init__(self) -> None:
         if not 0 < self.sample_rate <= 1:

@@ -1,6 +1,7 @@
 """`python train.py`: one training run, from the composed configuration to result.json."""
 
 import signal
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from marginface.backbones import create_backbone, load_backbone_weights
 from marginface.callbacks import log_validation
 from marginface.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+from marginface.classifier import ClassifierOptions, sharded
 from marginface.cli.entry import hydra_command
 from marginface.config import build, check_config, to_plain
 from marginface.console import quiet_lightning, say
@@ -23,6 +25,7 @@ from marginface.heads.advisor import advise
 from marginface.module import FaceRecognizer, parameter_count
 from marginface.report import print_result
 from marginface.runinfo import RunFolder, collect
+from marginface.strategies import check_sampling, shares_classes
 from marginface.tracking.wandb import log_images
 
 
@@ -50,8 +53,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     folder = RunFolder(config["paths"]["run_dir"])
     # Read before anything of this run is written; rank 0 writes the file only after training began.
     checkpoint = checkpoint_to_resume(config["resume"], folder, description)
-    module = _build_module(config, datamodule, description)
     trainer = _build_trainer(config)
+    module = _build_module(config, datamodule, description, trainer)
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
         _begin(config, datamodule, module, trainer, folder, fresh=checkpoint is None)
@@ -61,6 +64,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         module.results = {}
     elif checkpoint is not None:
         say(f"going on from {checkpoint}")
+        module.going_on_from = checkpoint
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint)
     except BaseException:
@@ -71,18 +75,25 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
 
 def _build_module(
-    config: dict[str, Any], datamodule: FaceDataModule, description: dict[str, Any]
+    config: dict[str, Any],
+    datamodule: FaceDataModule,
+    description: dict[str, Any],
+    trainer: L.Trainer,
 ) -> FaceRecognizer:
     backbone_config = dict(config["backbone"])
     weights, color = backbone_config.pop("weights"), backbone_config.pop("color")
     backbone = create_backbone(**backbone_config)
     if weights is not None:
         load_backbone_weights(backbone, weights)
-    head = create_head(
-        **config["head"],
-        embedding_size=backbone_config["embedding_size"],
-        num_classes=datamodule.num_classes,
-    )
+    options: ClassifierOptions = build(config["classifier"])
+    check_sampling(options, trainer)
+    ranks = (trainer.global_rank, trainer.world_size)
+    with sharded(*ranks) if shares_classes(trainer) else nullcontext():
+        head = create_head(
+            **config["head"],
+            embedding_size=backbone_config["embedding_size"],
+            num_classes=datamodule.num_classes,
+        )
     return FaceRecognizer(
         backbone,
         head,
@@ -93,6 +104,7 @@ def _build_module(
         color=color,
         seed=config["seed"],
         channels_last=config["channels_last"],
+        classifier=options,
         description=description,
     )
 

@@ -1,0 +1,189 @@
+"""Class centres and their optimizer state in a checkpoint: in the order of the classes, whatever
+number of processes wrote them and whatever number reads them.
+
+Small ones are part of the checkpoint; large ones lie beside it in a folder that all processes write
+(torch.distributed.checkpoint), so that no process ever has them all.
+"""
+
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import Shard as ShardedRows
+
+from marginface.classifier import Shard
+from marginface.classifier.options import MIB
+from marginface.distributed import add_over_ranks, gather_to_first, is_distributed, rank
+from marginface.errors import InputError
+from marginface.heads import MarginHead
+
+WEIGHT = "head.weight"
+Checkpoint = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Where the rows of class centres are in Lightning's checkpoint.
+
+    Args:
+        checkpoint: with state_dict and optimizer_states.
+        number: of the centres among the parameters of the optimizer.
+    """
+
+    checkpoint: Checkpoint
+    number: int
+
+    def read(self) -> dict[str, Tensor]:
+        """weight, and every part of the optimizer's state that has a row for each row of it."""
+        rows = {"weight": self.checkpoint["state_dict"][WEIGHT]}
+        state = self._state().items()
+        return rows | {k: v for k, v in state if isinstance(v, Tensor) and v.ndim == 2}
+
+    def write(self, rows: dict[str, Tensor]) -> None:
+        """Put rows where `read` finds them."""
+        for key, value in rows.items():
+            if key == "weight":
+                self.checkpoint["state_dict"][WEIGHT] = value
+            else:
+                self._state()[key] = value
+
+    def _state(self) -> dict[str, Any]:
+        states = self.checkpoint.get("optimizer_states") or [{"state": {}}]
+        state: dict[str, Any] = states[0]["state"].get(self.number, {})
+        return state
+
+
+def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path | None) -> None:
+    """Make what one process has of the head into what a checkpoint holds; all processes together.
+
+    Args:
+        checkpoint: about to be written by the first process.
+        number: of the centres among the parameters of the optimizer.
+        path: where the checkpoint will be, for what lies beside it; None: everything is inside.
+    """
+    rows = HeadRows(checkpoint, number)
+    about: dict[str, Any] = {"number": number, "classes": head.num_classes, "folder": None}
+    checkpoint["marginface"]["head"] = about
+    size = head.num_classes * head.centres_per_class * head.embedding_size
+    if path is None or size * head.weight.element_size() <= head.options.apart_above_mib * MIB:
+        if head.shard is not None and head.shard.world > 1:
+            _gather(rows, head.shard, head.centres_per_class)
+        return
+    # A new name each time: the checkpoint before stays whole until this one is.
+    stamp = torch.tensor([time.time_ns() if rank() == 0 else 0], device=head.weight.device)
+    folder = path.with_name(f"{path.name}.head-{int(add_over_ranks(stamp))}")
+    found = rows.read()
+    about |= {"folder": folder.name, "names": list(found)}
+    _save(found, head, folder)
+    rows.write({key: value[:0].clone() for key, value in found.items()})
+
+
+def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> None:
+    """Make what a checkpoint holds of the head into what this process has of it."""
+    about = checkpoint["marginface"].get("head")
+    if about is None:  # written before there were shards
+        return
+    rows = HeadRows(checkpoint, about["number"])
+    if about["folder"] is not None:
+        assert path is not None, "centres beside a checkpoint whose place is not known"
+        rows.write(_load(about["names"], head, path.parent / about["folder"]))
+    elif head.shard is not None:
+        k = head.centres_per_class
+        here = slice(head.shard.start * k, head.shard.stop * k)
+        rows.write({key: value[here].clone() for key, value in rows.read().items()})
+
+
+def remove_old_folders(path: Path, checkpoint_folder: str | None) -> None:
+    """Delete what lay beside earlier versions of the checkpoint at `path`."""
+    for folder in path.parent.glob(f"{path.name}.head-*"):
+        if folder.name != checkpoint_folder:
+            shutil.rmtree(folder)
+
+
+def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
+    """(C K, D) all class centres of the checkpoint at `path`, wherever they lie."""
+    weight: Tensor = checkpoint["state_dict"][WEIGHT]
+    about = checkpoint["marginface"].get("head")
+    if about is None or about["folder"] is None:
+        return weight
+    folder = _complete(path.parent / about["folder"])
+    saved = FileSystemReader(folder).read_metadata().state_dict_metadata["weight"]
+    assert isinstance(saved, TensorStorageMetadata)
+    content = {"weight": torch.empty(saved.size, dtype=weight.dtype)}
+    with _alone():
+        load(content, checkpoint_id=folder, no_dist=True)
+    return content["weight"].view(-1, weight.shape[1])
+
+
+def _gather(rows: HeadRows, shard: Shard, per_class: int) -> None:
+    shards = [Shard(r, shard.world, shard.num_classes) for r in range(shard.world)]
+    counts = [per_class * (s.stop - s.start) for s in shards]
+    rows.write({key: gather_to_first(value, counts) for key, value in rows.read().items()})
+
+
+def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
+    if _is_spread(head):
+        save(_by_class(found, head), checkpoint_id=folder)
+        return
+    if rank() == 0:  # all processes have the same
+        with _alone():
+            save(_by_class(found, head), checkpoint_id=folder, no_dist=True)
+    if is_distributed():
+        dist.barrier()
+
+
+def _load(names: list[str], head: MarginHead, folder: Path) -> dict[str, Tensor]:
+    rows = {key: torch.empty_like(head.weight, requires_grad=False) for key in names}
+    spread = _is_spread(head)
+    with nullcontext() if spread else _alone():
+        load(_by_class(rows, head), checkpoint_id=_complete(folder), no_dist=not spread)
+    return rows
+
+
+def _is_spread(head: MarginHead) -> bool:
+    return head.shard is not None and head.shard.world > 1
+
+
+def _by_class(rows: dict[str, Tensor], head: MarginHead) -> dict[str, Any]:
+    """The same memory with a row for each class, marked as a part of the whole where it is one."""
+    width = head.centres_per_class * head.embedding_size
+    views = {key: value.detach().view(-1, width) for key, value in rows.items()}
+    if head.shard is None or not _is_spread(head):
+        return views
+    mesh = init_device_mesh(head.weight.device.type, (head.shard.world,))
+    size, stride = torch.Size([head.num_classes, width]), (width, 1)
+    place = [ShardedRows(0)]
+    return {
+        key: DTensor.from_local(v, mesh, place, run_check=False, shape=size, stride=stride)
+        for key, v in views.items()
+    }
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is meant to be
+        yield
+
+
+def _complete(folder: Path) -> Path:
+    if not (folder / ".metadata").is_file():
+        raise InputError(
+            f"{folder} is missing or incomplete: the class centres of a checkpoint lie there, "
+            "it has to stay beside the .ckpt file"
+        )
+    return folder

@@ -1,0 +1,263 @@
+"""Partial FC: which classes, that only they move, and that nothing changes at rate 1."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from classifier.test_sharded import run_processes
+from torch import Tensor
+
+from marginface.classifier import ClassifierOptions, sharded
+from marginface.classifier.sampling import sample_classes
+from marginface.errors import InputError
+from marginface.heads import create_head, list_heads
+from marginface.heads.base import MarginHead
+from marginface.optimizers import SGD, AdamW
+
+B, C, D = 6, 40, 8
+MAKE = {
+    "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "plain": lambda p: SGD(p, lr=0.1),
+    "adamw": lambda p: AdamW(p, lr=0.1, weight_decay=0.1),
+}
+TORCH = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "plain": lambda p: torch.optim.SGD(p, lr=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+}
+
+
+def make(name: str = "x2softmax", **options: Any) -> MarginHead:
+    torch.manual_seed(0)
+    head = create_head(name, embedding_size=D, num_classes=C).double()
+    head.options = ClassifierOptions(**{"memory_mib": 0.001, **options})
+    return head
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, C, (B,), generator=generator)
+    return torch.randn(B, D, generator=generator, dtype=torch.float64), labels
+
+
+def sampled(head: MarginHead, labels: Tensor, step: int) -> Tensor:
+    return sample_classes(labels, C, head.options.sample_rate, head.seed, step)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.5, 1.0])
+def test_sample(rate: float) -> None:
+    labels = torch.tensor([3, 3, 39, 17])
+    seen = [sample_classes(labels, C, rate, 5, step) for step in range(50)]
+    for classes in seen:
+        assert torch.equal(classes, classes.unique())
+        assert {3, 17, 39} <= set(classes.tolist())
+        assert len(classes) == max(round(rate * C), 3)
+    assert torch.equal(seen[7], sample_classes(labels, C, rate, 5, 7))
+    if 3 < rate * C < C:
+        assert not torch.equal(seen[0], seen[1])
+        assert not torch.equal(seen[0], sample_classes(labels, C, rate, 6, 0))
+        counts = torch.cat(seen).bincount(minlength=C)
+        assert counts.min() > 0, "some class is never drawn"
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "curricularface"])
+def test_only_sampled_rows_move(name: str, kind: str) -> None:
+    head = make(name, sample_rate=0.25)
+    optimizer = MAKE[kind](head.parameters())
+    for step in range(4):
+        before = head.weight.detach().clone()
+        state = {k: v.clone() for k, v in optimizer.state[head.weight].items() if v is not None}
+        embeddings, labels = batch(step)
+        optimizer.zero_grad()
+        head(embeddings, labels).backward()
+        optimizer.step()
+        k = head.centres_per_class
+        moved = torch.zeros(C, dtype=torch.bool)
+        moved[sampled(head, labels, step)] = True
+        moved = moved.repeat_interleave(k)
+        assert moved.sum() == 10 * k
+        assert torch.equal(head.weight[~moved], before[~moved])
+        # Of three sub-centres of a class one may be nearest to no image.
+        changed = (head.weight != before).any(1)[moved]
+        assert changed.all() if k == 1 else changed.sum() >= 10
+        for key, value in state.items():
+            if value.ndim == 2:
+                assert torch.equal(optimizer.state[head.weight][key][~moved], value[~moved])
+
+
+@pytest.mark.parametrize("name", list_heads())
+@pytest.mark.parametrize("per_chunk", [0.001, 16.0])
+def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(name: str, per_chunk: float) -> None:
+    """The sample as a head of its own: another way to the same loss and gradients."""
+    head = make(name, sample_rate=0.25, memory_mib=per_chunk)
+    embeddings, labels = batch(1)
+    embeddings.requires_grad_()
+    classes = sampled(head, labels, 0)
+    k = head.centres_per_class
+    rows = (classes[:, None] * k + torch.arange(k)).flatten()
+    small = create_head(name, embedding_size=D, num_classes=len(classes)).double()
+    state = {key: v for key, v in head.state_dict().items() if key != "weight"}
+    small.load_state_dict(state | {"weight": head.weight.detach()[rows]})
+    if hasattr(head.loss, "first_threshold"):
+        small.loss.first_threshold = head.loss.first_threshold
+        small.loss.positive_weight = head.loss.positive_weight
+    other = embeddings.detach().clone().requires_grad_()
+    loss, expected = head(embeddings, labels), small(other, torch.searchsorted(classes, labels))
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    assert head.weight.grad.is_sparse
+    torch.testing.assert_close(embeddings.grad, other.grad)
+    dense = head.weight.grad.to_dense()
+    torch.testing.assert_close(dense[rows], small.weight.grad)
+    assert dense.abs().sum() == pytest.approx(float(dense[rows].abs().sum()))
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_sparse_steps_equal_torch_where_every_row_is_sampled(kind: str) -> None:
+    ours, theirs = (torch.nn.Parameter(torch.randn(5, 3).double()) for _ in range(2))
+    theirs.data = ours.data.clone()
+    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    for step in range(4):
+        gradient = torch.randn(5, 3, generator=torch.Generator().manual_seed(step)).double()
+        order = torch.tensor([4, 0, 2, 1, 3])
+        ours.grad = torch.sparse_coo_tensor(order[None], gradient[order], (5, 3))
+        theirs.grad = gradient
+        our.step()
+        their.step()
+        torch.testing.assert_close(ours, theirs)
+    for key, value in their.state[theirs].items():
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(our.state[ours][key], value)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_dense_gradients_take_the_way_of_torch(kind: str) -> None:
+    ours, theirs = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
+    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    for _ in range(3):
+        ours.grad, theirs.grad = torch.full((5, 3), 0.7), torch.full((5, 3), 0.7)
+        our.step()
+        their.step()
+        assert torch.equal(ours, theirs)
+
+
+def test_dense_sampling_moves_all_rows_as_partial_fc_v2_does() -> None:
+    head = make(sample_rate=0.25, sampling="dense")
+    optimizer = MAKE["sgd"](head.parameters())
+    for step in range(2):
+        before = head.weight.detach().clone()
+        optimizer.zero_grad()
+        head(*batch(step)).backward()
+        assert not head.weight.grad.is_sparse
+        optimizer.step()
+        assert (head.weight != before).any(1).all()
+
+
+@pytest.mark.parametrize("sampling", ["sparse", "dense"])
+def test_rate_one_is_the_full_head(sampling: str) -> None:
+    head, full = make(sample_rate=1.0, sampling=sampling), make()
+    for h in (head, full):
+        optimizer = MAKE["sgd"](h.parameters())
+        for step in range(3):
+            optimizer.zero_grad()
+            h(*batch(step)).backward()
+            optimizer.step()
+    assert torch.equal(head.weight, full.weight)
+
+
+def test_evaluation_sees_all_classes() -> None:
+    head = make(sample_rate=0.25).eval()
+    assert torch.equal(head(*batch(0)), make().eval()(*batch(0)))
+
+
+def test_accumulated_gradients_add_up() -> None:
+    head = make(sample_rate=0.25)
+    head.begin_step(0)
+    parts = []
+    for seed in (1, 2):
+        head.weight.grad = None
+        head(*batch(seed)).backward()
+        parts.append(head.weight.grad.to_dense())
+    head.weight.grad = None
+    for seed in (1, 2):
+        head(*batch(seed)).backward()
+    torch.testing.assert_close(head.weight.grad.coalesce().to_dense(), parts[0] + parts[1])
+
+
+def test_filtering_takes_near_classes_for_orthogonal_ones() -> None:
+    """Written out as insightface's code has it: the cosine becomes 0, in value and gradient."""
+    head = make("arcface", filter_above=0.3)
+    embeddings, labels = batch(3)
+    with torch.no_grad():
+        head.weight[7] = embeddings[0]
+    labels[0], labels[1] = 3, 7
+    embeddings.requires_grad_()
+    loss = head(embeddings, labels)
+    loss.backward()
+    weight = head.weight.detach().clone().requires_grad_()
+    other = embeddings.detach().clone().requires_grad_()
+    cosine = F.linear(F.normalize(other), F.normalize(weight))
+    own = F.one_hot(labels, C).bool()
+    dirty = (cosine > 0.3) & ~own
+    assert dirty[0, 7]
+    logits = 64 * torch.where(own, head.target_logit(cosine), cosine * ~dirty)
+    expected = F.cross_entropy(logits, labels)
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(embeddings.grad, other.grad)
+    torch.testing.assert_close(head.weight.grad, weight.grad)
+
+
+def _work(rank: int, world: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        torch.manual_seed(0)
+        with sharded(rank, world):
+            head = create_head("x2softmax", embedding_size=D, num_classes=C).double()
+        head.options = ClassifierOptions(sample_rate=0.25)
+        torch.save(_steps(head, slice(rank * 2, rank * 2 + 2)), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _steps(head: MarginHead, rows: slice) -> tuple[list[float], Tensor]:
+    optimizer = MAKE["sgd"](head.parameters())
+    losses = []
+    for step in range(4):
+        embeddings, labels = batch(step)
+        optimizer.zero_grad()
+        loss = head(embeddings[rows], labels[rows])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, head.weight.detach()
+
+
+def test_shards_sample_what_one_process_samples(tmp_path: Path) -> None:
+    parts = run_processes(3, tmp_path, _work)
+    losses, weight = _steps(make(sample_rate=0.25), slice(0, B))
+    for found, _ in parts:
+        assert found == pytest.approx(losses, rel=1e-12)
+    torch.testing.assert_close(torch.cat([w for _, w in parts]), weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": 0.0}, "sample_rate must be in (0, 1], got 0.0"),
+        ({"sample_rate": 1.5}, "sample_rate must be in (0, 1], got 1.5"),
+        ({"filter_above": 1.0}, "filter_above is a cosine in (0, 1), got 1.0"),
+        ({"memory_mib": 0.0}, "memory_mib must be positive, got 0.0"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        ClassifierOptions(**options)  # type: ignore[arg-type]
+    assert message in str(error.value)
