@@ -54,9 +54,19 @@ _PROVIDED = {
 _BACKBONE_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
 
 
+_INTERACTIVE = ("bash", "sh", "interactive")  # many runs in one job
+
+
 def _run_stamp(now: str) -> str:
-    """`now`, or under torchrun something that is the same in all its processes."""
+    """`now`, or under torchrun and SLURM what is the same in all processes of a job.
+
+    A SLURM job keeps its number when it is requeued, so it goes on in the same folder.
+    """
     job = os.environ.get("TORCHELASTIC_RUN_ID")
+    slurm = os.environ.get("SLURM_JOB_ID")
+    if job is None and slurm is not None and os.environ.get("SLURM_JOB_NAME") not in _INTERACTIVE:
+        step = os.environ.get("SLURM_STEP_ID")
+        return f"slurm-{slurm}" if step is None else f"slurm-{slurm}-{step}"
     if job is None:
         return now
     # Without --rdzv-id or --standalone the id is "none", but they share their parent process.

@@ -24,6 +24,18 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message carries step, lr, norms and label range."""
 
 
+class PeerLostError(RuntimeError):
+    """Another process of the run is gone."""
+
+
+class PreemptedError(Exception):
+    """The run was asked to stop, and did so in an orderly way."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the nearest of `known`, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -17,7 +17,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
 from marginface.data.pairs import VerificationSet
 from marginface.data.transforms import Color, sample_bits, to_input
-from marginface.distributed import gather_rows_of_any_number, mean_over_ranks
+from marginface.distributed import gather_rows, gather_rows_of_any_number, mean_over_ranks
 from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
 from marginface.evaluation import PairResult
 from marginface.evaluation.metrics import PairVerification
@@ -83,6 +83,8 @@ class FaceRecognizer(L.LightningModule):
         self.saving_to: Path | None = None  # the checkpoint that is being written
         self.head_folder: str | None = None  # beside the checkpoint written last
         self.going_on_from: Path | None = None  # the checkpoint that is being read
+        self.stop_signal: int | None = None  # that this process got
+        self.agreed_signal: int | None = None  # that any process got
         self.step_losses: list[Tensor] = []  # of the micro-batches of this optimizer step
         self._observed: list[Tensor] = []  # the same for what is logged of each sample
         self.step_metrics: dict[str, float] = {}  # of the last logged step
@@ -116,7 +118,10 @@ class FaceRecognizer(L.LightningModule):
         embeddings = self.backbone(self.network_input(images, indices))
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.
-        if not torch.isfinite(mean_over_ranks(loss.detach())):
+        here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_signal or 0)])
+        everywhere = gather_rows(here[None])
+        self.agreed_signal = int(everywhere[:, 1].max()) or None
+        if not torch.isfinite(everywhere[:, 0]).all():
             raise NonFiniteLossError(self._facts(loss, embeddings, labels))
         self.step_losses.append(loss.detach())
         if logs_step(self.trainer, self.trainer.global_step):

@@ -4,20 +4,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from marginface.errors import InputError, NonFiniteLossError
+from marginface.errors import InputError, NonFiniteLossError, PeerLostError, PreemptedError
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """User mistakes end with one message on stderr and exit code 2, a broken-down run with 1."""
+    """One message on stderr, and exit code 2 for user mistakes, 1 for a run that broke down."""
     try:
         yield
     except _user_errors() as error:
         print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, PeerLostError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except PreemptedError as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
 
 
 def _without_worker_traceback(message: str) -> str:

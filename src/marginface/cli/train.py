@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
@@ -18,7 +19,7 @@ from marginface.config import build, check_config, to_plain
 from marginface.console import quiet_lightning, say
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
-from marginface.errors import InputError
+from marginface.errors import InputError, PreemptedError
 from marginface.figures import verification_figure
 from marginface.heads import create_head
 from marginface.heads.advisor import advise
@@ -27,6 +28,7 @@ from marginface.report import print_result
 from marginface.runinfo import RunFolder, collect
 from marginface.strategies import check_sampling, shares_classes
 from marginface.tracking.wandb import log_images
+from marginface.watch import is_started_by_another, lost_peers_named, watch_processes
 
 
 @hydra_command("train")
@@ -47,6 +49,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     """
     check_config(config)
     quiet_lightning()
+    watch_processes()
     L.seed_everything(config["seed"], verbose=False)
     datamodule: FaceDataModule = build(config["data"])
     description = {"config": config, "data": datamodule.fingerprint()}
@@ -58,19 +61,24 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
         _begin(config, datamodule, module, trainer, folder, fresh=checkpoint is None)
-    if checkpoint is None and config["validate_untrained"]:
-        trainer.validate(module, datamodule, verbose=False)
-        _keep(trainer, folder, _renamed(module.validation_metrics(), "val/", "untrained/"))
-        module.results = {}
-    elif checkpoint is not None:
+    if checkpoint is not None:
         say(f"going on from {checkpoint}")
         module.going_on_from = checkpoint
     try:
-        trainer.fit(module, datamodule, ckpt_path=checkpoint)
+        with lost_peers_named():
+            if checkpoint is None and config["validate_untrained"]:
+                trainer.validate(module, datamodule, verbose=False)
+                _keep(trainer, folder, _renamed(module.validation_metrics(), "val/", "untrained/"))
+                module.results = {}
+            trainer.fit(module, datamodule, ckpt_path=checkpoint)
+            _finish(trainer, module, datamodule, folder)
+    except PreemptedError as stop:
+        if is_started_by_another():
+            raise SystemExit(0) from stop  # the exit code is that of the first process
+        raise
     except BaseException:
         _end_processes(trainer)
         raise
-    _finish(trainer, module, datamodule, folder)
     return folder.read_result()
 
 
@@ -127,12 +135,15 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
     callbacks = parts("callbacks")
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # marginface.preemption does it
     try:
         return build(
             config["trainer"],
             logger=parts("logger") or False,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             # Lightning would add its own where the configuration has none.
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
