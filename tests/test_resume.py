@@ -1,18 +1,12 @@
 """A run goes on exactly where it stopped, and only if it is the same run."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from marginface.cli.train import train
 from marginface.errors import InputError, MissingInputError
-from runs import compose, losses, rows
+from runs import compose, kill_after, losses, rows
 
 STEPS = 26  # two epochs of 11 and a bit
 
@@ -33,30 +27,6 @@ def uninterrupted(run: list[str], tmp_path_factory: pytest.TempPathFactory) -> l
 def numbers(table: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows without what the clock decides."""
     return [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in table]
-
-
-def kill_after(rows_written: int, arguments: list[str], run_dir: Path) -> None:
-    """Start a run and SIGKILL it as soon as metrics.csv has so many rows."""
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *arguments, f"hydra.run.dir={run_dir}"],
-        cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            path = run_dir / "metrics.csv"
-            if path.is_file() and len(path.read_text().splitlines()) > rows_written:
-                break
-            time.sleep(0.005)
-        assert process.poll() is None, "the run ended before it could be killed"
-    finally:
-        # Its workers too: the session is its own.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
 
 
 @pytest.mark.parametrize("killed_at", [7, 18])

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runs import losses
+from runs import has_rows, losses, started, wait_until
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -45,11 +46,43 @@ def test_jobs_with_different_numbers_of_processes(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
     """What goes wrong silently when jobs share a process; a failed job stops no other."""
-    sweep = ["trainer=ddp_gloo", "trainer.devices=1,4,2", f"hydra.sweep.dir={tmp_path}"]
-    done = command("train.py", "-m", *tiny_run, "trainer.max_steps=2", *sweep)
+    sweep = ["trainer=ddp_gloo", "trainer.devices=1,4,2", "head=x2softmax,arcface"]
+    options = ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", "-m", *tiny_run, *sweep, *options)
     assert done.returncode == 1
-    assert "jobs [1] failed" in done.stderr
+    assert "jobs [2, 3] failed" in done.stderr
     assert "cannot be split over 4 processes" in done.stderr
-    worlds = [json.loads((tmp_path / n / "runinfo.json").read_text())["world_size"] for n in "02"]
-    assert worlds == [1, 2]
-    assert [len(losses(tmp_path / n)) for n in "02"] == [2, 2]
+    infos = [json.loads((tmp_path / n / "runinfo.json").read_text()) for n in "0145"]
+    assert [info["world_size"] for info in infos] == [1, 1, 2, 2]
+    assert [len(losses(tmp_path / n)) for n in "0145"] == [2, 2, 2, 2]
+    heads = [(tmp_path / n / "config.yaml").read_text() for n in "0145"]
+    assert ["name: arcface" in config for config in heads] == [False, True, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["local_cluster", "joblib"])
+def test_jobs_side_by_side(
+    tiny_run: list[str], tmp_path: Path, command: Command, launcher: str
+) -> None:
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{'joblib' if launcher == 'joblib' else 'submitit'}_launcher"
+    )
+    sweep = [f"hydra/launcher={launcher}", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", "-m", *tiny_run, "trainer.max_steps=2", *sweep)
+    assert done.returncode == 0, done.stderr
+    assert [len(losses(tmp_path / n)) for n in "01"] == [2, 2]
+    assert "name: arcface" in (tmp_path / "1" / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_signal_at_the_sweep_reaches_the_job(tiny_run: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "0"
+    sweep = ["-m", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]
+    with started([*tiny_run, "trainer.max_epochs=10000", *sweep], tmp_path / "unused") as process:
+        wait_until(has_rows(run, 3), process)
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "SIGUSR1: stopped after" in out
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "1").exists()

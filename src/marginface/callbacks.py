@@ -12,7 +12,6 @@ from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
 from marginface.distributed import sum_over_ranks
 from marginface.errors import InputError
-from marginface.head_checkpoint import remove_old_folders
 from marginface.module import FaceRecognizer
 from marginface.progress import logs_step, steps_per_epoch
 
@@ -137,14 +136,12 @@ def _callbacks(trainer: L.Trainer) -> list[Callback]:
 
 
 def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
-    """Write a checkpoint and what lies beside it, then remove what lay beside the one before."""
+    """Write a checkpoint and what lies beside it."""
     module.saving_to = path
     try:
         trainer.save_checkpoint(path, weights_only=False)
     finally:
         module.saving_to = None
-    if trainer.is_global_zero:
-        remove_old_folders(path, module.head_folder)
 
 
 class LastCheckpoint(Checkpoint):

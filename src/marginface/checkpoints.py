@@ -1,5 +1,6 @@
 """Writing checkpoints atomically, and reading back what is needed before a run goes on."""
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from marginface.errors import InputError, MissingInputError
+from marginface.errors import InputError, MissingInputError, NotSavedError
 from marginface.files import atomic_write
+from marginface.head_checkpoint import remove_old_folders
 from marginface.runinfo import RunFolder, check_same_run
 
 
@@ -18,8 +20,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        with atomic_write(Path(path)) as file:
-            torch.save(checkpoint, file)
+        try:
+            with atomic_write(Path(path)) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as either
+            raise not_saved(path, error) from error
+        # Only now does nothing need what lay beside the checkpoint before.
+        head = checkpoint.get("marginface", {}).get("head", {})
+        remove_old_folders(Path(path), head.get("folder"))
+
+
+def not_saved(path: str | Path, error: Exception) -> NotSavedError:
+    """What to say when a checkpoint cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    cause = error.__context__  # torch fails a second time when it closes what it could not write
+    if isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror
+    free = shutil.disk_usage(Path(path).parent).free // 2**20
+    return NotSavedError(
+        f"could not write {path}: {reason} ({free} MiB free there); the checkpoint before it is "
+        "still there, and the same command goes on from it"
+    )
 
 
 def checkpoint_to_resume(

@@ -28,6 +28,10 @@ class PeerLostError(RuntimeError):
     """Another process of the run is gone."""
 
 
+class NotSavedError(RuntimeError):
+    """A checkpoint could not be written; the one before it is as it was."""
+
+
 class PreemptedError(Exception):
     """The run was asked to stop, and did so in an orderly way."""
 

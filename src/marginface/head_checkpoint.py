@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -28,7 +29,7 @@ from torch.distributed.tensor import Shard as ShardedRows
 from marginface.classifier import Shard
 from marginface.classifier.options import MIB
 from marginface.distributed import add_over_ranks, gather_to_first, is_distributed, rank
-from marginface.errors import InputError
+from marginface.errors import InputError, NotSavedError
 from marginface.heads import MarginHead
 
 WEIGHT = "head.weight"
@@ -136,12 +137,18 @@ def _gather(rows: HeadRows, shard: Shard, per_class: int) -> None:
 
 
 def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
-    if _is_spread(head):
-        save(_by_class(found, head), checkpoint_id=folder)
-        return
-    if rank() == 0:  # all processes have the same
-        with _alone():
-            save(_by_class(found, head), checkpoint_id=folder, no_dist=True)
+    try:
+        if _is_spread(head):
+            save(_by_class(found, head), checkpoint_id=folder)
+        elif rank() == 0:  # all processes have the same
+            with _alone():
+                save(_by_class(found, head), checkpoint_id=folder, no_dist=True)
+    except (OSError, CheckpointException) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NotSavedError(
+            f"could not write the class centres to {folder}: {error}; the checkpoint before is "
+            "still there, and the same command goes on from it"
+        ) from error
     if is_distributed():
         dist.barrier()
 

@@ -17,7 +17,12 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
 from marginface.data.pairs import VerificationSet
 from marginface.data.transforms import Color, sample_bits, to_input
-from marginface.distributed import gather_rows, gather_rows_of_any_number, mean_over_ranks
+from marginface.distributed import (
+    gather_rows,
+    gather_rows_of_any_number,
+    largest_over_ranks,
+    mean_over_ranks,
+)
 from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
 from marginface.evaluation import PairResult
 from marginface.evaluation.metrics import PairVerification
@@ -31,6 +36,7 @@ from marginface.progress import (
     steps_per_epoch,
 )
 from marginface.schedules import Schedule
+from marginface.strategies import FullyShardedStrategy, shard_backbone
 
 ANGLE_PERCENTILES = (5, 50, 95)
 
@@ -81,7 +87,6 @@ class FaceRecognizer(L.LightningModule):
         self.seed = seed
         self.description = description or {}
         self.saving_to: Path | None = None  # the checkpoint that is being written
-        self.head_folder: str | None = None  # beside the checkpoint written last
         self.going_on_from: Path | None = None  # the checkpoint that is being read
         self.stop_signal: int | None = None  # that this process got
         self.agreed_signal: int | None = None  # that any process got
@@ -199,14 +204,33 @@ class FaceRecognizer(L.LightningModule):
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            assert self.device_mesh is not None
+            shard_backbone(self.backbone, self.device_mesh["data_parallel"])
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        if self.decay_vectors:
-            return [{"params": parameters}]
-        return [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        # A group each: where one is spread over processes and the other is not, optimizers that
+        # step many tensors at once cannot have both.
+        groups: list[dict[str, Any]] = []
+        for part in (self.backbone, self.head):
+            parameters = [p for p in part.parameters() if p.requires_grad]
+            decayed = [p for p in parameters if self.decay_vectors or p.ndim > 1]
+            others = [p for p in parameters if not (self.decay_vectors or p.ndim > 1)]
+            groups += [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def on_after_backward(self) -> None:
+        """Have all processes skip a step that loss scaling makes too large for one of them."""
+        shard, gradient = self.head.shard, self.head.weight.grad
+        if shard is None or shard.world == 1 or gradient is None:
+            return
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            return
+        values = gradient._values() if gradient.is_sparse else gradient
+        too_large = (~torch.isfinite(values.sum())).to(torch.float32)
+        if largest_over_ranks(too_large) > 0:
+            values.fill_(torch.nan)
 
     def configure_gradient_clipping(
         self,
@@ -294,7 +318,6 @@ class FaceRecognizer(L.LightningModule):
             "accumulate": self.trainer.accumulate_grad_batches,
         }
         pack_head(checkpoint, self.head, self._number_of_centres(), self.saving_to)
-        self.head_folder = checkpoint["marginface"]["head"]["folder"]
 
     def _number_of_centres(self) -> int:
         """Which of the optimizer's parameters the class centres are."""

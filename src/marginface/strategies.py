@@ -1,10 +1,19 @@
 """How processes share the work, beyond what Lightning brings."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from marginface.classifier import ClassifierOptions
 from marginface.errors import InputError
@@ -30,10 +39,91 @@ class ClassParallelStrategy(DDPStrategy):
         super().setup(trainer)
 
 
+class FullyShardedStrategy(ModelParallelStrategy):
+    """FSDP2 for the backbone (torch's fully_shard), class-parallel centres for the head.
+
+    Checkpoints are those of every other strategy: whole tensors, written by the first process, so a
+    run may begin with one strategy and go on with another.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+        )
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors, on every process; the class centres stay what they are here."""
+        assert self.lightning_module is not None
+        return _whole(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The same for an optimizer."""
+        return _whole(optimizer.state_dict())
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the file; states are put in place later, as in other strategies."""
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give every process its part of the weights."""
+        assert self.lightning_module is not None
+        given, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        if given.keys() != own.keys():
+            raise InputError(
+                f"the checkpoint has other weights: {sorted(given.keys() ^ own.keys())}"
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(_part_of(given[name], value))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give every process its part of momentum and moments."""
+        for optimizer, given in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state = {
+                number: {
+                    key: _part_of(value, parameters[number])
+                    if isinstance(value, Tensor) and value.shape == parameters[number].shape
+                    else value
+                    for key, value in values.items()
+                }
+                for number, values in given["state"].items()
+            }
+            optimizer.load_state_dict({**given, "state": state})
+
+
+def _whole(tree: Any) -> Any:
+    """Every DTensor as a whole tensor on the CPU."""
+    return apply_to_collection(tree, DTensor, lambda tensor: tensor.full_tensor().cpu())
+
+
+def _part_of(value: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def shard_backbone(backbone: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread a backbone over the processes, block by block; once."""
+    if isinstance(backbone, FSDPModule):
+        return
+    for module in list(backbone.modules()):
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1:
+            for block in module:
+                if any(p.requires_grad for p in block.parameters()):
+                    fully_shard(block, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+
+
 def shares_classes(trainer: L.Trainer) -> bool:
     """Whether the class centres of this run are spread over its processes."""
     strategy: Any = trainer.strategy
-    return isinstance(strategy, ClassParallelStrategy)
+    return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
 
 
 def check_sampling(options: ClassifierOptions, trainer: L.Trainer) -> None:

@@ -83,7 +83,7 @@ def _reason(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
-    hint = "; out of memory?" if name == "SIGKILL" else ""
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
 
 

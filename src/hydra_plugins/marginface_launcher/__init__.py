@@ -6,11 +6,14 @@ second job with other trainer.devices would silently train alone. Fresh processe
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -87,22 +90,43 @@ class MarginfaceLauncher(Launcher):
             "hydra.mode=RUN",
             f'paths.sweep_name="{folder.parent.name}"',
         ]
-        done = subprocess.run(command, env=environment, check=False)
+        job = subprocess.Popen(command, env=environment)
+        with _signals_sent_on_to(job) as sent_on:
+            code = job.wait()
+        if sent_on and code:  # asked to stop: the same sweep.dir goes on with the same command
+            raise SystemExit(code)
         result = JobReturn()
         result.overrides = overrides
         result.working_dir = str(folder)
-        if done.returncode == 0:
+        if code == 0:
             result.status = JobStatus.COMPLETED
             result.return_value = self._objective(folder)
         else:
             result.status = JobStatus.FAILED
-            result.return_value = RuntimeError(f"exit code {done.returncode} in {folder}")
+            result.return_value = RuntimeError(f"exit code {code} in {folder}")
         return result
 
     @staticmethod
     def _objective(folder: Path) -> Any:
         """What a sweeper maximises: the mean verification accuracy, None without any."""
         return json.loads((folder / "result.json").read_text()).get("val/mean/accuracy")
+
+
+@contextmanager
+def _signals_sent_on_to(job: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """What a cluster sends to the sweep is for the job under way."""
+    received: list[int] = []
+
+    def send_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        job.send_signal(number)
+
+    before = {n: signal.signal(n, send_on) for n in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _config_options() -> list[str]:

@@ -52,6 +52,18 @@ class EmbeddingNetwork(nn.Module):
             return self.norm(self.fc(features.to(self.fc.weight.dtype)))
 
 
+def checkpoint_activations(backbone: nn.Module) -> None:
+    """Have a backbone compute its activations again in the backward pass, to save memory.
+
+    Raises:
+        InputError: a network that cannot.
+    """
+    model: Any = backbone.model if isinstance(backbone, EmbeddingNetwork) else backbone
+    if not hasattr(model, "set_grad_checkpointing"):
+        raise InputError(f"gradient_checkpointing: {type(model).__name__} has no way to do it")
+    model.set_grad_checkpointing(True)
+
+
 def create_backbone(
     name: str,
     *,

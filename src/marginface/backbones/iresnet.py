@@ -8,7 +8,12 @@ output BN1d whose gamma stays 1.
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
 from torch import Tensor, nn
 
 from marginface.backbones.input_size import check_input_size, face_cfg, side_of
@@ -63,6 +68,7 @@ class IResNet(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.num_features = 512
+        self.grad_checkpointing = False
         self.img_size = side_of(img_size)
         self.conv1 = conv3x3(in_chans, 64)
         self.bn1 = nn.BatchNorm2d(64)
@@ -82,9 +88,16 @@ class IResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.1)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the activations of the blocks again in the backward pass; timm's name for it."""
+        self.grad_checkpointing = enable
+
     def forward_features(self, x: Tensor) -> Tensor:
         x = self.prelu(self.bn1(self.conv1(x)))
-        return self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            again = self.grad_checkpointing and self.training
+            x = checkpoint_seq(stage, x) if again else stage(x)
+        return self.bn2(x)
 
     def forward(self, x: Tensor) -> Tensor:
         check_input_size(x, self.img_size, "iresnet")

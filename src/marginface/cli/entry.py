@@ -78,7 +78,8 @@ def check_command_line(
     except HydraException as error:
         raise InputError(f"cannot read the overrides: {str(error).splitlines()[0]}") from error
     # Hydra's own groups (hydra/launcher=...) come from its plugins; it names the known ones itself.
-    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra/")]
+    of_plugins = ("hydra/", "hydra.launcher.")
+    overrides = [o for o in overrides if not o.key_or_group.startswith(of_plugins)]
     folders = [config_dir(), *([Path(options.config_dir).resolve()] if options.config_dir else [])]
     searchpath = ",".join(f"file://{folder}" for folder in folders[1:])
     groups = [o for o in overrides if _is_group(o, folders)]

@@ -4,7 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from marginface.errors import InputError, NonFiniteLossError, PeerLostError, PreemptedError
+from marginface.errors import (
+    InputError,
+    NonFiniteLossError,
+    NotSavedError,
+    PeerLostError,
+    PreemptedError,
+)
 
 
 @contextmanager
@@ -15,7 +21,7 @@ def clear_errors() -> Iterator[None]:
     except _user_errors() as error:
         print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (NonFiniteLossError, PeerLostError) as error:
+    except (NonFiniteLossError, NotSavedError, PeerLostError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except PreemptedError as stop:

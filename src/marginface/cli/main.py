@@ -10,6 +10,7 @@ from rich.console import Console
 from marginface.cli import heads
 from marginface.cli.align import align_command
 from marginface.cli.errors import clear_errors
+from marginface.cli.export_head import export_head_command
 from marginface.cli.inspect_data import inspect_command
 from marginface.cli.pack import pack_command
 from marginface.report import compare_runs, run_folders
@@ -19,6 +20,7 @@ app.add_typer(heads.app, name="heads")
 app.command("pack")(pack_command)
 app.command("align")(align_command)
 app.command("inspect-data")(inspect_command)
+app.command("export-head")(export_head_command)
 
 
 @app.callback()

@@ -6,14 +6,21 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.plugins.io.async_plugin import AsyncCheckpointIO
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
-from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.backbones import (
+    checkpoint_activations,
+    create_backbone,
+    load_backbone_weights,
+)
 from marginface.callbacks import log_validation
 from marginface.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
 from marginface.classifier import ClassifierOptions, sharded
+from marginface.classifier.memory import classifier_lines, classifier_memory
 from marginface.cli.entry import hydra_command
 from marginface.config import build, check_config, to_plain
 from marginface.console import quiet_lightning, say
@@ -93,6 +100,10 @@ def _build_module(
     backbone = create_backbone(**backbone_config)
     if weights is not None:
         load_backbone_weights(backbone, weights)
+    if config["gradient_checkpointing"]:
+        checkpoint_activations(backbone)
+    if config["compile"]:
+        backbone.compile()  # in place: the names of the weights stay
     options: ClassifierOptions = build(config["classifier"])
     check_sampling(options, trainer)
     ranks = (trainer.global_rank, trainer.world_size)
@@ -135,7 +146,10 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
     callbacks = parts("callbacks")
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    checkpoints: CheckpointIO = AtomicCheckpointIO()
+    if config["asynchronous_checkpoints"]:
+        checkpoints = AsyncCheckpointIO(checkpoints)
+    plugins: list[Any] = [checkpoints]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # marginface.preemption does it
     try:
@@ -160,13 +174,15 @@ def _begin(
     folder: RunFolder,
     fresh: bool,
 ) -> None:
+    head = module.head
+    rows, width = head.num_classes * head.centres_per_class, head.embedding_size  # of all shards
     facts = {
         "world_size": trainer.world_size,
         "devices": trainer.num_devices,
         "precision": trainer.precision,
         "num_classes": datamodule.num_classes,
         "backbone_parameters": parameter_count([module.backbone]),
-        "head_parameters": parameter_count([module.head]),
+        "head_parameters": parameter_count([head]) + rows * width - head.weight.numel(),
     }
     info = collect(config, datamodule.fingerprint(), **facts)
     folder.begin(config, info)
@@ -177,12 +193,26 @@ def _begin(
         f"{config['name']}: {len(datamodule.train_set)} images of {datamodule.num_classes} "
         f"identities, {datamodule.steps_per_epoch} steps an epoch; backbone "
         f"{parameter_count([module.backbone]) / 1e6:.2f} M parameters, head "
-        f"{' x '.join(map(str, module.head.weight.shape))}; "
+        f"{rows} x {width}; "
         f"verification on {', '.join(sets) or 'nothing'}\n"
         f"run folder {folder.path}"
     )
-    for line in advise(module.head, trainer.precision).lines(fresh):
-        print(f"head {module.head.name}: {line}")
+    parts = trainer.world_size if shares_classes(trainer) else 1
+    batch = datamodule.batch_size // (1 if parts > 1 else trainer.world_size)
+    device = trainer.strategy.root_device
+    memory = classifier_memory(
+        rows,
+        width,
+        batch,
+        head.options,
+        optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
+        world=parts,
+        device=device,
+    )
+    for line in classifier_lines(memory, head.num_classes, head.options, parts, device):
+        print(f"classifier: {line}")
+    for line in advise(head, trainer.precision).lines(fresh):
+        print(f"head {head.name}: {line}")
 
 
 def _finish(
