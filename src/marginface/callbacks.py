@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
+from marginface.checkpoints import BackgroundCheckpointIO
 from marginface.console import say, warn
 from marginface.data.loader import TimedLoader
 from marginface.distributed import sum_over_ranks
@@ -137,11 +138,19 @@ def _callbacks(trainer: L.Trainer) -> list[Callback]:
 
 def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
     """Write a checkpoint and what lies beside it."""
+    wait_for_checkpoints(trainer)  # or it would take what is written now for something old
     module.saving_to = path
     try:
         trainer.save_checkpoint(path, weights_only=False)
     finally:
         module.saving_to = None
+
+
+def wait_for_checkpoints(trainer: L.Trainer) -> None:
+    """Until what is written in the background is on disk."""
+    writer = trainer.strategy.checkpoint_io
+    if isinstance(writer, BackgroundCheckpointIO):
+        writer.wait()
 
 
 class LastCheckpoint(Checkpoint):

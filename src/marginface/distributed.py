@@ -95,6 +95,8 @@ class _GatherForShards(torch.autograd.Function):
         ctx.counts = counts
         sent = rows.bfloat16() if precision == "bfloat16" else rows
         most = max(counts)
+        if most == 0:
+            return rows.clone()
         filled = torch.cat([sent, sent.new_zeros((most - len(sent), *sent.shape[1:]))])
         parts = gather_rows(filled).split(most)
         return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)]).to(rows.dtype)

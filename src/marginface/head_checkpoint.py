@@ -82,7 +82,7 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
     size = head.num_classes * head.centres_per_class * head.embedding_size
     if path is None or size * head.weight.element_size() <= head.options.apart_above_mib * MIB:
         if head.shard is not None and head.shard.world > 1:
-            _gather(rows, head.shard, head.centres_per_class)
+            _gather(rows, head.shard, head.centres_per_class, head.weight.device)
         return
     # A new name each time: the checkpoint before stays whole until this one is.
     stamp = torch.tensor([time.time_ns() if rank() == 0 else 0], device=head.weight.device)
@@ -112,7 +112,7 @@ def remove_old_folders(path: Path, checkpoint_folder: str | None) -> None:
     """Delete what lay beside earlier versions of the checkpoint at `path`."""
     for folder in path.parent.glob(f"{path.name}.head-*"):
         if folder.name != checkpoint_folder:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # what is left goes next time
 
 
 def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
@@ -130,10 +130,12 @@ def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
     return content["weight"].view(-1, weight.shape[1])
 
 
-def _gather(rows: HeadRows, shard: Shard, per_class: int) -> None:
+def _gather(rows: HeadRows, shard: Shard, per_class: int, device: torch.device) -> None:
     shards = [Shard(r, shard.world, shard.num_classes) for r in range(shard.world)]
     counts = [per_class * (s.stop - s.start) for s in shards]
-    rows.write({key: gather_to_first(value, counts) for key, value in rows.read().items()})
+    # One after the other, on the device that collectives work on; whole ones on the CPU only.
+    for key, value in rows.read().items():
+        rows.write({key: gather_to_first(value.to(device), counts).cpu()})
 
 
 def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:

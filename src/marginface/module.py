@@ -207,6 +207,8 @@ class FaceRecognizer(L.LightningModule):
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, FullyShardedStrategy):
             assert self.device_mesh is not None
+            self.memory_format = torch.contiguous_format  # the only one that FSDP2 takes
+            self.backbone.to(memory_format=self.memory_format)
             shard_backbone(self.backbone, self.device_mesh["data_parallel"])
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -229,8 +231,10 @@ class FaceRecognizer(L.LightningModule):
             return
         values = gradient._values() if gradient.is_sparse else gradient
         too_large = (~torch.isfinite(values.sum())).to(torch.float32)
-        if largest_over_ranks(too_large) > 0:
-            values.fill_(torch.nan)
+        if largest_over_ranks(too_large) > 0:  # a process may have no centres, but has a backbone
+            for p in self.parameters():
+                if p.grad is not None:
+                    (p.grad._values() if p.grad.is_sparse else p.grad).fill_(torch.nan)
 
     def configure_gradient_clipping(
         self,

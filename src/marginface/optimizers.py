@@ -1,7 +1,9 @@
-"""SGD and AdamW that move only the rows with a gradient when that gradient is sparse.
+"""SGD and AdamW for millions of class centres.
 
-With a dense gradient they are torch's. With a sparse one (sampled class centres) the other rows,
-their momentum and their moments stay as they are, weight decay included, and are not even read.
+With a sparse gradient (sampled centres) only the rows that have one move: the others, their
+momentum and their moments stay as they are, weight decay included, and are not even read. Large
+dense parameters are stepped block by block, so that no temporary is as large as they are. The
+numbers are torch's in both cases.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,94 +11,148 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Group = dict[str, Any]
+State = dict[str, Tensor]  # rows of momentum or moments
+_LARGE = 1 << 26  # numbers from which a parameter is stepped in blocks
+_BLOCK = 1 << 21  # numbers of a block: it should stay in the cache
 
 
-class _RowsOnly(torch.optim.Optimizer):
-    """Takes sparse gradients away from the optimizer it is mixed into, and steps them by rows."""
+class _ByRows(torch.optim.Optimizer):
+    """Steps sparse and large gradients by rows, and leaves all others to torch."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One optimizer step; dense and sparse gradients may be mixed."""
+        """One optimizer step; gradients of all kinds may be mixed.
+
+        Raises:
+            ValueError: an option of torch's that has no version by rows.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        sparse = list(self._sparse())
-        for _, parameter, _ in sparse:
+        by_rows = list(self._by_rows())
+        for _, parameter, _ in by_rows:
             parameter.grad = None  # torch's step passes over it
         super().step()
-        for group, parameter, gradient in sparse:
-            rows = gradient.indices()[0]
-            self.step_rows(group, parameter, rows, gradient.values())
+        for group, parameter, gradient in by_rows:
+            if gradient.is_sparse:
+                self._step_sparse(group, parameter, gradient.coalesce())
+            else:
+                self._step_blocks(group, parameter, gradient)
             parameter.grad = gradient
         return loss
 
-    def _sparse(self) -> Iterator[tuple[Group, nn.Parameter, Tensor]]:
+    def _by_rows(self) -> Iterator[tuple[Group, nn.Parameter, Tensor]]:
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    yield group, parameter, parameter.grad.coalesce()
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    self.check_group(group)
+                    yield group, p, p.grad
+                elif self._is_large(p) and not (group.get("fused") or group.get("amsgrad")):
+                    yield group, p, p.grad
+
+    @staticmethod
+    def _is_large(p: Tensor) -> bool:
+        plain = p.ndim == 2 and p.is_contiguous() and not isinstance(p, DTensor)
+        return plain and p.numel() >= _LARGE
+
+    @staticmethod
+    def check_group(group: Group) -> None:
+        """ValueError for options that sparse gradients cannot have."""
+        for option in ("fused", "amsgrad"):
+            if group.get(option):
+                raise ValueError(f"{option}=true has no version for sparse gradients; leave it out")
+
+    def _step_sparse(self, group: Group, parameter: nn.Parameter, gradient: Tensor) -> None:
+        rows, values = gradient.indices()[0], parameter[gradient.indices()[0]]
+        kept = self._state_of(group, parameter)
+        moved = {key: value[rows] for key, value in kept.items()}
+        self.step_rows(group, self._begin_step(parameter), values, gradient.values(), moved)
+        parameter[rows] = values
+        for key, value in kept.items():
+            value[rows] = moved[key]
+
+    def _step_blocks(self, group: Group, parameter: nn.Parameter, gradient: Tensor) -> None:
+        kept, done = self._state_of(group, parameter), self._begin_step(parameter)
+        size = max(_BLOCK // parameter.shape[1], 1)
+        for start in range(0, len(parameter), size):
+            block = slice(start, start + size)
+            moved = {key: value[block] for key, value in kept.items()}
+            self.step_rows(group, done, parameter[block], gradient[block], moved)
+
+    def _state_of(self, group: Group, parameter: nn.Parameter) -> State:
+        state = self.state[parameter]
+        for key in self.names_of_state(group):
+            if state.get(key) is None:
+                # Zeros, so a row's first gradient is treated like all later ones.
+                state[key] = torch.zeros_like(parameter)
+        return {key: state[key] for key in self.names_of_state(group)}
+
+    def _begin_step(self, parameter: nn.Parameter) -> int:
+        """How many steps the parameter has had with this one, where that is counted."""
+        return 0
+
+    def names_of_state(self, group: Group) -> tuple[str, ...]:
+        """What is kept for each row, by torch's names."""
+        raise NotImplementedError
 
     def step_rows(
-        self, group: Group, parameter: nn.Parameter, rows: Tensor, gradient: Tensor
+        self, group: Group, done: int, values: Tensor, gradient: Tensor, state: State
     ) -> None:
-        """Update (S,) rows of a parameter from their (S, D) gradient."""
+        """Change (S, D) rows of a parameter and of its state in place; the gradient stays."""
         raise NotImplementedError
 
 
-class SGD(_RowsOnly, torch.optim.SGD):
+class SGD(_ByRows, torch.optim.SGD):
     """torch.optim.SGD; sparse gradients move only their rows."""
 
+    def names_of_state(self, group: Group) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
     def step_rows(
-        self, group: Group, parameter: nn.Parameter, rows: Tensor, gradient: Tensor
+        self, group: Group, done: int, values: Tensor, gradient: Tensor, state: State
     ) -> None:
-        """Weight decay, momentum and step of these rows, in torch's order."""
-        values = parameter[rows]
+        """Weight decay, momentum and step, in torch's order."""
+        momentum = group["momentum"]
         if group["maximize"]:
             gradient = -gradient
         if group["weight_decay"]:
             gradient = gradient.add(values, alpha=group["weight_decay"])
-        momentum = group["momentum"]
         if momentum:
-            state = self.state[parameter]
-            if state.get("momentum_buffer") is None:
-                # Zeros, so a row's first gradient is damped like all later ones.
-                state["momentum_buffer"] = torch.zeros_like(parameter)
             buffer = state["momentum_buffer"]
-            moved = buffer[rows].mul_(momentum).add_(gradient, alpha=1 - group["dampening"])
-            buffer[rows] = moved
-            gradient = gradient.add(moved, alpha=momentum) if group["nesterov"] else moved
-        parameter[rows] = values.sub_(gradient, alpha=group["lr"])
+            buffer.mul_(momentum).add_(gradient, alpha=1 - group["dampening"])
+            gradient = gradient.add(buffer, alpha=momentum) if group["nesterov"] else buffer
+        values.add_(gradient, alpha=-group["lr"])
 
 
-class AdamW(_RowsOnly, torch.optim.AdamW):
+class AdamW(_ByRows, torch.optim.AdamW):
     """torch.optim.AdamW; sparse gradients move only their rows.
 
     The bias correction counts the optimizer's steps, not those in which a row was seen.
     """
 
-    def step_rows(
-        self, group: Group, parameter: nn.Parameter, rows: Tensor, gradient: Tensor
-    ) -> None:
-        """Moments, weight decay and step of these rows, in torch's order."""
-        if group["amsgrad"]:
-            raise ValueError("AdamW: amsgrad has no version for sparse gradients")
+    def names_of_state(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _begin_step(self, parameter: nn.Parameter) -> int:
         state = self.state[parameter]
-        if len(state) == 0:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
+        state["step"] = state.get("step", torch.tensor(0.0)) + 1
+        return int(state["step"])
+
+    def step_rows(
+        self, group: Group, done: int, values: Tensor, gradient: Tensor, state: State
+    ) -> None:
+        """Weight decay, moments and step, in torch's order."""
         if group["maximize"]:
             gradient = -gradient
         beta1, beta2 = group["betas"]
-        first = state["exp_avg"][rows].lerp_(gradient, 1 - beta1)
-        second = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        state["exp_avg"][rows], state["exp_avg_sq"][rows] = first, second
-        done = float(state["step"])
-        size = group["lr"] / (1 - beta1**done)
+        values.mul_(1 - group["lr"] * group["weight_decay"])
+        first = state["exp_avg"].lerp_(gradient, 1 - beta1)
+        second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = second.sqrt().div_((1 - beta2**done) ** 0.5).add_(group["eps"])
-        values = parameter[rows].mul_(1 - group["lr"] * group["weight_decay"])
-        parameter[rows] = values.addcdiv_(first, spread, value=-size)
+        values.addcdiv_(first, spread, value=-group["lr"] / (1 - beta1**done))

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from marginface.callbacks import LastCheckpoint, save_checkpoint
+from marginface.callbacks import LastCheckpoint, save_checkpoint, wait_for_checkpoints
 from marginface.console import say
 from marginface.errors import InputError, PreemptedError
 from marginface.module import FaceRecognizer
@@ -30,15 +30,35 @@ class Preemption(Callback):
         self.exit_code = exit_code
         self._before: dict[signal.Signals, Any] = {}
 
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._install(module)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._install(module)
+
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._install(module)
+
+    def _install(self, module: L.LightningModule) -> None:
+        """In place of Lightning's handler, which talks to other processes while it handles.
+
+        Lightning installs its own in every stage, so this has to come again.
+        """
         assert isinstance(module, FaceRecognizer)
 
         def wanted(number: int, frame: FrameType | None) -> None:
             module.stop_signal = number
 
         if threading.current_thread() is threading.main_thread():
-            # In place of Lightning's own, which talks to other processes inside the handler.
-            self._before = {number: signal.signal(number, wanted) for number in self.signals}
+            for number in self.signals:
+                self._before.setdefault(number, signal.getsignal(number))
+                signal.signal(number, wanted)
+
+    def restore(self) -> None:
+        """What was there before; called when the run is over."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def on_train_batch_end(
         self,
@@ -56,21 +76,10 @@ class Preemption(Callback):
         if not writers:
             raise PreemptedError(f"{name}: stopped without a checkpoint, none is kept", 1)
         save_checkpoint(trainer, module, writers[0].path)
+        wait_for_checkpoints(trainer)
+        trainer.strategy.barrier()  # others that ended first would have the first one killed
         say(f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written")
         raise PreemptedError(f"stopped by {name}; the same command goes on", self.exit_code)
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._restore()
-
-    def on_exception(
-        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 def _number_of(name: str) -> signal.Signals:

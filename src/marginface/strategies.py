@@ -62,6 +62,16 @@ class FullyShardedStrategy(ModelParallelStrategy):
         """The same for an optimizer."""
         return _whole(optimizer.state_dict())
 
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """That Lightning calls `load_optimizer_state_dict`."""
+        return True
+
+    def teardown(self) -> None:
+        """Also wait for a checkpoint that is written in the background."""
+        super().teardown()
+        self.checkpoint_io.teardown()
+
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
@@ -112,7 +122,7 @@ def shard_backbone(backbone: nn.Module, mesh: DeviceMesh) -> None:
     """Spread a backbone over the processes, block by block; once."""
     if isinstance(backbone, FSDPModule):
         return
-    for module in list(backbone.modules()):
+    for module in reversed(list(backbone.modules())):  # inner ones first
         if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1:
             for block in module:
                 if any(p.requires_grad for p in block.parameters()):

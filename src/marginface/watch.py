@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch.distributed as dist
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from marginface.errors import PeerLostError
 
 _PERIOD = 1.0  # seconds between two looks
+_LOST_PEER = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
 _GRACE = 5.0  # for a process to end by itself, when all have met the same error
 
 
@@ -39,7 +40,7 @@ def lost_peers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+        if not any(sign in str(error).lower() for sign in _LOST_PEER):
             raise
         time.sleep(_PERIOD + _GRACE + 4)
         reason = str(error).splitlines()[0]
@@ -48,7 +49,7 @@ def lost_peers_named() -> Iterator[None]:
 
 def is_started_by_another() -> bool:
     """Whether the first process of this run started this one."""
-    by_cluster = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
+    by_cluster = "TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()
     return os.environ.get("LOCAL_RANK", "0") != "0" and not by_cluster
 
 
@@ -72,11 +73,12 @@ def _end_all(
     rank: int, dead: "subprocess.Popen[bytes]", processes: Sequence["subprocess.Popen[bytes]"]
 ) -> None:
     time.sleep(_GRACE)
+    rank += int(os.environ.get("NODE_RANK", "0")) * (len(processes) + 1)
     _say(f"process {rank} (rank {rank}, pid {dead.pid}) {_reason(dead.returncode)}")
     for process in processes:
         if process.poll() is None:
             process.kill()
-    os._exit(1)
+    os._exit(max(dead.returncode, 1))
 
 
 def _reason(code: int) -> str:

@@ -7,13 +7,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from classifier.test_fused import MODES
 from classifier.test_sharded import run_processes
 from torch import Tensor
 
+from marginface import optimizers
 from marginface.classifier import ClassifierOptions, sharded
 from marginface.classifier.sampling import sample_classes
 from marginface.errors import InputError
-from marginface.heads import create_head, list_heads
+from marginface.heads import create_head, head_defaults
 from marginface.heads.base import MarginHead
 from marginface.optimizers import SGD, AdamW
 
@@ -32,9 +34,11 @@ TORCH = {
 }
 
 
-def make(name: str = "x2softmax", **options: Any) -> MarginHead:
+def make(name: str = "x2softmax", mode: str | None = None, **options: Any) -> MarginHead:
     torch.manual_seed(0)
-    head = create_head(name, embedding_size=D, num_classes=C).double()
+    has_mode = mode is not None and "margin_gradient" in head_defaults(name)
+    parameters: dict[str, Any] = {"margin_gradient": mode} if has_mode else {}
+    head = create_head(name, embedding_size=D, num_classes=C, **parameters).double()
     head.options = ClassifierOptions(**{"memory_mib": 0.001, **options})
     return head
 
@@ -56,7 +60,7 @@ def test_sample(rate: float) -> None:
     for classes in seen:
         assert torch.equal(classes, classes.unique())
         assert {3, 17, 39} <= set(classes.tolist())
-        assert len(classes) == max(round(rate * C), 3)
+        assert len(classes) == max(round(rate * C), 4)  # one other class at least
     assert torch.equal(seen[7], sample_classes(labels, C, rate, 5, 7))
     if 3 < rate * C < C:
         assert not torch.equal(seen[0], seen[1])
@@ -91,17 +95,20 @@ def test_only_sampled_rows_move(name: str, kind: str) -> None:
                 assert torch.equal(optimizer.state[head.weight][key][~moved], value[~moved])
 
 
-@pytest.mark.parametrize("name", list_heads())
+@pytest.mark.parametrize(("name", "mode"), MODES)
 @pytest.mark.parametrize("per_chunk", [0.001, 16.0])
-def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(name: str, per_chunk: float) -> None:
+def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(
+    name: str, mode: str, per_chunk: float
+) -> None:
     """The sample as a head of its own: another way to the same loss and gradients."""
-    head = make(name, sample_rate=0.25, memory_mib=per_chunk)
+    head = make(name, mode, sample_rate=0.25, memory_mib=per_chunk)
     embeddings, labels = batch(1)
     embeddings.requires_grad_()
     classes = sampled(head, labels, 0)
     k = head.centres_per_class
     rows = (classes[:, None] * k + torch.arange(k)).flatten()
-    small = create_head(name, embedding_size=D, num_classes=len(classes)).double()
+    mode_of = {"margin_gradient": mode} if "margin_gradient" in head_defaults(name) else {}
+    small = create_head(name, embedding_size=D, num_classes=len(classes), **mode_of).double()
     state = {key: v for key, v in head.state_dict().items() if key != "weight"}
     small.load_state_dict(state | {"weight": head.weight.detach()[rows]})
     if hasattr(head.loss, "first_threshold"):
@@ -138,6 +145,31 @@ def test_sparse_steps_equal_torch_where_every_row_is_sampled(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("block", [1, 6, 1000])
+def test_blocks_equal_torch(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "_LARGE", 10)
+    monkeypatch.setattr(optimizers, "_BLOCK", block)
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(5, 3))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    for step in range(4):
+        ours.grad = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        theirs.grad = ours.grad.clone()
+        our.step()
+        their.step()
+        assert torch.equal(ours.grad, theirs.grad)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_options_without_a_sparse_version() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3, 2))
+    parameter.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (3, 2))
+    with pytest.raises(ValueError, match="amsgrad=true has no version for sparse gradients"):
+        AdamW([parameter], amsgrad=True).step()
+
+
+@pytest.mark.parametrize("kind", MAKE)
 def test_dense_gradients_take_the_way_of_torch(kind: str) -> None:
     ours, theirs = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
     our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
@@ -162,14 +194,16 @@ def test_dense_sampling_moves_all_rows_as_partial_fc_v2_does() -> None:
 
 @pytest.mark.parametrize("sampling", ["sparse", "dense"])
 def test_rate_one_is_the_full_head(sampling: str) -> None:
-    head, full = make(sample_rate=1.0, sampling=sampling), make()
+    # Through the code for samples, with a sample of everything.
+    head, full = make(sample_rate=0.999, sampling=sampling), make()
+    assert head.options.samples
     for h in (head, full):
         optimizer = MAKE["sgd"](h.parameters())
         for step in range(3):
             optimizer.zero_grad()
             h(*batch(step)).backward()
             optimizer.step()
-    assert torch.equal(head.weight, full.weight)
+    torch.testing.assert_close(head.weight, full.weight, rtol=1e-13, atol=1e-13)
 
 
 def test_evaluation_sees_all_classes() -> None:

@@ -93,8 +93,8 @@ class MarginfaceLauncher(Launcher):
         job = subprocess.Popen(command, env=environment)
         with _signals_sent_on_to(job) as sent_on:
             code = job.wait()
-        if sent_on and code:  # asked to stop: the same sweep.dir goes on with the same command
-            raise SystemExit(code)
+        if sent_on:  # asked to stop: the same sweep.dir goes on with the same command
+            raise SystemExit(code or 128 + sent_on[0])
         result = JobReturn()
         result.overrides = overrides
         result.working_dir = str(folder)

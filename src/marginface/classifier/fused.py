@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from marginface.classifier.centres import Centres, Chunk
 from marginface.classifier.reductions import NEVER, Reduction
@@ -161,6 +162,10 @@ class _Walk:
             self._scratch[number, n] = self.queries.new_empty(n, len(self.queries))
         return self._scratch[number, n]
 
+    def forget_scratch(self) -> None:
+        """Give the memory back while the loss lives on."""
+        self._scratch.clear()
+
     def _nearest(self, similarities: Tensor) -> Tensor:
         k = self.plan.centres.per_class
         return similarities if k == 1 else similarities.view(-1, k, len(self.queries)).amax(1)
@@ -191,7 +196,13 @@ class _OtherClasses(torch.autograd.Function):
         return plan.target.clone(), plan.reduction.value.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(upstream[0].device.type, enabled=False):
+            return _OtherClasses._backward(ctx, *upstream)
+
+    @staticmethod
+    def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         own_gradient, sum_gradient = upstream
         queries, weight = ctx.saved_tensors
         plan, walk, buffer = ctx.plan, ctx.walk, ctx.buffer
@@ -202,6 +213,7 @@ class _OtherClasses(torch.autograd.Function):
         with transform.state() if transform is not None else nullcontext():
             of_queries = _walk_back(walk, queries.detach(), sum_gradient, buffer)
         walk.kept = None  # now overwritten by the gradient
+        walk.forget_scratch()
         _own_classes_back(plan, queries.detach(), own_gradient, of_queries, buffer)
         of_threshold = None
         of_weight = None if buffer is None else _as_gradient_of(weight, plan.centres, buffer)
@@ -243,12 +255,12 @@ def _walk_back(walk: _Walk, queries: Tensor, upstream: Tensor, buffer: Tensor | 
         if buffer is None:
             continue
         part = buffer[chunk.start * k : chunk.stop * k]
-        if part.dtype == queries.dtype:
-            centres.product(weights, queries, out=part)
-        else:
-            part.copy_(centres.product(weights, queries))
+        same = part.dtype == queries.dtype
+        made = centres.product(weights, queries, out=part if same else None)
         if along is not None:
-            part.addcmul_(rows.to(part.dtype), along[:, None].to(part.dtype), value=-1)
+            made.addcmul_(rows, along[:, None], value=-1)
+        if not same:
+            part.copy_(made)
     return of_queries
 
 

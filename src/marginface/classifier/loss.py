@@ -33,16 +33,16 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings: (B, D) float32 or float64, raw.
         labels: (B,) int64 in [0, C), -1 for rows that add no loss.
     """
-    check_labels(head, labels)
     head.rewind()
     e, labels, counts = _labelled(head, embeddings, labels)
-    if len(labels) == 0:  # loss 0, not 0/0, still connected to all parameters
-        return torch.stack([p.flatten()[:0].sum() for p in (e, *head.parameters())]).sum()
+    check_labels(head, labels)
     directions = F.normalize(e) if head.normalises else e
     centres = all_centres(head, e.dtype, len(e), _sample(head, labels))
     own = centres.own_similarity(directions.detach(), labels)
     rows = Rows(e, labels, own, centres)
-    facts = head.row_facts(rows)
+    facts = head.row_facts(rows)  # also without rows: other processes may have some
+    if len(labels) == 0:
+        return _nothing(head, e)
     # Logits are scale x cosine, unless something is done to the cosines first.
     transform = _transform(head, own)
     ones = e.new_ones(len(e), 1)
@@ -68,7 +68,10 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         rows_of_ranks=counts,
     )
     threshold = head.loss.learned_threshold(e.dtype)
-    similarity, others = other_classes(queries, head.weight, threshold, plan)
+    weight = head.weight
+    if not torch.is_grad_enabled():  # autograd functions do not see that by themselves
+        queries, weight = queries.detach(), weight.detach()
+    similarity, others = other_classes(queries, weight, threshold, plan)
     similarity = similarity / lengths.clamp_min(1e-12)
     target = head.scaled(head.target_logit(similarity, **facts)[:, None], e)[:, 0]
     margin_free = head.scaled(similarity[:, None], e)[:, 0]
@@ -85,7 +88,7 @@ def dense_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
     logits, rows = head.logits_and_rows(embeddings, labels)
     labelled = labels != IGNORED_LABEL
     if not labelled.any():
-        return torch.stack([p.flatten()[:0].sum() for p in (embeddings, *head.parameters())]).sum()
+        return _nothing(head, embeddings)
     target = rows.target[:, None]
     margin_free = head.scaled(target, rows.embeddings)[:, 0]
     losses = head.loss(logits[labelled], rows.labels, margin_free)
@@ -99,7 +102,11 @@ def predictions(head: MarginHead, embeddings: Tensor, labels: Tensor) -> tuple[T
     Returns:
         (B,) nearest classes, (B,) similarity to the own class; of a shard for the own rows.
     """
-    e = head.full_precision(embeddings)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return _predictions(head, head.full_precision(embeddings), labels)
+
+
+def _predictions(head: MarginHead, e: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     counts = (len(e),) if head.shard is None else rows_of_ranks(len(e), e.device)
     if head.shard is not None:
         e, labels = gather_for_shards(e, counts), gather_rows_of_any_number(labels)
@@ -118,7 +125,7 @@ def check_labels(head: MarginHead, labels: Tensor) -> None:
     """InputError for a label that is no class."""
     if len(labels) == 0:
         return
-    low, high = int(labels.min()), int(labels.max())
+    low, high = torch.stack([labels.min(), labels.max()]).tolist()
     if low < IGNORED_LABEL or high >= head.num_classes:
         raise InputError(
             f"labels from {low} to {high} for {head.num_classes} classes: they must be in "
@@ -136,8 +143,22 @@ def _labelled(
     if head.shard is None:
         return embeddings, labels, (len(labels),)
     counts = tuple(rows_of_ranks(len(labels), labels.device))
+    if len(counts) != head.shard.world:
+        raise InputError(
+            f"this head has one of {head.shard.world} parts of the class centres, and "
+            f"{len(counts)} processes compute: all {head.shard.world} have to, each with its part"
+        )
     gathered = gather_for_shards(embeddings, counts, head.options.collectives)
     return gathered, gather_rows_of_any_number(labels), counts
+
+
+def _nothing(head: MarginHead, embeddings: Tensor) -> Tensor:
+    """Loss 0, not 0/0, still connected to all parameters."""
+    connected = [embeddings, *head.parameters()]
+    if head.options.samples and head.training:
+        # A dense gradient of zeros would let momentum and weight decay move every centre.
+        connected = [p for p in connected if p is not head.weight]
+    return torch.stack([p.flatten()[:0].sum() for p in connected]).sum()
 
 
 def _sample(head: MarginHead, labels: Tensor) -> Tensor | None:
@@ -184,5 +205,5 @@ def _transform(head: MarginHead, own: Tensor) -> Transform | None:
 
 def _fits_without_maximum(head: MarginHead, plain: bool) -> bool:
     """Whether float32 holds sums of exp(z) as they are: largest z + ln C < 85."""
-    bounded = plain and head.has_fixed_scale and head.normalises
+    bounded = plain and head.normalises and head.scales_by_a_constant
     return bounded and float(head.scale) + math.log(head.num_classes) < 85

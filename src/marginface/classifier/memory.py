@@ -34,6 +34,7 @@ def classifier_memory(
     *,
     optimizer: str = "SGD",
     world: int = 1,
+    accumulates: bool = False,
     device: torch.device,
 ) -> ClassifierMemory:
     """The memory of `rows` class centres in float32 on each of `world` processes.
@@ -41,6 +42,7 @@ def classifier_memory(
     Args:
         rows: C K, all centres; `world` is the number of parts they are in.
         batch_size: global batch, all of which meets every part.
+        accumulates: whether gradients of several micro-batches are added up.
         optimizer: class name; others than SGD and AdamW count like AdamW.
     """
     here = -(-rows // world)
@@ -50,7 +52,7 @@ def classifier_memory(
     return ClassifierMemory(
         centres=centres,
         optimizer=_STATE_COPIES.get(optimizer, 2) * centres,
-        gradient=4 * (touched + kept) * width,
+        gradient=(2 if accumulates else 1) * 4 * (touched + kept) * width,
         chunks=options.chunk_bytes(device),
         logits=4 * batch_size * here,
     )

@@ -52,9 +52,12 @@ def nearest_classes(
     """(R,) largest similarity to any class, (R,) which class, but for the (R,) classes without."""
     found = Largest()
     reduce_classes(directions, Plan(centres, found, without))
-    position = found.position.clamp(min=0)
-    classes = position if centres.index is None else centres.index[position]
-    classes = classes + centres.first
+    if centres.count == 0:  # all with other processes
+        classes = torch.full_like(found.position, centres.num_classes)
+    else:
+        position = found.position.clamp(min=0)
+        classes = position if centres.index is None else centres.index[position]
+        classes = classes + centres.first
     if centres.shard is None:
         return found.value, classes
     value = largest_over_ranks(found.value.clone())
@@ -74,7 +77,7 @@ class _PickCentres(torch.autograd.Function):
     def forward(ctx: Any, parameter: Tensor, centres: Centres, classes: Tensor) -> Tensor:
         mine, index, rows = centres.own_rows(classes)
         ctx.mine, ctx.index = mine, index
-        ctx.like = parameter
+        ctx.shape, ctx.dtype = parameter.shape, parameter.dtype
         picked = rows.new_zeros(len(classes), rows.shape[2])
         picked[mine] = rows[:, 0]
         return centres.add(picked)
@@ -82,6 +85,5 @@ class _PickCentres(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         # Every process computes the same from the whole batch, so nothing is added up.
-        gradient = torch.zeros_like(ctx.like)
-        gradient.index_add_(0, ctx.index[:, 0], upstream[0][ctx.mine].to(gradient.dtype))
-        return gradient, None, None
+        of_rows = upstream[0][ctx.mine].to(ctx.dtype)
+        return torch.sparse_coo_tensor(ctx.index[:, 0][None], of_rows, ctx.shape), None, None

@@ -10,12 +10,12 @@ def sample_classes(
     """Sorted ids of the classes in `positives` and of random others, `rate` of all together.
 
     The same for every process and number of processes: drawn from (seed, step) over all classes.
-    More positives than that are all kept.
+    All positives are kept, and at least one other class.
     """
-    wanted = max(round(rate * num_classes), 1)
     chosen = torch.zeros(num_classes, dtype=torch.bool)
     chosen[positives.cpu()] = True
-    missing = wanted - int(chosen.sum())
+    known = int(chosen.sum())
+    missing = min(max(round(rate * num_classes), known + 1), num_classes) - known
     if missing > 0:
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
         order = torch.randperm(num_classes, generator=generator)

@@ -1,6 +1,7 @@
 """`python train.py`: one training run, from the composed configuration to result.json."""
 
 import signal
+import subprocess
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,7 +9,6 @@ import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from lightning.pytorch.plugins.io.async_plugin import AsyncCheckpointIO
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
@@ -18,7 +18,11 @@ from marginface.backbones import (
     load_backbone_weights,
 )
 from marginface.callbacks import log_validation
-from marginface.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+from marginface.checkpoints import (
+    AtomicCheckpointIO,
+    BackgroundCheckpointIO,
+    checkpoint_to_resume,
+)
 from marginface.classifier import ClassifierOptions, sharded
 from marginface.classifier.memory import classifier_lines, classifier_memory
 from marginface.cli.entry import hydra_command
@@ -31,11 +35,14 @@ from marginface.figures import verification_figure
 from marginface.heads import create_head
 from marginface.heads.advisor import advise
 from marginface.module import FaceRecognizer, parameter_count
+from marginface.preemption import Preemption
 from marginface.report import print_result
 from marginface.runinfo import RunFolder, collect
 from marginface.strategies import check_sampling, shares_classes
 from marginface.tracking.wandb import log_images
-from marginface.watch import is_started_by_another, lost_peers_named, watch_processes
+from marginface.watch import lost_peers_named, watch_processes
+
+_SECONDS_TO_END = 3.0
 
 
 @hydra_command("train")
@@ -80,12 +87,16 @@ def train(config: dict[str, Any]) -> dict[str, float]:
             trainer.fit(module, datamodule, ckpt_path=checkpoint)
             _finish(trainer, module, datamodule, folder)
     except PreemptedError as stop:
-        if is_started_by_another():
+        if not trainer.is_global_zero:
             raise SystemExit(0) from stop  # the exit code is that of the first process
         raise
     except BaseException:
         _end_processes(trainer)
         raise
+    finally:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Preemption):
+                callback.restore()
     return folder.read_result()
 
 
@@ -148,7 +159,7 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
     callbacks = parts("callbacks")
     checkpoints: CheckpointIO = AtomicCheckpointIO()
     if config["asynchronous_checkpoints"]:
-        checkpoints = AsyncCheckpointIO(checkpoints)
+        checkpoints = BackgroundCheckpointIO(checkpoints)
     plugins: list[Any] = [checkpoints]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # marginface.preemption does it
@@ -207,6 +218,7 @@ def _begin(
         head.options,
         optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
         world=parts,
+        accumulates=trainer.accumulate_grad_batches > 1,
         device=device,
     )
     for line in classifier_lines(memory, head.num_classes, head.options, parts, device):
@@ -242,6 +254,11 @@ def _end_processes(trainer: L.Trainer) -> None:
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         launcher.kill(signal.SIGTERM)
+        for process in launcher.procs:
+            try:
+                process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:  # training only takes note of SIGTERM
+                process.kill()
 
 
 def _renamed(metrics: dict[str, float], prefix: str, other: str) -> dict[str, float]:

@@ -102,6 +102,27 @@ class MarginHead(FreshHead):
         if problem is not None:
             raise InputError(f"loss {loss!r} {problem}")
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """TypeError for what the fused loss would pass over."""
+        super().__init_subclass__(**options)
+        for name in ("cosine", "similarity", "forward", "logits"):
+            if getattr(cls, name) is not getattr(MarginHead, name):
+                raise TypeError(
+                    f"{cls.__name__} must not define {name}: the loss never builds all logits. "
+                    "Define curve, row_facts, scaled, centres_per_class= or normalises"
+                )
+        if cls.changes_negatives and not cls._scales_plainly():
+            raise TypeError(f"{cls.__name__} changes negatives and must not define scaled as well")
+
+    @classmethod
+    def _scales_plainly(cls) -> bool:
+        return cls.scaled is MarginHead.scaled
+
+    @property
+    def scales_by_a_constant(self) -> bool:
+        """Whether logits are `scale` times a similarity, with a scale that never changes."""
+        return self.has_fixed_scale and self._scales_plainly()
+
     # -- what a head defines ---------------------------------------------------------------------
 
     def curve(self, cosine: Tensor) -> Tensor:
@@ -119,6 +140,8 @@ class MarginHead(FreshHead):
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         """g(cos): what replaces the cosines of other classes, elementwise.
+
+        Nothing but the cosine gets a gradient: parameters have no place here.
 
         Args:
             cosine: (R, C) cosines in [-1, 1].
@@ -172,7 +195,7 @@ class MarginHead(FreshHead):
         return F.linear(embeddings, self.weight.to(embeddings.dtype))
 
     def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
-        """(B, n) unscaled to scaled logits."""
+        """(B, n) unscaled to scaled logits: a factor for each row, the same for all n."""
         return self.scale * values
 
     def logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
