@@ -53,7 +53,10 @@ def checkpoint_of(head: MarginHead) -> dict[str, Any]:
 def write(rank: int, world: int, folder: Path, shards: bool, apart: bool) -> None:
     head = make(rank, world, shards, apart)
     checkpoint = checkpoint_of(head)
+    of_optimizer = checkpoint["optimizer_states"][0]["state"][1]
+    before = dict(of_optimizer)
     pack_head(checkpoint, head, 1, folder / "last.ckpt")
+    assert all(of_optimizer[key] is value for key, value in before.items())
     if rank == 0:
         torch.save(checkpoint, folder / "last.ckpt")
 

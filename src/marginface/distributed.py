@@ -3,6 +3,7 @@
 Every function also works without a process group, as a world of one.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,7 +116,10 @@ def sum_for_own_rows(partial: Tensor, counts: Sequence[int], precision: str = "f
     if len(set(counts)) > 1:
         return add_over_ranks(sent).to(partial.dtype)
     own = sent.new_empty((counts[0], *sent.shape[1:]))
-    dist.reduce_scatter_tensor(own, sent.contiguous())
+    with warnings.catch_warnings():
+        # Its successor is not in the oldest torch that is supported.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        dist.reduce_scatter_tensor(own, sent.contiguous())
     result = torch.zeros_like(partial)
     result[_own_slice(counts)] = own.to(partial.dtype)
     return result

@@ -55,7 +55,11 @@ class HeadRows:
         return rows | {k: v for k, v in state if isinstance(v, Tensor) and v.ndim == 2}
 
     def write(self, rows: dict[str, Tensor]) -> None:
-        """Put rows where `read` finds them."""
+        """Put rows where `read` finds them; what the optimizer itself has stays as it is."""
+        states = self.checkpoint.get("optimizer_states")
+        if states and self.number in states[0]["state"]:
+            # The inner dictionary is the optimizer's own.
+            states[0]["state"][self.number] = dict(states[0]["state"][self.number])
         for key, value in rows.items():
             if key == "weight":
                 self.checkpoint["state_dict"][WEIGHT] = value

@@ -53,6 +53,11 @@ class FullyShardedStrategy(ModelParallelStrategy):
             process_group_backend=process_group_backend,
         )
 
+    def setup_environment(self) -> None:
+        """Every process is one of the data-parallel ones."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors, on every process; the class centres stay what they are here."""
         assert self.lightning_module is not None

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, dense_loss
+from marginface.classifier import ClassifierOptions, dense_loss, fused, predictions
+from marginface.errors import InputError
 from marginface.heads import create_head, head_defaults, list_heads
 from marginface.heads.base import MarginHead
 
@@ -81,3 +82,127 @@ def test_float32_equals_float64(name: str, mode: str) -> None:
     for found, expected in zip(*values, strict=True):
         scale = float(expected.abs().max()) + 1e-30
         assert float((found - expected).abs().max()) / scale < 2e-5
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_a_second_backward_pass_gives_the_same(name: str) -> None:
+    head = make(name, "exact")
+    embeddings, labels = batch()
+    embeddings.requires_grad_()
+    loss = head(embeddings, labels)
+    first = torch.autograd.grad(loss, [embeddings, head.weight], retain_graph=True)
+    again = torch.autograd.grad(loss, [embeddings, head.weight])
+    for a, b in zip(first, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["curricularface", "mv_softmax", "adacos", "adaface"])
+def test_the_state_of_a_later_batch_does_not_reach_an_earlier_gradient(name: str) -> None:
+    head, plain = make(name, "exact"), make(name, "exact")
+    embeddings, labels = batch()
+    losses = [head(embeddings[part], labels[part]) for part in (slice(0, 6), slice(6, 12))]
+    torch.stack(losses).sum().backward()
+    expected = [dense_loss(plain, embeddings[p], labels[p]) for p in (slice(0, 6), slice(6, 12))]
+    if name == "curricularface":  # whose dense form would trip over its own buffer
+        plain.weight.grad = None
+        plain = make(name, "exact")
+        for part in (slice(0, 6), slice(6, 12)):
+            dense_loss(plain, embeddings[part], labels[part]).backward()
+    else:
+        torch.stack(expected).sum().backward()
+    torch.testing.assert_close(head.weight.grad, plain.weight.grad)
+
+
+@pytest.mark.parametrize("name", list_heads())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_centres_in_16_bits(name: str, dtype: torch.dtype) -> None:
+    """As under trainer.precision=bf16-true: computed in float32, gradients rounded at the end."""
+    head, precise = make(name, "exact", torch.float32), make(name, "exact", torch.float32)
+    head.weight.data = head.weight.data.to(dtype)
+    precise.weight.data = head.weight.data.float()
+    embeddings, labels = batch(dtype=torch.float32)
+    for h in (head, precise):
+        h(embeddings, labels).backward()
+    assert head.weight.grad is not None
+    assert head.weight.grad.dtype == dtype
+    torch.testing.assert_close(
+        head.weight.grad.float(), precise.weight.grad.to(dtype).float(), rtol=2e-2, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_backward_inside_autocast(name: str) -> None:
+    results = []
+    for inside in (False, True):
+        head = make(name, "exact", torch.float32)
+        embeddings, labels = batch(dtype=torch.float32)
+        embeddings.requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            head(embeddings, labels).backward()
+            nearest, own = predictions(head, embeddings, labels)
+        assert own.dtype == torch.float32
+        results.append([embeddings.grad, head.weight.grad, nearest, own])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_gradients_no_memory_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_empty_gradient", None)  # not even called
+    head, (embeddings, labels) = make("x2softmax", "exact"), batch()
+    with torch.no_grad():
+        loss = head(embeddings, labels)
+    head.weight.requires_grad_(False)
+    assert loss == head(embeddings, labels)
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_a_micro_batch_without_labels_keeps_the_state_of_the_step(name: str) -> None:
+    head, other = make(name, "exact"), make(name, "exact")
+    embeddings, labels = batch()
+    nothing = torch.full_like(labels, -1)
+    for h in (head, other):
+        h.begin_step()
+        h(embeddings, labels)
+    head(embeddings, nothing)
+    for a, b in zip(head.buffers(), other.buffers(), strict=True):
+        if name.startswith("elasticface"):
+            continue  # counts steps, which both have had one of
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("rows", [B, 2 * D])
+@pytest.mark.parametrize("name", ["x2softmax", "circle", "uniface", "subcenter_arcface"])
+def test_bfloat16_products_are_near(name: str, rows: int) -> None:
+    """The error that docs/classifier.md states, for every kind of gradient."""
+    values = []
+    for gemm in ("float32", "bfloat16"):
+        head = make(name, "exact", torch.float32)
+        head.options = ClassifierOptions(gemm=gemm)  # type: ignore[arg-type]
+        values.append(outcome(head, call, rows))
+    for key in ("loss", "dembeddings", "dweight"):
+        a, b = values[0][key], values[1][key]
+        assert 0 < float((a - b).norm() / a.norm()) < 0.1, key
+
+
+@pytest.mark.parametrize("label", [C, -2])
+def test_labels_that_are_no_classes(label: int) -> None:
+    head, (embeddings, labels) = make("arcface", "exact"), batch()
+    labels[3] = label
+    with pytest.raises(InputError, match=f"labels from .* for {C} classes"):
+        head(embeddings, labels)
+
+
+def test_heads_that_the_fused_loss_would_pass_over() -> None:
+    with pytest.raises(TypeError, match="Own must not define cosine"):
+
+        class Own(MarginHead):
+            def cosine(self, embeddings: Tensor) -> Tensor:
+                return embeddings
+
+    with pytest.raises(TypeError, match="changes negatives and must not define scaled"):
+
+        class Scaled(MarginHead):
+            changes_negatives = True
+
+            def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
+                return values

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from marginface.classifier import ClassifierOptions, Shard, dense_loss, predictions, sharded
 from marginface.classifier.sharding import draw_centres
+from marginface.errors import InputError
+from marginface.heads import create_head
 
 Case = tuple[str, str]
 
@@ -100,6 +102,63 @@ def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
                 value = found[name][0]
             scale = float(expected[name].abs().max()) + 1e-30
             assert float((value - expected[name]).abs().max()) / scale < 1e-10, (key, name)
+
+
+def _few(rank: int, world: int, store: str, folder: str) -> None:
+    """More processes than classes, one without rows, then no labels anywhere."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        torch.manual_seed(0)
+        with sharded(rank, world):
+            head = create_head("adaface", embedding_size=D, num_classes=2).double()
+        embeddings, labels = batch()[0], batch()[1].clamp(max=1)
+        rows = [slice(0, 4), slice(4, 4), slice(4, B)][rank]
+        loss = head(embeddings[rows].requires_grad_(), labels[rows])
+        loss.backward()
+        found = {"loss": loss.detach(), "dweight": head.weight.grad}
+        nothing = head(embeddings[rows], torch.full_like(labels[rows], -1))
+        nothing.backward()
+        assert nothing == 0
+        torch.save(found, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_more_processes_than_classes(tmp_path: Path) -> None:
+    parts = run_processes(3, tmp_path, _few)
+    torch.manual_seed(0)
+    head = create_head("adaface", embedding_size=D, num_classes=2).double()
+    loss = head(batch()[0], batch()[1].clamp(max=1))
+    loss.backward()
+    assert all(part["loss"] == pytest.approx(loss.item(), rel=1e-12) for part in parts)
+    assert [len(part["dweight"]) for part in parts] == [1, 1, 0]
+    torch.testing.assert_close(torch.cat([p["dweight"] for p in parts]), head.weight.grad)
+
+
+def _no_labels_on_one(rank: int, world: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        head = make("adaface", "exact")
+        embeddings, labels = batch()
+        head(embeddings, labels if rank == 0 else torch.full_like(labels, -1)).backward()
+        torch.save(dict(head.named_buffers()), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_one_process_without_labels_keeps_no_other_waiting(tmp_path: Path) -> None:
+    first, second = run_processes(2, tmp_path, _no_labels_on_one)
+    assert first == second
+    assert first["batch_mean"] != 20  # where it began
+
+
+def test_a_part_of_the_centres_alone_is_an_error() -> None:
+    with sharded(0, 2):
+        head = make("x2softmax", "exact")
+    with pytest.raises(InputError, match="one of 2 parts of the class centres, and 1 processes"):
+        head(*batch())
+    with pytest.raises(InputError, match="spread over processes"):
+        head.logits(*batch())
 
 
 def _predict(rank: int, world: int, store: str, folder: str) -> None:

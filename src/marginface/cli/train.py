@@ -22,6 +22,7 @@ from marginface.checkpoints import (
     AtomicCheckpointIO,
     BackgroundCheckpointIO,
     checkpoint_to_resume,
+    read_checkpoint,
 )
 from marginface.classifier import ClassifierOptions, sharded
 from marginface.classifier.memory import classifier_lines, classifier_memory
@@ -78,6 +79,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if checkpoint is not None:
         say(f"going on from {checkpoint}")
         module.going_on_from = checkpoint
+        # Lightning does so itself, but under FSDP2 only after the data is set up.
+        datamodule.load_state_dict(read_checkpoint(checkpoint)[type(datamodule).__qualname__])
     try:
         with lost_peers_named():
             if checkpoint is None and config["validate_untrained"]:
