@@ -209,12 +209,12 @@ class _OtherClasses(torch.autograd.Function):
         if buffer is None and ctx.needs_input_grad[1]:  # differentiated before
             buffer = _empty_gradient(weight, plan.centres)
         ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
+        own = _gradients_of_own(plan, queries.detach(), own_gradient)
         transform = plan.transform
         with transform.state() if transform is not None else nullcontext():
-            of_queries = _walk_back(walk, queries.detach(), sum_gradient, buffer)
+            of_queries = _walk_back(walk, queries.detach(), sum_gradient, own, buffer)
         walk.kept = None  # now overwritten by the gradient
         walk.forget_scratch()
-        _own_classes_back(plan, queries.detach(), own_gradient, of_queries, buffer)
         of_threshold = None
         of_weight = None if buffer is None else _as_gradient_of(weight, plan.centres, buffer)
         if ctx.needs_input_grad[2]:
@@ -235,12 +235,45 @@ def _empty_gradient(weight: Tensor, centres: Centres) -> Tensor:
     return weight.new_empty(centres.count * centres.per_class, weight.shape[1])
 
 
-def _walk_back(walk: _Walk, queries: Tensor, upstream: Tensor, buffer: Tensor | None) -> Tensor:
-    """The gradient of the queries from all chunks; that of the centres into buffer."""
+@dataclass(frozen=True)
+class _OwnGradients:
+    """What comes from query times own centre."""
+
+    of_queries: Tensor  # (R, D)
+    at: Tensor  # (r,) rows of the gradient buffer, ascending
+    of_rows: Tensor  # (r, D)
+
+
+def _gradients_of_own(plan: Plan, queries: Tensor, upstream: Tensor) -> _OwnGradients:
+    centres = plan.centres
+    assert plan.labels is not None
+    mine, index, rows = centres.own_rows(plan.labels)
+    inverse = rows.norm(dim=2, keepdim=True).clamp_min(1e-12).reciprocal()
+    directions = rows * inverse if centres.normalised else rows
+    own = torch.einsum("rd,rkd->rk", queries[mine], directions)
+    chosen = (own == own.amax(1, keepdim=True)).to(queries.dtype)
+    share = upstream[mine, None] * chosen / chosen.sum(1, keepdim=True)
+    of_queries = torch.zeros_like(queries)
+    of_queries[mine] = torch.einsum("rk,rkd->rd", share, directions)
+    of_rows = share[..., None] * queries[mine, None]
+    if centres.normalised:
+        of_rows = (of_rows - (share * own)[..., None] * directions) * inverse
+    if centres.index is not None:
+        index = centres.weight_rows(centres.positions(plan.labels[mine]))
+    at, order = index.flatten().sort(stable=True)
+    return _OwnGradients(of_queries, at, of_rows.flatten(0, 1)[order])
+
+
+def _walk_back(
+    walk: _Walk, queries: Tensor, upstream: Tensor, own: _OwnGradients, buffer: Tensor | None
+) -> Tensor:
+    """The gradient of the queries; that of the centres into buffer, rounded once if at all."""
     centres = walk.plan.centres
     k = centres.per_class
-    of_queries = torch.zeros_like(queries)
+    of_queries = own.of_queries
     walk.mass.zero_()
+    ends = torch.tensor([0, *(k * chunk.stop for chunk in walk.chunks)], device=queries.device)
+    bounds = torch.searchsorted(own.at, ends).tolist()
     for chunk in walk.chunks:
         similarities = walk.similarities(chunk, again=walk.kept is not None)
         weights = walk.gradient(chunk, similarities, upstream)
@@ -259,35 +292,11 @@ def _walk_back(walk: _Walk, queries: Tensor, upstream: Tensor, buffer: Tensor | 
         made = centres.product(weights, queries, out=part if same else None)
         if along is not None:
             made.addcmul_(rows, along[:, None], value=-1)
+        here = slice(bounds[chunk.number], bounds[chunk.number + 1])
+        made.index_add_(0, own.at[here] - chunk.start * k, own.of_rows[here])
         if not same:
             part.copy_(made)
     return of_queries
-
-
-def _own_classes_back(
-    plan: Plan, queries: Tensor, upstream: Tensor, of_queries: Tensor, buffer: Tensor | None
-) -> None:
-    """Add the gradients of query times own centre."""
-    centres = plan.centres
-    assert plan.labels is not None
-    mine, index, rows = centres.own_rows(plan.labels)
-    inverse = rows.norm(dim=2, keepdim=True).clamp_min(1e-12).reciprocal()
-    directions = rows * inverse if centres.normalised else rows
-    own = torch.einsum("rd,rkd->rk", queries[mine], directions)
-    chosen = (own == own.amax(1, keepdim=True)).to(queries.dtype)
-    share = upstream[mine, None] * chosen / chosen.sum(1, keepdim=True)
-    of_queries.index_add_(0, mine, torch.einsum("rk,rkd->rd", share, directions))
-    if buffer is None:
-        return
-    of_rows = share[..., None] * queries[mine, None]
-    if centres.normalised:
-        of_rows = (of_rows - (share * own)[..., None] * directions) * inverse
-    if centres.index is None:
-        at = index
-    else:
-        position = centres.positions(plan.labels[mine])
-        at = centres.weight_rows(position).view_as(index)
-    buffer.index_add_(0, at.flatten(), of_rows.flatten(0, 1).to(buffer.dtype))
 
 
 def _as_gradient_of(weight: Tensor, centres: Centres, buffer: Tensor) -> Tensor:
