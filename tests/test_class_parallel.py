@@ -83,11 +83,11 @@ def test_killed_runs_go_on_with_other_processes(
 def test_the_backbone_on_many_processes_too(
     vit_run: list[str], uninterrupted: Path, tmp_path: Path, command: Command
 ) -> None:
-    """FSDP2 begins, one process goes on."""
-    first = [*vit_run, *trainer("fsdp2", 2), "trainer.max_steps=10"]
+    """One process begins, FSDP2 goes on, and once more."""
+    train(compose(*vit_run, "trainer.max_steps=5", run_dir=tmp_path))
+    first = [*vit_run, *trainer("fsdp2", 2), "trainer.max_steps=12"]
     done = command("train.py", *first, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    train(compose(*vit_run, "trainer.max_steps=15", run_dir=tmp_path))
     last = [*vit_run, *trainer("fsdp2", 2), "trainer.max_steps=20"]
     done = command("train.py", *last, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr

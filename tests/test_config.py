@@ -86,7 +86,7 @@ def test_the_readme_and_yaml_agree_on_group_members() -> None:
         "scheduler": {"multistep", "cosine", "poly", "constant"},
         "optimizer": {"sgd", "adamw"},
         "sweep": {"heads", "margins", "optuna"},
-        "trainer": {"default", "cpu", "gpu", "ddp", "ddp_gloo"},
+        "trainer": {"default", "cpu", "gpu", "ddp", "ddp_gloo", "class_parallel", "fsdp2"},
         "debug": {"fast", "overfit", "limit", "profile"},
     }
     for group, names in promised.items():

@@ -54,22 +54,6 @@ def test_two_processes_train_the_same_model(
     assert (info["world_size"], info["devices"]) == (2, 2)
 
 
-@pytest.mark.slow
-def test_another_number_of_processes_goes_on(
-    vit_run: list[str], one_process: Path, tmp_path: Path, command: Command
-) -> None:
-    """1 process, then 3, then 1 again, mid-epoch each time."""
-    train(compose(*vit_run, "trainer.max_steps=7", "scheduler=constant", run_dir=tmp_path / "a"))
-    gloo = ["trainer=ddp_gloo", "trainer.devices=3", "trainer.max_steps=13", "scheduler=constant"]
-    done = command("train.py", *vit_run, *gloo, f"hydra.run.dir={tmp_path / 'a'}")
-    assert done.returncode == 0, done.stderr
-    train(compose(*vit_run, "scheduler=constant", run_dir=tmp_path / "a"))
-    train(compose(*vit_run, "scheduler=constant", run_dir=tmp_path / "whole"))
-    parts, whole = losses(tmp_path / "a"), losses(tmp_path / "whole")
-    assert list(parts) == list(whole)
-    assert list(parts.values()) == pytest.approx(list(whole.values()), rel=1e-4)
-
-
 def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
     """29 validation images on 2 processes: none lost, none repeated (table_of would assert)."""
     odd = ["data.dataset.images_per_identity=7", "data.val_identities=3", "data.eval_batch_size=4"]

@@ -20,7 +20,9 @@ from marginface.errors import InputError
 from marginface.evaluation_config import evaluation_problems
 
 README = (ROOT / "README.md").read_text()
-DOCS = README + (ROOT / "docs" / "evaluation.md").read_text()
+DOCS = README + "".join(
+    (ROOT / "docs" / name).read_text() for name in ("evaluation.md", "classifier.md")
+)
 COMMANDS = [
     line.replace("\\\n", " ").split("#")[0].strip()
     for line in re.findall(r"^python (?:train|evaluate)\.py(?:.*\\\n)*.*$", DOCS, re.MULTILINE)

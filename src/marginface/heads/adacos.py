@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.rows import Rows
-from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from marginface.classifier.loss import IGNORED_LABEL, all_centres, fused_loss
 from marginface.classifier.options import ClassifierOptions
-from marginface.classifier.rows import Rows
+from marginface.classifier.rows import Rows as Rows  # heads import it from here
 from marginface.classifier.sharding import draw_centres, shard_here
 from marginface.errors import InputError
 from marginface.heads.fresh import FreshHead

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from marginface.classifier.rows import Rows
 from marginface.heads.angular import EasyMargin, add_angle
-from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
 from marginface.parameters import Share

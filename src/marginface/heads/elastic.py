@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.rows import Rows
 from marginface.distributed import rank
-from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.losses import LossSpec
 
 Compat = Literal["paper", "official_code"]

@@ -5,10 +5,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.classifier.rows import Rows
 from marginface.errors import InputError
 from marginface.heads.angular import EasyMargin, add_angle
-from marginface.heads.base import MarginGradient, MarginHead
+from marginface.heads.base import MarginGradient, MarginHead, Rows
 from marginface.heads.registry import register_head
 from marginface.losses import LossSpec
 from marginface.parameters import Positive
