@@ -19,6 +19,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_three_heads_and_one_table(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
     sweep = ["head=x2softmax,arcface,cosface", f"hydra.sweep.dir={tmp_path}"]
     done = command("train.py", "-m", *tiny_run, "trainer.max_steps=3", *sweep)
