@@ -38,6 +38,7 @@ def one_process(vit_run: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_model(
     vit_run: list[str], one_process: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -54,6 +55,7 @@ def test_two_processes_train_the_same_model(
     assert (info["world_size"], info["devices"]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
     """29 validation images on 2 processes: none lost, none repeated (table_of would assert)."""
     odd = ["data.dataset.images_per_identity=7", "data.val_identities=3", "data.eval_batch_size=4"]
