@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint types docs lock clean
+.PHONY: help setup train test test-slow test-long lint types docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,13 @@ train: $(READY) ## train X2-Softmax on synthetic faces and verify on unseen iden
 	$(BIN)/python train.py
 
 test: $(READY) ## run the tests, two at a time (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow --timeout=2400 -n 2 --dist worksteal
+
+test-long: $(READY) ## run the tests that .ci/run has no time for
+	$(BIN)/python -m pytest -m long --timeout=2400
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ def test_killed_runs_go_on_with_other_processes(
     assert not list((tmp_path / "checkpoints").glob("last.ckpt.head-*")), "old ones go"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_backbone_on_many_processes_too(
     vit_run: list[str], uninterrupted: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -94,7 +94,7 @@ def test_the_backbone_on_many_processes_too(
     assert_same(tmp_path, uninterrupted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampled_shards_train_like_one_process(
     vit_run: list[str], tmp_path: Path, command: Command
 ) -> None:

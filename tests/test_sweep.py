@@ -60,7 +60,7 @@ def test_jobs_with_different_numbers_of_processes(
     assert ["name: arcface" in config for config in heads] == [False, True, False, True]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["local_cluster", "joblib"])
 def test_jobs_side_by_side(
     tiny_run: list[str], tmp_path: Path, command: Command, launcher: str
@@ -75,7 +75,7 @@ def test_jobs_side_by_side(
     assert "name: arcface" in (tmp_path / "1" / "config.yaml").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_at_the_sweep_reaches_the_job(tiny_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "0"
     sweep = ["-m", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]

@@ -139,7 +139,9 @@ class FaceRecognizer(L.LightningModule):
         return self._normalised(self.augmentation(images, indices, self.seed, epoch))
 
     def _normalised(self, images: Tensor) -> Tensor:
-        return to_input(images, self.color).contiguous(memory_format=self.memory_format)
+        x = to_input(images, self.color).contiguous(memory_format=self.memory_format)
+        # Weights are not float32 under 64-true, bf16-true and 16-true.
+        return x.to(next(self.backbone.parameters()).dtype)
 
     def mean_step_loss(self) -> float:
         """The loss of the optimizer step just done: mean over its whole global batch."""
