@@ -35,6 +35,6 @@ def test_the_default_run_learns_faces(command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_learning_by_heart(command: Command, tmp_path: Path) -> None:
-    done = command("train.py", "debug=overfit", f"hydra.run.dir={tmp_path}", timeout=280)
+    done = command("train.py", "debug=overfit", f"hydra.run.dir={tmp_path}", timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "result.json").read_text())["train/accuracy"] == 1
