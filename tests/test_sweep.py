@@ -79,7 +79,7 @@ def test_jobs_side_by_side(
 def test_a_signal_at_the_sweep_reaches_the_job(tiny_run: list[str], tmp_path: Path) -> None:
     run = tmp_path / "0"
     sweep = ["-m", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]
-    with started([*tiny_run, "trainer.max_epochs=10000", *sweep], tmp_path / "unused") as process:
+    with started([*sweep, *tiny_run, "trainer.max_epochs=10000"], tmp_path / "unused") as process:
         wait_until(has_rows(run, 3), process)
         process.send_signal(signal.SIGUSR1)
         out, err = process.communicate(timeout=60)
