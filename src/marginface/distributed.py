@@ -26,9 +26,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     """Elementwise mean over all processes, the same on each."""
     if not is_distributed():
         return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return add_over_ranks(values.clone()) / dist.get_world_size()
 
 
 def sum_over_ranks(value: float, device: torch.device) -> float:
@@ -46,15 +44,50 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def rows_of_ranks(number: int, device: torch.device) -> list[int]:
+    """How many rows each process has, in rank order."""
+    return gather_rows(torch.tensor([number], device=device)).tolist()
+
+
+def own_slice(counts: Sequence[int]) -> slice:
+    """Where the rows of this process are when those of all lie below each other."""
+    start = sum(counts[: rank()])
+    return slice(start, start + counts[rank()])
+
+
 def gather_rows_of_any_number(rows: Tensor) -> Tensor:
     """(N_r, ...) rows of every process r, one below the other in rank order."""
     if not is_distributed():
         return rows
-    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    return gather_counted_rows(rows, rows_of_ranks(len(rows), rows.device))
+
+
+def gather_counted_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """The same where it is known how many rows each process has."""
+    return _without_filling(gather_rows(_filled(rows, counts)), counts)
+
+
+def gather_to_first(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """The same on the first process only; the others get no rows."""
+    if not is_distributed():
+        return rows
+    filled = _filled(rows, counts)
+    if rank() > 0:
+        dist.gather(filled)
+        return rows[:0]
+    parts = [torch.empty_like(filled) for _ in counts]
+    dist.gather(filled, parts)
+    return _without_filling(torch.cat(parts), counts)
+
+
+def _filled(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """As many rows on every process as the one with most has: collectives want equal ones."""
+    return torch.cat([rows, rows.new_zeros((max(counts) - len(rows), *rows.shape[1:]))])
+
+
+def _without_filling(gathered: Tensor, counts: Sequence[int]) -> Tensor:
     most = max(counts)
-    filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
-    parts = gather_rows(filled).split(most) if most else ()
-    return torch.cat([rows[:0], *(part[:n] for part, n in zip(parts, counts, strict=False))])
+    return torch.cat([gathered[r * most : r * most + n] for r, n in enumerate(counts)])
 
 
 def add_over_ranks(values: Tensor) -> Tensor:
@@ -69,11 +102,6 @@ def largest_over_ranks(values: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
-
-
-def rows_of_ranks(number: int, device: torch.device) -> list[int]:
-    """How many rows each process has, in rank order."""
-    return gather_rows(torch.tensor([number], device=device)).tolist()
 
 
 def gather_for_shards(rows: Tensor, counts: Sequence[int], precision: str = "float32") -> Tensor:
@@ -95,16 +123,11 @@ class _GatherForShards(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, counts: Sequence[int], precision: str) -> Tensor:
         ctx.counts = counts
         sent = rows.bfloat16() if precision == "bfloat16" else rows
-        most = max(counts)
-        if most == 0:
-            return rows.clone()
-        filled = torch.cat([sent, sent.new_zeros((most - len(sent), *sent.shape[1:]))])
-        parts = gather_rows(filled).split(most)
-        return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)]).to(rows.dtype)
+        return gather_counted_rows(sent, counts).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        here = _own_slice(ctx.counts)
+        here = own_slice(ctx.counts)
         return upstream[0][here] * len(ctx.counts), None, None
 
 
@@ -121,22 +144,5 @@ def sum_for_own_rows(partial: Tensor, counts: Sequence[int], precision: str = "f
         warnings.filterwarnings("ignore", category=FutureWarning)
         dist.reduce_scatter_tensor(own, sent.contiguous())
     result = torch.zeros_like(partial)
-    result[_own_slice(counts)] = own.to(partial.dtype)
+    result[own_slice(counts)] = own.to(partial.dtype)
     return result
-
-
-def _own_slice(counts: Sequence[int]) -> slice:
-    start = sum(counts[: rank()])
-    return slice(start, start + counts[rank()])
-
-
-def gather_to_first(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """(N_r, D) rows of all processes, below each other, on the first one; the others get none."""
-    most = max(counts)
-    filled = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
-    if rank() > 0:
-        dist.gather(filled)
-        return rows[:0]
-    parts = [torch.empty_like(filled) for _ in counts]
-    dist.gather(filled, parts)
-    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])

@@ -100,17 +100,32 @@ def test_a_second_backward_pass_gives_the_same(name: str) -> None:
 def test_the_state_of_a_later_batch_does_not_reach_an_earlier_gradient(name: str) -> None:
     head, plain = make(name, "exact"), make(name, "exact")
     embeddings, labels = batch()
-    losses = [head(embeddings[part], labels[part]) for part in (slice(0, 6), slice(6, 12))]
-    torch.stack(losses).sum().backward()
-    expected = [dense_loss(plain, embeddings[p], labels[p]) for p in (slice(0, 6), slice(6, 12))]
-    if name == "curricularface":  # whose dense form would trip over its own buffer
-        plain.weight.grad = None
-        plain = make(name, "exact")
-        for part in (slice(0, 6), slice(6, 12)):
-            dense_loss(plain, embeddings[part], labels[part]).backward()
-    else:
-        torch.stack(expected).sum().backward()
+    parts = (slice(0, 6), slice(6, 12))
+    torch.stack([head(embeddings[part], labels[part]) for part in parts]).sum().backward()
+    for part in parts:
+        dense_loss(plain, embeddings[part], labels[part]).backward()
     torch.testing.assert_close(head.weight.grad, plain.weight.grad)
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_predictions_are_by_cosines(name: str) -> None:
+    """Also of heads that compare with inner products: angles are logged from them."""
+    head = make(name, "exact")
+    with torch.no_grad():
+        head.weight[3] *= 50  # long, so inner products would nearly always choose it
+    embeddings, labels = batch()
+    labels = labels.clamp(min=0)
+    nearest, own = predictions(head, embeddings, labels)
+    cosine = head.cosine(embeddings)
+    assert torch.equal(nearest, cosine.argmax(1))
+    torch.testing.assert_close(own, cosine.gather(1, labels[:, None])[:, 0])
+
+
+def test_filtering_needs_cosines() -> None:
+    head = make("softmax", "exact")
+    head.options = ClassifierOptions(filter_above=0.4)
+    with pytest.raises(InputError, match="filter_above is a cosine; head softmax has none"):
+        head(*batch())
 
 
 @pytest.mark.parametrize("name", list_heads())

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.sharding import Shard
 from marginface.distributed import add_over_ranks
-
-_EPSILON = 1e-12  # of torch.nn.functional.normalize
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Centres:
         # Per class: values and two scratch matrices, K rows of centres and what is made of them.
         each = (3 * rows_of_batch + 2 * width) * per_class * dtype.itemsize
         self.chunk_classes = max(options.chunk_bytes(weight.device) // each, 1)
-        self._inverse_lengths = torch.empty(0, dtype=dtype)
+        self._inverse_lengths: dict[int, Tensor] = {}  # by number of the chunk
 
     def chunks(self) -> Iterator[Chunk]:
         """All classes in parts that fit the memory."""
@@ -88,16 +87,9 @@ class Centres:
         """(n K,) 1 / |w|, None for centres that are not normalised."""
         if not self.normalised:
             return None
-        if len(self._inverse_lengths) == 0:
-            self._inverse_lengths = torch.full(
-                (self.count * self.per_class,), -1.0, dtype=self.dtype, device=rows.device
-            )
-            self._known: set[int] = set()
-        part = self._inverse_lengths[chunk.start * self.per_class : chunk.stop * self.per_class]
-        if chunk.number not in self._known:
-            part.copy_(rows.norm(dim=1).clamp_min_(_EPSILON).reciprocal_())
-            self._known.add(chunk.number)
-        return part
+        if chunk.number not in self._inverse_lengths:
+            self._inverse_lengths[chunk.number] = inverse_length(rows)
+        return self._inverse_lengths[chunk.number]
 
     def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """Matrix product in the precision that `options.gemm` names."""
@@ -123,7 +115,7 @@ class Centres:
         return torch.where(self.index[at] == local, at, -1)
 
     def own_rows(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which rows of the batch have their class here, the rows of its centres, 1 / |w|.
+        """Which rows of the batch have their class here, sampled or not, and its centres.
 
         Returns:
             (r,) rows of the batch, (r, K) rows of `weight`, (r, K, D) centres, not normalised.
@@ -134,16 +126,12 @@ class Centres:
         index = self.weight_rows(local[mine]).view(len(mine), self.per_class)
         return mine, index, self.weight[index].to(self.dtype)
 
-    def normalise(self, rows: Tensor) -> Tensor:
-        """(..., D) centres as they are compared with."""
-        if not self.normalised:
-            return rows
-        return rows / rows.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
-
     def own_similarity(self, directions: Tensor, labels: Tensor) -> Tensor:
         """(R,) similarity of each row to the (nearest) centre of its own class; no gradient."""
         mine, _, rows = self.own_rows(labels)
-        own = torch.einsum("rd,rkd->rk", directions[mine], self.normalise(rows))
+        if self.normalised:
+            rows = F.normalize(rows, dim=-1)
+        own = torch.einsum("rd,rkd->rk", directions[mine], rows)
         result = directions.new_zeros(len(labels))
         result[mine] = own.amax(1)
         return self.add(result)
@@ -151,3 +139,8 @@ class Centres:
     def add(self, partial: Tensor) -> Tensor:
         """Sum over the processes that share the classes."""
         return partial if self.shard is None else add_over_ranks(partial)
+
+
+def inverse_length(rows: Tensor) -> Tensor:
+    """(..., D) to (...) 1 / |row|, with the limit that torch.nn.functional.normalize has."""
+    return rows.norm(dim=-1).clamp_min(1e-12).reciprocal()

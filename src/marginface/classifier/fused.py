@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.classifier.centres import Centres, Chunk
+from marginface.classifier.centres import Centres, Chunk, inverse_length
 from marginface.classifier.reductions import NEVER, Reduction
 from marginface.distributed import sum_for_own_rows
 
@@ -106,7 +106,7 @@ class _Walk:
             first = False
 
     def similarities(self, chunk: Chunk, again: bool) -> Tensor:
-        """(n K, R) similarities, NEVER for the own classes; read back the second time."""
+        """(n K, R) similarities, NEVER for the own classes; read back where they were kept."""
         centres, rows_of_batch = self.plan.centres, len(self.queries)
         n, k = chunk.stop - chunk.start, centres.per_class
         if self.kept is None:
@@ -248,7 +248,7 @@ def _gradients_of_own(plan: Plan, queries: Tensor, upstream: Tensor) -> _OwnGrad
     centres = plan.centres
     assert plan.labels is not None
     mine, index, rows = centres.own_rows(plan.labels)
-    inverse = rows.norm(dim=2, keepdim=True).clamp_min(1e-12).reciprocal()
+    inverse = inverse_length(rows)[..., None]
     directions = rows * inverse if centres.normalised else rows
     own = torch.einsum("rd,rkd->rk", queries[mine], directions)
     chosen = (own == own.amax(1, keepdim=True)).to(queries.dtype)
@@ -275,7 +275,7 @@ def _walk_back(
     ends = torch.tensor([0, *(k * chunk.stop for chunk in walk.chunks)], device=queries.device)
     bounds = torch.searchsorted(own.at, ends).tolist()
     for chunk in walk.chunks:
-        similarities = walk.similarities(chunk, again=walk.kept is not None)
+        similarities = walk.similarities(chunk, again=True)
         weights = walk.gradient(chunk, similarities, upstream)
         rows = centres.rows(chunk)
         inverse = centres.inverse_lengths(chunk, rows)

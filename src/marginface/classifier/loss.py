@@ -14,8 +14,10 @@ from marginface.classifier.fused import Plan, Transform, other_classes
 from marginface.classifier.rows import Rows, nearest_classes
 from marginface.classifier.sampling import sample_classes
 from marginface.distributed import (
+    gather_counted_rows,
     gather_for_shards,
     gather_rows_of_any_number,
+    own_slice,
     rows_of_ranks,
 )
 from marginface.errors import InputError
@@ -58,6 +60,8 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         across_ranks=head.shard is not None,
     )
     above = head.options.filter_above
+    if above is not None and not head.normalises:
+        raise InputError(f"classifier.filter_above is a cosine; head {head.name} has none")
     plan = Plan(
         centres,
         reduction,
@@ -97,28 +101,26 @@ def dense_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predictions(head: MarginHead, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """What a head would say without margins, sampled or not: all classes are compared with.
+    """What a head would say by cosines, without margins: all classes are compared with.
 
     Returns:
-        (B,) nearest classes, (B,) similarity to the own class; of a shard for the own rows.
+        (B,) nearest classes, (B,) cosine to the own class; of a shard for the own rows.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         return _predictions(head, head.full_precision(embeddings), labels)
 
 
 def _predictions(head: MarginHead, e: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    counts = (len(e),) if head.shard is None else rows_of_ranks(len(e), e.device)
+    here = slice(None)
     if head.shard is not None:
-        e, labels = gather_for_shards(e, counts), gather_rows_of_any_number(labels)
-    directions = F.normalize(e) if head.normalises else e
-    centres = all_centres(head, e.dtype, len(e))
+        counts = rows_of_ranks(len(e), e.device)
+        here = own_slice(counts)
+        e, labels = gather_for_shards(e, counts), gather_counted_rows(labels, counts)
+    directions = F.normalize(e)
+    centres = all_centres(head, e.dtype, len(e), normalised=True)
     own = centres.own_similarity(directions, labels)
     _, nearest = nearest_classes(centres, directions)
-    if head.shard is not None:
-        start = sum(counts[: head.shard.rank])
-        here = slice(start, start + counts[head.shard.rank])
-        nearest, own = nearest[here], own[here]
-    return nearest, own
+    return nearest[here], own[here]
 
 
 def check_labels(head: MarginHead, labels: Tensor) -> None:
@@ -149,7 +151,7 @@ def _labelled(
             f"{len(counts)} processes compute: all {head.shard.world} have to, each with its part"
         )
     gathered = gather_for_shards(embeddings, counts, head.options.collectives)
-    return gathered, gather_rows_of_any_number(labels), counts
+    return gathered, gather_counted_rows(labels, counts), counts
 
 
 def _nothing(head: MarginHead, embeddings: Tensor) -> Tensor:
@@ -172,14 +174,24 @@ def _sample(head: MarginHead, labels: Tensor) -> Tensor | None:
 
 
 def all_centres(
-    head: MarginHead, dtype: torch.dtype, rows_of_batch: int, sample: Tensor | None = None
+    head: MarginHead,
+    dtype: torch.dtype,
+    rows_of_batch: int,
+    sample: Tensor | None = None,
+    *,
+    normalised: bool | None = None,
 ) -> Centres:
-    """The centres of a head as they are compared with; `sample`: only these classes."""
+    """The centres of a head as its loss compares with them, or differently where that is given.
+
+    Args:
+        sample: only these classes.
+        normalised: by cosines or by inner products.
+    """
     return Centres(
         head.weight,
         dtype,
         per_class=head.centres_per_class,
-        normalised=head.normalises,
+        normalised=head.normalises if normalised is None else normalised,
         shard=head.shard,
         sample=sample,
         options=head.options,

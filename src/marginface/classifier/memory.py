@@ -6,7 +6,7 @@ import torch
 
 from marginface.classifier.options import MIB, ClassifierOptions
 
-# Where insightface's maintainers began to see sampling pay, in images/s.
+# Classes from which insightface's maintainers saw sampling pay (its issue 1622).
 SAMPLING_PAYS_FROM = 2_000_000
 _STATE_COPIES = {"SGD": 1, "AdamW": 2}  # of the centres, that the optimizer keeps
 
@@ -98,6 +98,5 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def _size(number: float) -> str:
-    return (
-        f"{number / MIB:,.0f} MiB" if number < 10_240 * MIB else f"{number / MIB / 1024:,.1f} GiB"
-    )
+    mib = number / MIB
+    return f"{mib:,.0f} MiB" if mib < 10_240 else f"{mib / 1024:,.1f} GiB"

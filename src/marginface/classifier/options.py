@@ -51,6 +51,10 @@ class ClassifierOptions:
             raise InputError(
                 f"classifier.memory_mib must be positive, got {self.memory_mib}; null chooses"
             )
+        if self.apart_above_mib < 0:
+            raise InputError(
+                f"classifier.apart_above_mib must not be negative, got {self.apart_above_mib}"
+            )
 
     @property
     def samples(self) -> bool:
