@@ -10,7 +10,7 @@ from marginface.errors import InputError
 from runs import compose
 
 # Options that set up a sweep or this machine are no part of a run.
-GROUPS = ["backbone", "callbacks", "data", "debug", "experiment", "head", "logger", "optimizer",
+GROUPS = ["backbone", "callbacks", "classifier", "data", "debug", "experiment", "head", "logger", "optimizer",
           "scheduler", "trainer"]  # fmt: skip
 OPTIONS = [
     (group, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))
@@ -77,6 +77,17 @@ def test_build_raises_what_the_constructor_raised(tmp_path: Path) -> None:
     node = {"_target_": "marginface.data.FolderDataset", "root": str(tmp_path / "absent")}
     with pytest.raises(FileNotFoundError, match="no folder"):
         build(node)
+
+
+def test_ranges_of_the_classifier_are_among_the_mistakes() -> None:
+    config = compose("classifier.sample_rate=2.0", "optimizer.lr=fast")
+    with pytest.raises(InputError) as error:
+        check_config(config)
+    assert "2 mistakes" in str(error.value)
+    assert "classifier.sample_rate must be in (0, 1], got 2.0" in str(error.value)
+    config = compose("classifier.apart_above_mib=-1")
+    with pytest.raises(InputError, match="apart_above_mib must not be negative, got -1"):
+        check_config(config)
 
 
 def test_the_readme_and_yaml_agree_on_group_members() -> None:

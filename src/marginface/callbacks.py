@@ -14,7 +14,7 @@ from marginface.data.loader import TimedLoader
 from marginface.distributed import sum_over_ranks
 from marginface.errors import InputError
 from marginface.module import FaceRecognizer
-from marginface.progress import logs_step, steps_per_epoch
+from marginface.progress import ends_step, logs_step, steps_per_epoch
 
 FIRST_LOSS_TOLERANCE = 0.30
 
@@ -55,7 +55,7 @@ class StepLog(Callback):
         assert isinstance(module, FaceRecognizer)
         self._busy += time.perf_counter() - self._batch_start
         self._images += len(batch[0]) * trainer.world_size
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return
         step = trainer.global_step - 1
         if logs_step(trainer, step):
@@ -177,7 +177,7 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         assert isinstance(module, FaceRecognizer)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return
         step = trainer.global_step
         if (

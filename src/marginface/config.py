@@ -151,8 +151,9 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         problems.append(f"seed must not be negative, got {config['seed']}")
     problems += _head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
-    for group in ("data", "classifier", "augmentation", "optimizer", "scheduler", "trainer"):
+    for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
         problems += target_problems(group, config[group])
+    problems += _classifier_problems(config["classifier"])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
             if node is not None:
@@ -171,6 +172,17 @@ def _head_problems(node: dict[str, Any]) -> list[str]:
     try:
         # The smallest head of its kind: ranges are checked where they are defined.
         create_head(name, embedding_size=1, num_classes=2, **parameters)
+    except InputError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _classifier_problems(node: dict[str, Any]) -> list[str]:
+    problems = target_problems("classifier", node)
+    if problems:
+        return problems
+    try:
+        build(node)  # a few numbers: ranges are checked where they are defined
     except InputError as error:
         problems.append(str(error))
     return problems

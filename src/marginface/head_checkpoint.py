@@ -32,7 +32,8 @@ from marginface.distributed import add_over_ranks, gather_to_first, is_distribut
 from marginface.errors import InputError, NotSavedError
 from marginface.heads import MarginHead
 
-WEIGHT = "head.weight"
+# The one parameter that differs between processes; in a submodule, or DDP would average it.
+CENTRES = "head.weight"
 Checkpoint = dict[str, Any]
 
 
@@ -50,7 +51,7 @@ class HeadRows:
 
     def read(self) -> dict[str, Tensor]:
         """weight, and every part of the optimizer's state that has a row for each row of it."""
-        rows = {"weight": self.checkpoint["state_dict"][WEIGHT]}
+        rows = {"weight": self.checkpoint["state_dict"][CENTRES]}
         state = self._state().items()
         return rows | {k: v for k, v in state if isinstance(v, Tensor) and v.ndim == 2}
 
@@ -62,7 +63,7 @@ class HeadRows:
             states[0]["state"][self.number] = dict(states[0]["state"][self.number])
         for key, value in rows.items():
             if key == "weight":
-                self.checkpoint["state_dict"][WEIGHT] = value
+                self.checkpoint["state_dict"][CENTRES] = value
             else:
                 self._state()[key] = value
 
@@ -85,7 +86,7 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
     checkpoint["marginface"]["head"] = about
     size = head.num_classes * head.centres_per_class * head.embedding_size
     if path is None or size * head.weight.element_size() <= head.options.apart_above_mib * MIB:
-        if head.shard is not None and head.shard.world > 1:
+        if head.shard is not None:
             _gather(rows, head.shard, head.centres_per_class, head.weight.device)
         return
     # A new name each time: the checkpoint before stays whole until this one is.
@@ -99,9 +100,7 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
 
 def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> None:
     """Make what a checkpoint holds of the head into what this process has of it."""
-    about = checkpoint["marginface"].get("head")
-    if about is None:  # written before there were shards
-        return
+    about = checkpoint["marginface"]["head"]
     rows = HeadRows(checkpoint, about["number"])
     if about["folder"] is not None:
         assert path is not None, "centres beside a checkpoint whose place is not known"
@@ -121,7 +120,7 @@ def remove_old_folders(path: Path, checkpoint_folder: str | None) -> None:
 
 def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
     """(C K, D) all class centres of the checkpoint at `path`, wherever they lie."""
-    weight: Tensor = checkpoint["state_dict"][WEIGHT]
+    weight: Tensor = checkpoint["state_dict"][CENTRES]
     about = checkpoint["marginface"].get("head")
     if about is None or about["folder"] is None:
         return weight

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from marginface.checkpoints import read_checkpoint
 from marginface.errors import InputError, MissingInputError
 from marginface.files import atomic_write
-from marginface.head_checkpoint import WEIGHT, read_centres
+from marginface.head_checkpoint import CENTRES, read_centres
 from marginface.runinfo import RunFolder
 
 
@@ -29,7 +29,7 @@ def export_head(run: Path, target: Path, *, normalise: bool = False) -> tuple[in
     if target.exists():
         raise InputError(f"{target} exists and would be overwritten; choose another name")
     checkpoint = read_checkpoint(path)
-    if "marginface" not in checkpoint or WEIGHT not in checkpoint.get("state_dict", {}):
+    if "marginface" not in checkpoint or CENTRES not in checkpoint.get("state_dict", {}):
         raise InputError(f"{path} holds no class centres of a marginface training run")
     centres = read_centres(checkpoint, path)
     if normalise:
@@ -42,5 +42,5 @@ def export_head(run: Path, target: Path, *, normalise: bool = False) -> tuple[in
         "centres_per_class": str(len(centres) // classes),
     }
     with atomic_write(target) as file:
-        file.write(save({WEIGHT: centres.contiguous()}, metadata))
+        file.write(save({CENTRES: centres.contiguous()}, metadata))
     return centres.shape[0], centres.shape[1]

@@ -1,5 +1,6 @@
 """The LightningModule: a backbone and a head through one training and one validation step."""
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,9 @@ class FaceRecognizer(L.LightningModule):
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.
         here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_signal or 0)])
-        everywhere = gather_rows(here[None])
-        self.agreed_signal = int(everywhere[:, 1].max()) or None
-        if not torch.isfinite(everywhere[:, 0]).all():
+        losses, signals = gather_rows(here[None]).T.tolist()
+        self.agreed_signal = int(max(signals)) or None
+        if not all(map(math.isfinite, losses)):
             raise NonFiniteLossError(self._facts(loss, embeddings, labels))
         self.step_losses.append(loss.detach())
         if logs_step(self.trainer, self.trainer.global_step):

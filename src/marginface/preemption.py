@@ -12,6 +12,7 @@ from marginface.callbacks import LastCheckpoint, save_checkpoint, wait_for_check
 from marginface.console import say
 from marginface.errors import InputError, PreemptedError
 from marginface.module import FaceRecognizer
+from marginface.progress import ends_step
 
 
 class Preemption(Callback):
@@ -69,7 +70,7 @@ class Preemption(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(module, FaceRecognizer)
-        if module.agreed_signal is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if module.agreed_signal is None or not ends_step(trainer, batch_idx):
             return
         name = signal.Signals(module.agreed_signal).name
         writers = [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)]  # type: ignore[attr-defined]

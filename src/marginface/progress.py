@@ -12,6 +12,11 @@ def steps_per_epoch(trainer: L.Trainer) -> int:
     return int(trainer.num_training_batches) // trainer.accumulate_grad_batches
 
 
+def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether micro-batch `batch_idx` was the last one of an optimizer step."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 def check_whole_steps(trainer: L.Trainer) -> None:
     """InputError unless an epoch is a whole number of optimizer steps."""
     batches, parts = int(trainer.num_training_batches), trainer.accumulate_grad_batches

@@ -17,9 +17,7 @@ from torch.optim import Optimizer
 
 from marginface.classifier import ClassifierOptions
 from marginface.errors import InputError
-
-# The one parameter that differs between processes; in a submodule, or DDP would average it.
-CLASS_CENTRES = "head.weight"
+from marginface.head_checkpoint import CENTRES
 
 
 class ClassParallelStrategy(DDPStrategy):
@@ -33,9 +31,7 @@ class ClassParallelStrategy(DDPStrategy):
     def setup(self, trainer: L.Trainer) -> None:
         """Before parameters are synchronised, for training and for validation alone."""
         assert self.model is not None
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            self.model, [CLASS_CENTRES]
-        )
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, [CENTRES])
         super().setup(trainer)
 
 
