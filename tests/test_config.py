@@ -10,8 +10,8 @@ from marginface.errors import InputError
 from runs import compose
 
 # Options that set up a sweep or this machine are no part of a run.
-GROUPS = ["backbone", "callbacks", "classifier", "data", "debug", "experiment", "head", "logger", "optimizer",
-          "scheduler", "trainer"]  # fmt: skip
+GROUPS = ["backbone", "callbacks", "classifier", "data", "debug", "experiment", "head", "logger",
+          "optimizer", "scheduler", "trainer"]  # fmt: skip
 OPTIONS = [
     (group, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))
 ]
