@@ -21,7 +21,6 @@ from marginface.data.transforms import Color, sample_bits, to_input
 from marginface.distributed import (
     gather_rows,
     gather_rows_of_any_number,
-    largest_over_ranks,
     mean_over_ranks,
 )
 from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
@@ -30,6 +29,7 @@ from marginface.evaluation.metrics import PairVerification
 from marginface.head_checkpoint import pack_head, unpack_head
 from marginface.heads import MarginHead
 from marginface.losses import BinaryCrossEntropy
+from marginface.optimizers import number_of, parameter_groups
 from marginface.progress import (
     check_whole_steps,
     logs_step,
@@ -37,7 +37,7 @@ from marginface.progress import (
     steps_per_epoch,
 )
 from marginface.schedules import Schedule
-from marginface.strategies import FullyShardedStrategy, shard_backbone
+from marginface.strategies import FullyShardedStrategy, agree_on_overflow, shard_backbone
 
 ANGLE_PERCENTILES = (5, 50, 95)
 
@@ -196,11 +196,13 @@ class FaceRecognizer(L.LightningModule):
         total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
         check_whole_steps(self.trainer)
         try:
-            optimizer = self.make_optimizer(self._parameter_groups())
+            # A group each: where one is spread over processes and the other is not, optimizers
+            # that step many tensors at once cannot have both.
+            groups = parameter_groups([self.backbone, self.head], self.decay_vectors)
+            optimizer = self.make_optimizer(groups)
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        assert id(self.head.weight) in owned, "the class centres are not in the optimizer"
+        number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
         factor = self.make_schedule(
             total_steps=total_steps, steps_per_epoch=steps_per_epoch(self.trainer)
         )
@@ -214,30 +216,11 @@ class FaceRecognizer(L.LightningModule):
             self.backbone.to(memory_format=self.memory_format)
             shard_backbone(self.backbone, self.device_mesh["data_parallel"])
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        # A group each: where one is spread over processes and the other is not, optimizers that
-        # step many tensors at once cannot have both.
-        groups: list[dict[str, Any]] = []
-        for part in (self.backbone, self.head):
-            parameters = [p for p in part.parameters() if p.requires_grad]
-            decayed = [p for p in parameters if self.decay_vectors or p.ndim > 1]
-            others = [p for p in parameters if not (self.decay_vectors or p.ndim > 1)]
-            groups += [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
-
     def on_after_backward(self) -> None:
         """Have all processes skip a step that loss scaling makes too large for one of them."""
-        shard, gradient = self.head.shard, self.head.weight.grad
-        if shard is None or shard.world == 1 or gradient is None:
-            return
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            return
-        values = gradient._values() if gradient.is_sparse else gradient
-        too_large = (~torch.isfinite(values.sum())).to(torch.float32)
-        if largest_over_ranks(too_large) > 0:  # a process may have no centres, but has a backbone
-            for p in self.parameters():
-                if p.grad is not None:
-                    (p.grad._values() if p.grad.is_sparse else p.grad).fill_(torch.nan)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled and self.head.shard is not None:
+            agree_on_overflow(self.head.weight, self.parameters())
 
     def configure_gradient_clipping(
         self,
@@ -324,13 +307,8 @@ class FaceRecognizer(L.LightningModule):
             "description": self.description,
             "accumulate": self.trainer.accumulate_grad_batches,
         }
-        pack_head(checkpoint, self.head, self._number_of_centres(), self.saving_to)
-
-    def _number_of_centres(self) -> int:
-        """Which of the optimizer's parameters the class centres are."""
-        optimizer = self.trainer.optimizers[0]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return next(i for i, p in enumerate(parameters) if p is self.head.weight)
+        number = number_of(self.head.weight, self.trainer.optimizers[0])
+        pack_head(checkpoint, self.head, number, self.saving_to)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run go on with other processes, and with other accumulation steps."""

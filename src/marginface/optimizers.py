@@ -6,7 +6,7 @@ dense parameters are stepped block by block, so that no temporary is as large as
 numbers are torch's in both cases.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -156,3 +156,26 @@ class AdamW(_ByRows, torch.optim.AdamW):
         second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = second.sqrt().div_((1 - beta2**done) ** 0.5).add_(group["eps"])
         values.addcdiv_(first, spread, value=-group["lr"] / (1 - beta1**done))
+
+
+def parameter_groups(parts: Iterable[nn.Module], decay_vectors: bool) -> list[Group]:
+    """The trainable parameters of each part, those without weight decay in a group of their own.
+
+    Args:
+        decay_vectors: whether weight decay also acts on biases, norms and other vectors.
+    """
+    groups: list[Group] = []
+    for part in parts:
+        parameters = [p for p in part.parameters() if p.requires_grad]
+        decayed = [p for p in parameters if decay_vectors or p.ndim > 1]
+        others = [p for p in parameters if not (decay_vectors or p.ndim > 1)]
+        groups += [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def number_of(parameter: Tensor, optimizer: torch.optim.Optimizer) -> int:
+    """Which of the optimizer's parameters this is, as its state_dict numbers them."""
+    owned = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for number, p in enumerate(owned) if p is parameter]
+    assert numbers, "the parameter is not in the optimizer"
+    return numbers[0]

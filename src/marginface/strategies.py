@@ -1,6 +1,6 @@
 """How processes share the work, beyond what Lightning brings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from marginface.classifier import ClassifierOptions
+from marginface.distributed import largest_over_ranks
 from marginface.errors import InputError
 from marginface.head_checkpoint import CENTRES
 
@@ -129,6 +130,27 @@ def shard_backbone(backbone: nn.Module, mesh: DeviceMesh) -> None:
                 if any(p.requires_grad for p in block.parameters()):
                     fully_shard(block, mesh=mesh)
     fully_shard(backbone, mesh=mesh)
+
+
+def agree_on_overflow(centres: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+    """Have all processes skip a step that loss scaling makes too large for one of them.
+
+    Args:
+        centres: those of this process, whose gradient no other process sees.
+        parameters: all, to mark: a process may have no centres, but has a backbone.
+    """
+    gradient = centres.grad
+    if gradient is None:  # a step without a label, on all processes
+        return
+    too_large = ~torch.isfinite(_values(gradient).sum())
+    if largest_over_ranks(too_large.to(torch.float32)) > 0:
+        for p in parameters:
+            if p.grad is not None:
+                _values(p.grad).fill_(torch.nan)
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient._values() if gradient.is_sparse else gradient
 
 
 def shares_classes(trainer: L.Trainer) -> bool:

@@ -15,6 +15,7 @@ from marginface.classifier import ClassifierOptions, Shard, dense_loss, predicti
 from marginface.classifier.sharding import draw_centres
 from marginface.errors import InputError
 from marginface.heads import create_head
+from marginface.strategies import agree_on_overflow
 
 Case = tuple[str, str]
 
@@ -159,6 +160,57 @@ def test_a_part_of_the_centres_alone_is_an_error() -> None:
         head(*batch())
     with pytest.raises(InputError, match="spread over processes"):
         head.logits(*batch())
+
+
+def _overflow(rank: int, world: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        found = []
+        for bad in (None, 1):
+            centres, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+            centres.grad, other.grad = torch.ones(2, 3), torch.ones(2, 3)
+            if rank == bad:
+                centres.grad[1, 2] = torch.inf
+            agree_on_overflow(centres, [centres, other])
+            found.append([bool(p.grad.isnan().all()) for p in (centres, other)])
+            found.append([bool(torch.equal(p.grad, torch.ones(2, 3))) for p in (centres, other)])
+        torch.save(found, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_an_overflow_on_one_process_is_one_on_all(tmp_path: Path) -> None:
+    clean, marked = [[False, False], [True, True]], [[True, True], [False, False]]
+    for found in run_processes(2, tmp_path, _overflow):
+        assert found == [*clean, *marked]
+
+
+def _bfloat16(rank: int, world: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        found = {}
+        for case in ("all shards", "equal parts"):  # both ways in which gradients are added up
+            with sharded(rank, world):
+                head = make("x2softmax", "exact")
+            head.options = ClassifierOptions(collectives="bfloat16")
+            rows, labels = parts_of(world, case)[rank], labels_for(case)
+            embeddings = batch()[0][rows].requires_grad_()
+            loss = head(embeddings, labels[rows])
+            loss.backward()
+            found[case] = (loss.detach(), embeddings.grad / world)  # type: ignore[operator]
+        torch.save(found, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_bfloat16_collectives_are_near(tmp_path: Path) -> None:
+    parts = run_processes(2, tmp_path, _bfloat16)
+    for case in ("all shards", "equal parts"):
+        expected = whole(("x2softmax", "exact"), labels_for(case))
+        loss, gradient = parts[0][case][0], torch.cat([part[case][1] for part in parts])
+        assert 0 < float((loss - expected["loss"]).abs() / expected["loss"]) < 2e-2
+        error = (gradient - expected["dembeddings"]).norm() / expected["dembeddings"].norm()
+        assert 0 < float(error) < 0.1
 
 
 def _predict(rank: int, world: int, store: str, folder: str) -> None:
