@@ -39,7 +39,7 @@ class _Losses(L.Callback):
         self.values: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        self.values.append(module.mean_step_loss())
+        self.values.append(module.statistics.loss())
 
 
 def train_steps(

@@ -62,8 +62,8 @@ class StepLog(Callback):
             self._log_step(trainer, module, step)
 
     def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
-        loss = module.last_loss = module.mean_step_loss()
-        module.step_metrics = module.step_statistics()
+        loss = module.last_loss = module.statistics.loss()
+        module.step_metrics = module.statistics.metrics()
         if step == 0:
             _check_first_loss(loss, module.head.expected_first_loss())
         loader = trainer.train_dataloader

@@ -11,25 +11,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from marginface.classifier import ClassifierOptions, predictions
+from marginface.classifier import ClassifierOptions
 from marginface.console import say
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
 from marginface.data.pairs import VerificationSet
 from marginface.data.transforms import Color, sample_bits, to_input
-from marginface.distributed import (
-    gather_rows,
-    gather_rows_of_any_number,
-    mean_over_ranks,
-)
+from marginface.distributed import gather_rows
 from marginface.errors import InputError, NonFiniteLossError, NotFiniteError
 from marginface.evaluation import PairResult
 from marginface.evaluation.metrics import PairVerification
 from marginface.head_checkpoint import pack_head, unpack_head
 from marginface.heads import MarginHead
-from marginface.losses import BinaryCrossEntropy
-from marginface.optimizers import number_of, parameter_groups
+from marginface.optimizers import number_of, parameter_groups, step_in_backward
 from marginface.progress import (
     check_whole_steps,
     logs_step,
@@ -37,9 +32,13 @@ from marginface.progress import (
     steps_per_epoch,
 )
 from marginface.schedules import Schedule
-from marginface.strategies import FullyShardedStrategy, agree_on_overflow, shard_backbone
-
-ANGLE_PERCENTILES = (5, 50, 95)
+from marginface.step_statistics import StepStatistics
+from marginface.strategies import (
+    FullyShardedStrategy,
+    agree_on_overflow,
+    scales_loss,
+    shard_backbone,
+)
 
 
 class FaceRecognizer(L.LightningModule):
@@ -91,8 +90,7 @@ class FaceRecognizer(L.LightningModule):
         self.going_on_from: Path | None = None  # the checkpoint that is being read
         self.stop_signal: int | None = None  # that this process got
         self.agreed_signal: int | None = None  # that any process got
-        self.step_losses: list[Tensor] = []  # of the micro-batches of this optimizer step
-        self._observed: list[Tensor] = []  # the same for what is logged of each sample
+        self.statistics = StepStatistics(head)
         self.step_metrics: dict[str, float] = {}  # of the last logged step
         self.last_loss: float | None = None  # of the last logged step
         self.validated_step: int | None = None  # steps done when the last validation ran
@@ -112,8 +110,7 @@ class FaceRecognizer(L.LightningModule):
         place = torch.tensor([self.trainer.global_rank * 4096 + part])
         torch.manual_seed(int(sample_bits(self.seed, self.trainer.global_step, place)[0]))
         if part == 0:
-            self.step_losses.clear()
-            self._observed.clear()
+            self.statistics.begin()
             self.head.begin_step(self.trainer.global_step)
 
     def on_train_end(self) -> None:
@@ -129,9 +126,9 @@ class FaceRecognizer(L.LightningModule):
         self.agreed_signal = int(max(signals)) or None
         if not all(map(math.isfinite, losses)):
             raise NonFiniteLossError(self._facts(loss, embeddings, labels))
-        self.step_losses.append(loss.detach())
+        self.statistics.add_loss(loss)
         if logs_step(self.trainer, self.trainer.global_step):
-            self._observed.append(self._observe(embeddings, labels))
+            self.statistics.observe(embeddings, labels)
         return loss
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
@@ -143,41 +140,6 @@ class FaceRecognizer(L.LightningModule):
         x = to_input(images, self.color).contiguous(memory_format=self.memory_format)
         # Weights are not float32 under 64-true, bf16-true and 16-true.
         return x.to(next(self.backbone.parameters()).dtype)
-
-    def mean_step_loss(self) -> float:
-        """The loss of the optimizer step just done: mean over its whole global batch."""
-        return float(mean_over_ranks(torch.stack(self.step_losses).double().mean()))
-
-    @torch.no_grad()
-    def _observe(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """(B, 3): whether right without a margin, target angle in degrees, embedding norm."""
-        nearest, target = predictions(self.head, embeddings, labels)
-        angle = target.clamp(-1, 1).arccos().rad2deg()
-        columns = [nearest == labels, angle, embeddings.norm(dim=1)]
-        return torch.stack([column.double() for column in columns], 1)
-
-    def step_statistics(self) -> dict[str, float]:
-        """Margin-free accuracy, target angles and norms over the global batch just done."""
-        correct, angle, norms = gather_rows_of_any_number(torch.cat(self._observed)).unbind(1)
-        percentiles = torch.quantile(angle, angle.new_tensor(ANGLE_PERCENTILES) / 100)
-        return {
-            "train/accuracy": float(correct.mean()),
-            "train/feature_norm": float(norms.mean()),
-            **{
-                f"train/target_angle_p{p}": float(value)
-                for p, value in zip(ANGLE_PERCENTILES, percentiles, strict=True)
-            },
-            **{
-                f"head/{name}": float(value)
-                for name, value in self.head.named_buffers()
-                if value.is_floating_point()
-            },
-            **(
-                {"head/threshold": self.head.loss.threshold}
-                if isinstance(self.head.loss, BinaryCrossEntropy)
-                else {}
-            ),
-        }
 
     def _facts(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
         norms = embeddings.detach().float().norm(dim=1)
@@ -200,6 +162,8 @@ class FaceRecognizer(L.LightningModule):
             # that step many tensors at once cannot have both.
             groups = parameter_groups([self.backbone, self.head], self.decay_vectors)
             optimizer = self.make_optimizer(groups)
+            if self.head.options.optimizer_in_backward:
+                self.head.begin_centre_step = step_in_backward(optimizer, self.head.weight)
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
         number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
@@ -218,8 +182,7 @@ class FaceRecognizer(L.LightningModule):
 
     def on_after_backward(self) -> None:
         """Have all processes skip a step that loss scaling makes too large for one of them."""
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled and self.head.shard is not None:
+        if scales_loss(self.trainer) and self.head.shard is not None:
             agree_on_overflow(self.head.weight, self.parameters())
 
     def configure_gradient_clipping(
