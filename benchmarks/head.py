@@ -1,5 +1,7 @@
 """Seconds and memory of a head's loss, forward and backward: ours against the plain ways.
 
+Ways that end in SGD also take the optimizer step of the centres, with momentum and weight decay.
+
     python benchmarks/head.py                          everything, about 15 minutes on 2 cores
     python benchmarks/head.py --batches 128 --classes 93431 --rounds 1
     python benchmarks/head.py --device cuda --classes 93431 2000000 10000000 --batches 1024
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 
 from marginface.classifier import ClassifierOptions
 from marginface.heads import create_head
+from marginface.optimizers import SGD, step_in_backward
 
 WIDTH, SCALE = 512, 64.0
 Loss = Callable[[Tensor, Tensor, nn.Parameter, int], Tensor]
@@ -101,32 +104,32 @@ def partial_fc(rate: float) -> Loss:
     return loss
 
 
-def ours(name: str, **options: Any) -> Loss:
-    head = create_head(name, embedding_size=WIDTH, num_classes=2)
-    head.options = ClassifierOptions(**options)
+class Ours:
+    def __init__(self, name: str, **options: Any) -> None:
+        self.head = create_head(name, embedding_size=WIDTH, num_classes=2)
+        self.head.options = ClassifierOptions(**options)
 
-    def loss(e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
-        head.num_classes, head.weight = len(weight), weight
-        return head(e, y)
-
-    return loss
+    def __call__(self, e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
+        self.head.num_classes, self.head.weight = len(weight), weight
+        return self.head(e, y)
 
 
 WAYS: dict[str, tuple[str, Callable[[], Loss]]] = {  # curve, or "" where losses need not agree
     "plain": ("x2softmax", lambda: plain),
     "official": ("x2softmax", lambda: official),
-    "fused": ("x2softmax", lambda: ours("x2softmax")),
+    "fused": ("x2softmax", lambda: Ours("x2softmax")),
     "PartialFC": ("arcface", lambda: partial_fc(1.0)),
-    "fused arcface": (
-        "arcface",
-        lambda: ours(
-            "arcface",
-        ),
-    ),
-    "fused bfloat16": ("", lambda: ours("x2softmax", gemm="bfloat16")),
+    "fused arcface": ("arcface", lambda: Ours("arcface")),
+    "fused bfloat16": ("", lambda: Ours("x2softmax", gemm="bfloat16")),
     "PartialFC 0.1": ("", lambda: partial_fc(0.1)),
-    "fused 0.1 sparse": ("", lambda: ours("x2softmax", sample_rate=0.1)),
-    "fused 0.1 dense": ("", lambda: ours("x2softmax", sample_rate=0.1, sampling="dense")),
+    "fused 0.1 sparse": ("", lambda: Ours("x2softmax", sample_rate=0.1)),
+    "fused 0.1 dense": ("", lambda: Ours("x2softmax", sample_rate=0.1, sampling="dense")),
+    "official, SGD": ("x2softmax, SGD", lambda: official),
+    "fused, SGD": ("x2softmax, SGD", lambda: Ours("x2softmax")),
+    "fused, SGD inside": (
+        "x2softmax, SGD",
+        lambda: Ours("x2softmax", optimizer_in_backward=True),
+    ),
 }
 
 
@@ -140,6 +143,7 @@ def measure(way: str, batch: int, classes: int, rounds: int, device: str, out: A
     e = torch.randn(batch, WIDTH, device=device, generator=generator, requires_grad=True)
     y = torch.randint(0, classes, (batch,), device=device, generator=generator)
     loss_of = WAYS[way][1]()
+    optimizer = optimizer_of(way, loss_of, weight)
     before = _memory(device, reset=True)
     seconds, value = [], torch.zeros(())
     for step in range(rounds + 1):
@@ -148,13 +152,16 @@ def measure(way: str, batch: int, classes: int, rounds: int, device: str, out: A
         start = time.perf_counter()
         value = loss_of(e, y, weight, step)
         value.backward()
+        if optimizer is not None:
+            optimizer.step()
         _wait(device)
         seconds.append(time.perf_counter() - start)
     assert e.grad is not None
-    assert weight.grad is not None
+    # What SGD moved where it moved, else the gradient that it would be given.
+    centres = weight.detach() if optimizer is not None else weight.grad
+    assert centres is not None
     lengths = [
-        float(g.coalesce().values().norm() if g.is_sparse else g.norm())
-        for g in (e.grad, weight.grad)
+        float(g.coalesce().values().norm() if g.is_sparse else g.norm()) for g in (e.grad, centres)
     ]
     out.put(
         {
@@ -166,6 +173,18 @@ def measure(way: str, batch: int, classes: int, rounds: int, device: str, out: A
         }
     )
     dist.destroy_process_group()
+
+
+def optimizer_of(way: str, loss_of: Loss, weight: nn.Parameter) -> torch.optim.Optimizer | None:
+    """SGD whose momentum is in memory already; torch's own for the plain ways."""
+    if "SGD" not in way:
+        return None
+    make = SGD if isinstance(loss_of, Ours) else torch.optim.SGD
+    optimizer = make([weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer.state[weight]["momentum_buffer"] = torch.full_like(weight, 0.0)
+    if isinstance(loss_of, Ours) and loss_of.head.options.optimizer_in_backward:
+        loss_of.head.begin_centre_step = step_in_backward(optimizer, weight)
+    return optimizer
 
 
 def _wait(device: str) -> None:

@@ -2,8 +2,9 @@
 
 With a sparse gradient (sampled centres) only the rows that have one move: the others, their
 momentum and their moments stay as they are, weight decay included, and are not even read. Large
-dense parameters are stepped block by block, so that no temporary is as large as they are. The
-numbers are torch's in both cases.
+dense parameters are stepped block by block, so that no temporary is as large as they are. Or the
+backward pass steps a parameter itself, so that not even its gradient is. The numbers are torch's in
+all cases.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from marginface.classifier.walk import StepRows
+from marginface.errors import InputError
+
 Group = dict[str, Any]
 State = dict[str, Tensor]  # rows of momentum or moments
 _LARGE = 1 << 26  # numbers from which a parameter is stepped in blocks
@@ -21,6 +25,8 @@ _BLOCK = 1 << 21  # numbers of a block: it should stay in the cache
 
 class _ByRows(torch.optim.Optimizer):
     """Steps sparse and large gradients by rows, and leaves all others to torch."""
+
+    _stepped_in_backward: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -33,6 +39,12 @@ class _ByRows(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._stepped_in_backward is not None and self._stepped_in_backward.grad is not None:
+            raise InputError(
+                "classifier.optimizer_in_backward=true: the class centres have been stepped and "
+                "got one more gradient, from elsewhere in the loss; this head needs "
+                "classifier.optimizer_in_backward=false"
+            )
         by_rows = list(self._by_rows())
         for _, parameter, _ in by_rows:
             parameter.grad = None  # torch's step passes over it
@@ -44,6 +56,29 @@ class _ByRows(torch.optim.Optimizer):
                 self._step_blocks(group, parameter, gradient)
             parameter.grad = gradient
         return loss
+
+    def step_in_backward(self, parameter: Tensor) -> Callable[[], StepRows]:
+        """Let the backward pass step the rows of a parameter as soon as their gradient is there.
+
+        Returns:
+            what begins a step, to be called once for each; it returns what steps rows, to be called
+            once for each row with a gradient. `step` then expects no gradient of the parameter.
+
+        Raises:
+            ValueError: an option of torch's that has no version by rows.
+        """
+        self.check_group(self._group_of(parameter))
+        self._stepped_in_backward = parameter
+
+        def begin() -> StepRows:
+            # Looked up anew, because loading a state replaces the groups.
+            group, done = self._group_of(parameter), self._begin_step(parameter)
+            return lambda rows, gradient: self._step_at(group, parameter, done, rows, gradient)
+
+        return begin
+
+    def _group_of(self, parameter: Tensor) -> Group:
+        return next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
 
     def _by_rows(self) -> Iterator[tuple[Group, nn.Parameter, Tensor]]:
         for group in self.param_groups:
@@ -63,29 +98,41 @@ class _ByRows(torch.optim.Optimizer):
 
     @staticmethod
     def check_group(group: Group) -> None:
-        """ValueError for options that sparse gradients cannot have."""
+        """ValueError for options that steps of some rows cannot have."""
         for option in ("fused", "amsgrad"):
             if group.get(option):
-                raise ValueError(f"{option}=true has no version for sparse gradients; leave it out")
+                raise ValueError(f"{option}=true has no version for some rows only; leave it out")
 
-    def _step_sparse(self, group: Group, parameter: nn.Parameter, gradient: Tensor) -> None:
-        rows, values = gradient.indices()[0], parameter[gradient.indices()[0]]
-        kept = self._state_of(group, parameter)
-        moved = {key: value[rows] for key, value in kept.items()}
-        self.step_rows(group, self._begin_step(parameter), values, gradient.values(), moved)
-        parameter[rows] = values
-        for key, value in kept.items():
-            value[rows] = moved[key]
+    def _step_sparse(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
+        done = self._begin_step(parameter)
+        self._step_at(group, parameter, done, gradient.indices()[0], gradient.values())
 
-    def _step_blocks(self, group: Group, parameter: nn.Parameter, gradient: Tensor) -> None:
-        kept, done = self._state_of(group, parameter), self._begin_step(parameter)
+    def _step_blocks(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
+        done = self._begin_step(parameter)
         size = max(_BLOCK // parameter.shape[1], 1)
         for start in range(0, len(parameter), size):
             block = slice(start, start + size)
-            moved = {key: value[block] for key, value in kept.items()}
-            self.step_rows(group, done, parameter[block], gradient[block], moved)
+            self._step_at(group, parameter, done, block, gradient[block])
 
-    def _state_of(self, group: Group, parameter: nn.Parameter) -> State:
+    @torch.no_grad()
+    def _step_at(
+        self,
+        group: Group,
+        parameter: Tensor,
+        done: int,
+        rows: slice | Tensor,
+        gradient: Tensor,
+    ) -> None:
+        kept = self._state_of(group, parameter)
+        values = parameter[rows]
+        moved = {key: value[rows] for key, value in kept.items()}
+        self.step_rows(group, done, values, gradient, moved)
+        if isinstance(rows, Tensor):  # those were copies
+            parameter[rows] = values
+            for key, value in kept.items():
+                value[rows] = moved[key]
+
+    def _state_of(self, group: Group, parameter: Tensor) -> State:
         state = self.state[parameter]
         for key in self.names_of_state(group):
             if state.get(key) is None:
@@ -93,7 +140,7 @@ class _ByRows(torch.optim.Optimizer):
                 state[key] = torch.zeros_like(parameter)
         return {key: state[key] for key in self.names_of_state(group)}
 
-    def _begin_step(self, parameter: nn.Parameter) -> int:
+    def _begin_step(self, parameter: Tensor) -> int:
         """How many steps the parameter has had with this one, where that is counted."""
         return 0
 
@@ -139,7 +186,7 @@ class AdamW(_ByRows, torch.optim.AdamW):
     def names_of_state(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def _begin_step(self, parameter: nn.Parameter) -> int:
+    def _begin_step(self, parameter: Tensor) -> int:
         state = self.state[parameter]
         state["step"] = state.get("step", torch.tensor(0.0)) + 1
         return int(state["step"])
@@ -156,6 +203,20 @@ class AdamW(_ByRows, torch.optim.AdamW):
         second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         spread = second.sqrt().div_((1 - beta2**done) ** 0.5).add_(group["eps"])
         values.addcdiv_(first, spread, value=-group["lr"] / (1 - beta1**done))
+
+
+def step_in_backward(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Callable[[], StepRows]:
+    """`step_in_backward` of an optimizer that has it.
+
+    Raises:
+        InputError: one that has not.
+    """
+    if not isinstance(optimizer, _ByRows):
+        raise InputError(
+            f"classifier.optimizer_in_backward=true: {type(optimizer).__name__} cannot step parts "
+            "of a parameter; use optimizer=sgd or optimizer=adamw"
+        )
+    return optimizer.step_in_backward(parameter)
 
 
 def parameter_groups(parts: Iterable[nn.Module], decay_vectors: bool) -> list[Group]:

@@ -22,7 +22,7 @@ CARRIED_OUT_BY = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
     "compile", "gradient_checkpointing", "asynchronous_checkpoints",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
-    "classifier.memory_mib", "classifier.apart_above_mib",
+    "classifier.memory_mib", "classifier.apart_above_mib", "classifier.optimizer_in_backward",
 )  # fmt: skip
 
 

@@ -159,10 +159,34 @@ def shares_classes(trainer: L.Trainer) -> bool:
     return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
 
 
-def check_sampling(options: ClassifierOptions, trainer: L.Trainer) -> None:
-    """InputError where sampled centres would be averaged over processes that sampled others."""
-    if options.samples and trainer.world_size > 1 and not shares_classes(trainer):
+def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
+    """InputError for options of the classifier that these processes or steps cannot have."""
+    inside = "classifier.optimizer_in_backward=true"
+    if trainer.world_size > 1 and not shares_classes(trainer):
+        # Gradients of centres are averaged: not those of a sample, nor those used up already.
+        for wanted, name in (
+            (options.samples, f"classifier.sample_rate={options.sample_rate}"),
+            (options.optimizer_in_backward, inside),
+        ):
+            if wanted:
+                raise InputError(
+                    f"{name} on {trainer.world_size} processes needs trainer=class_parallel, which "
+                    "spreads the classes over them"
+                )
+    if not options.optimizer_in_backward:
+        return
+    if trainer.accumulate_grad_batches > 1:
         raise InputError(
-            f"classifier.sample_rate={options.sample_rate} on {trainer.world_size} processes needs "
-            "trainer=class_parallel, which spreads the classes over them"
+            f"{inside} steps with every micro-batch, so nothing can be accumulated: "
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1"
         )
+    if scales_loss(trainer):
+        raise InputError(
+            f"{inside} cannot take back a step, which the loss scaling of "
+            f"trainer.precision={trainer.precision} needs: use bf16-mixed or 32-true"
+        )
+
+
+def scales_loss(trainer: L.Trainer) -> bool:
+    """Whether losses are scaled, and steps with too large gradients left out (float16)."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None

@@ -71,10 +71,13 @@ class Centres:
 
     def rows(self, chunk: Chunk) -> Tensor:
         """(n K, D) centres as they are stored, in the dtype of the computations."""
-        k = self.per_class
+        return self.weight[self.rows_in_weight(chunk)].to(self.dtype)
+
+    def rows_in_weight(self, chunk: Chunk) -> slice | Tensor:
+        """Which rows of `weight` the (n K) centres of a chunk are."""
         if self.index is None:
-            return self.weight[chunk.start * k : chunk.stop * k].to(self.dtype)
-        return self.weight[self.weight_rows(self.index[chunk.start : chunk.stop])].to(self.dtype)
+            return slice(chunk.start * self.per_class, chunk.stop * self.per_class)
+        return self.weight_rows(self.index[chunk.start : chunk.stop])
 
     def weight_rows(self, classes: Tensor) -> Tensor:
         """Rows of `weight` of classes that are counted from the first of this process."""

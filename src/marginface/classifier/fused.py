@@ -4,11 +4,11 @@ Forward goes once over the classes in chunks that stay in the cache: product, ma
 sums. Backward goes over them again: weights, two products, the projection that normalising the
 centres asks for. Where the batch is not wider than an embedding the similarities wait for it in the
 memory of the gradient of the centres, chunk by chunk, so nothing is computed twice; otherwise they
-are computed again. Either way the largest thing made is that gradient.
+are computed again. Either way the largest thing made is that gradient; and not even that where the
+optimizer takes each part of it as soon as it is there.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,44 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.classifier.centres import Centres, Chunk, inverse_length
-from marginface.classifier.reductions import NEVER, Reduction
+from marginface.classifier.centres import Centres, inverse_length
+from marginface.classifier.walk import Plan, StepRows, Walk
 from marginface.distributed import sum_for_own_rows
-
-Elementwise = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Transform:
-    """What replaces the cosines of other classes: (n, R) cosines to unscaled logits, and back."""
-
-    value: Elementwise
-    slope: Elementwise | None  # None: 1
-    scale: float
-    state: Callable[[], AbstractContextManager[None]] = nullcontext  # the state it was made with
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One batch against the centres.
-
-    Args:
-        centres: what is compared with.
-        reduction: what is kept of it.
-        labels: (R,) own classes, left out of the sum; None: nothing is left out.
-        target: (R,) value that is passed on for the own classes, see `other_classes`.
-        transform: of cosines, for heads that change negatives; None: similarities are logits.
-        filtered_above: (R,) similarities above which other classes count as 0.
-        rows_of_ranks: how many of the R rows each process that has a shard brought.
-    """
-
-    centres: Centres
-    reduction: Reduction
-    labels: Tensor | None
-    target: Tensor | None = None
-    transform: Transform | None = None
-    filtered_above: Tensor | None = None
-    rows_of_ranks: tuple[int, ...] = ()
 
 
 def other_classes(queries: Tensor, weight: Tensor, threshold: Tensor | None, plan: Plan) -> Any:
@@ -70,124 +35,16 @@ def other_classes(queries: Tensor, weight: Tensor, threshold: Tensor | None, pla
     return _OtherClasses.apply(queries, weight, threshold, plan)
 
 
-def reduce_classes(queries: Tensor, plan: Plan) -> Reduction:
-    """The reduction alone, without gradients."""
-    _Walk(plan, queries).reduce()
-    return plan.reduction
-
-
-class _Walk:
-    """Goes over the classes; keeps similarities in `kept` when that is given."""
-
-    def __init__(self, plan: Plan, queries: Tensor, kept: Tensor | None = None) -> None:
-        self.plan, self.queries, self.kept = plan, queries, kept
-        centres = plan.centres
-        self.chunks = list(centres.chunks())
-        self.mass = queries.new_zeros(())  # of all gradients of logits so far
-        self._scratch: dict[tuple[int, int], Tensor] = {}
-        if plan.labels is not None:
-            self.positions, self.order = centres.positions(plan.labels).sort()
-            ends = [0, *(chunk.stop for chunk in self.chunks)]
-            edges = torch.tensor(ends, device=queries.device)
-            self._bounds = torch.searchsorted(self.positions, edges).tolist()
-
-    def reduce(self) -> None:
-        """All passes that the reduction wants."""
-        reduction, queries = self.plan.reduction, self.queries
-        reduction.begin(len(queries), queries.dtype, queries.device)
-        first = True
-        while True:
-            for chunk in self.chunks:
-                values = self.similarities(chunk, again=not first)
-                logits = self.logits(chunk, values)
-                reduction.update(logits, self.scratch(1, logits))
-            if not reduction.finish():
-                return
-            first = False
-
-    def similarities(self, chunk: Chunk, again: bool) -> Tensor:
-        """(n K, R) similarities, NEVER for the own classes; read back where they were kept."""
-        centres, rows_of_batch = self.plan.centres, len(self.queries)
-        n, k = chunk.stop - chunk.start, centres.per_class
-        if self.kept is None:
-            out = self.scratch(0, n * k)
-        else:  # in the memory of this chunk's part of the gradient
-            start = chunk.start * k * self.kept.shape[1]
-            out = self.kept.view(-1)[start : start + n * k * rows_of_batch].view(n * k, -1)
-            if again:
-                return out
-        rows = centres.rows(chunk)
-        centres.product(rows, self.queries.T, out=out)
-        inverse = centres.inverse_lengths(chunk, rows)
-        if inverse is not None:
-            out.mul_(inverse[:, None])
-        self._leave_out(chunk, out.view(n, k, -1))
-        return out
-
-    def logits(self, chunk: Chunk, similarities: Tensor) -> Tensor:
-        """(n, R) logits; NEVER for the own classes."""
-        values = self._nearest(similarities)
-        plan = self.plan
-        if plan.filtered_above is not None:
-            values = values.masked_fill(values > plan.filtered_above, 0.0)
-        if plan.transform is not None:
-            values = plan.transform.value(values.clamp(-1.0, 1.0)).mul_(plan.transform.scale)
-            self._leave_out(chunk, values[:, None])
-        return values
-
-    def gradient(self, chunk: Chunk, similarities: Tensor, upstream: Tensor) -> Tensor:
-        """(n K, R) what reaches the similarities from (R,) gradients of the reduction."""
-        plan, k = self.plan, self.plan.centres.per_class
-        logits = self.logits(chunk, similarities)
-        weights = plan.reduction.weights(logits, self.scratch(1, logits)).mul_(upstream)
-        self.mass += weights.sum()
-        nearest = self._nearest(similarities)
-        if plan.transform is not None:
-            weights.mul_(plan.transform.scale)
-            if plan.transform.slope is not None:
-                weights.mul_(plan.transform.slope(nearest.clamp(-1.0, 1.0)))
-        if plan.filtered_above is not None:
-            weights.masked_fill_(nearest > plan.filtered_above, 0.0)
-        if k == 1:
-            return weights
-        n = chunk.stop - chunk.start
-        chosen = similarities.view(n, k, -1) == nearest[:, None]  # equal ones share the gradient
-        shares = chosen / chosen.sum(1, keepdim=True)
-        return (shares.to(weights.dtype) * weights[:, None]).view(n * k, -1)
-
-    def scratch(self, number: int, like: Tensor | int) -> Tensor:
-        """(n, R) memory that is used again for every chunk."""
-        n = like if isinstance(like, int) else len(like)
-        if (number, n) not in self._scratch:
-            self._scratch[number, n] = self.queries.new_empty(n, len(self.queries))
-        return self._scratch[number, n]
-
-    def forget_scratch(self) -> None:
-        """Give the memory back while the loss lives on."""
-        self._scratch.clear()
-
-    def _nearest(self, similarities: Tensor) -> Tensor:
-        k = self.plan.centres.per_class
-        return similarities if k == 1 else similarities.view(-1, k, len(self.queries)).amax(1)
-
-    def _leave_out(self, chunk: Chunk, values: Tensor) -> None:
-        if self.plan.labels is None:
-            return
-        low, high = self._bounds[chunk.number], self._bounds[chunk.number + 1]
-        if low < high:
-            values[self.positions[low:high] - chunk.start, :, self.order[low:high]] = NEVER
-
-
 class _OtherClasses(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, weight: Tensor, threshold: Tensor | None, plan: Plan
     ) -> tuple[Tensor, Tensor]:
-        centres = plan.centres
         needs_gradient = any(ctx.needs_input_grad)
-        buffer = _empty_gradient(weight, centres) if ctx.needs_input_grad[1] else None
+        returns_gradient = ctx.needs_input_grad[1] and plan.begin_step is None
+        buffer = _empty_gradient(weight, plan.centres) if returns_gradient else None
         fits = len(queries) <= weight.shape[1] and weight.dtype == queries.dtype
-        walk = _Walk(plan, queries.detach(), buffer if fits else None)
+        walk = Walk(plan, queries.detach(), buffer if fits else None)
         walk.reduce()
         if needs_gradient:
             ctx.save_for_backward(queries, weight)
@@ -206,13 +63,16 @@ class _OtherClasses(torch.autograd.Function):
         own_gradient, sum_gradient = upstream
         queries, weight = ctx.saved_tensors
         plan, walk, buffer = ctx.plan, ctx.walk, ctx.buffer
-        if buffer is None and ctx.needs_input_grad[1]:  # differentiated before
+        step = None
+        if ctx.needs_input_grad[1] and plan.begin_step is not None:
+            step = plan.begin_step()
+        elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
             buffer = _empty_gradient(weight, plan.centres)
         ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
         own = _gradients_of_own(plan, queries.detach(), own_gradient)
         transform = plan.transform
         with transform.state() if transform is not None else nullcontext():
-            of_queries = _walk_back(walk, queries.detach(), sum_gradient, own, buffer)
+            of_queries = _walk_back(walk, queries.detach(), sum_gradient, own, buffer, step)
         walk.kept = None  # now overwritten by the gradient
         walk.forget_scratch()
         of_threshold = None
@@ -265,12 +125,18 @@ def _gradients_of_own(plan: Plan, queries: Tensor, upstream: Tensor) -> _OwnGrad
 
 
 def _walk_back(
-    walk: _Walk, queries: Tensor, upstream: Tensor, own: _OwnGradients, buffer: Tensor | None
+    walk: Walk,
+    queries: Tensor,
+    upstream: Tensor,
+    own: _OwnGradients,
+    buffer: Tensor | None,
+    step: StepRows | None,
 ) -> Tensor:
-    """The gradient of the queries; that of the centres into buffer, rounded once if at all."""
+    """The gradient of the queries; that of the centres into buffer or to step, rounded once."""
     centres = walk.plan.centres
     k = centres.per_class
     of_queries = own.of_queries
+    wanted = buffer is not None or step is not None
     walk.mass.zero_()
     ends = torch.tensor([0, *(k * chunk.stop for chunk in walk.chunks)], device=queries.device)
     bounds = torch.searchsorted(own.at, ends).tolist()
@@ -282,19 +148,21 @@ def _walk_back(
         along = None
         if inverse is not None:
             weights.mul_(inverse[:, None])
-            if buffer is not None:  # the part along the centre, (dL/dw . w) / |w|^2
+            if wanted:  # the part along the centre, (dL/dw . w) / |w|^2
                 along = torch.mul(weights, similarities).sum(1).mul_(inverse)
         of_queries += centres.product(weights.T, rows)
-        if buffer is None:
+        if not wanted:
             continue
-        part = buffer[chunk.start * k : chunk.stop * k]
-        same = part.dtype == queries.dtype
-        made = centres.product(weights, queries, out=part if same else None)
+        part = None if buffer is None else buffer[chunk.start * k : chunk.stop * k]
+        in_place = part is not None and part.dtype == queries.dtype
+        made = centres.product(weights, queries, out=part if in_place else None)
         if along is not None:
             made.addcmul_(rows, along[:, None], value=-1)
         here = slice(bounds[chunk.number], bounds[chunk.number + 1])
         made.index_add_(0, own.at[here] - chunk.start * k, own.of_rows[here])
-        if not same:
+        if step is not None:  # nothing reads these centres again
+            step(centres.rows_in_weight(chunk), made.to(centres.weight.dtype))
+        elif part is not None and not in_place:
             part.copy_(made)
     return of_queries
 

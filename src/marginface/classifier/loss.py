@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.centres import Centres
-from marginface.classifier.fused import Plan, Transform, other_classes
+from marginface.classifier.fused import other_classes
 from marginface.classifier.rows import Rows, nearest_classes
 from marginface.classifier.sampling import sample_classes
+from marginface.classifier.walk import Plan, Transform
 from marginface.distributed import (
     gather_counted_rows,
     gather_for_shards,
@@ -70,6 +71,7 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         transform=transform,
         filtered_above=None if above is None else above * lengths.detach(),
         rows_of_ranks=counts,
+        begin_step=head.begin_centre_step,
     )
     threshold = head.loss.learned_threshold(e.dtype)
     weight = head.weight
@@ -157,7 +159,7 @@ def _labelled(
 def _nothing(head: MarginHead, embeddings: Tensor) -> Tensor:
     """Loss 0, not 0/0, still connected to all parameters."""
     connected = [embeddings, *head.parameters()]
-    if head.options.samples and head.training:
+    if (head.options.samples and head.training) or head.begin_centre_step is not None:
         # A dense gradient of zeros would let momentum and weight decay move every centre.
         connected = [p for p in connected if p is not head.weight]
     return torch.stack([p.flatten()[:0].sum() for p in connected]).sum()

@@ -52,7 +52,9 @@ def classifier_memory(
     return ClassifierMemory(
         centres=centres,
         optimizer=_STATE_COPIES.get(optimizer, 2) * centres,
-        gradient=(2 if accumulates else 1) * 4 * (touched + kept) * width,
+        gradient=0
+        if options.optimizer_in_backward
+        else (2 if accumulates else 1) * 4 * (touched + kept) * width,
         chunks=options.chunk_bytes(device),
         logits=4 * batch_size * here,
     )

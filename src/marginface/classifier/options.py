@@ -26,6 +26,9 @@ class ClassifierOptions:
             outputs) to 8 bits; sums, exponentials and the cosines of the own classes stay float32.
         collectives: precision in which shards exchange embeddings and their gradients.
         memory_mib: what the chunks of classes may take beside the gradient; None chooses.
+        optimizer_in_backward: the backward pass steps each chunk of centres as soon as its gradient
+            is there: the same numbers without the memory of the gradient, the largest thing beside
+            weights and optimizer state.
         apart_above_mib: class centres that take more are saved beside a checkpoint, not inside.
     """
 
@@ -35,6 +38,7 @@ class ClassifierOptions:
     gemm: Literal["float32", "bfloat16"] = "float32"
     collectives: Literal["float32", "bfloat16"] = "float32"
     memory_mib: float | None = None
+    optimizer_in_backward: bool = False
     apart_above_mib: float = 1024.0
 
     def __post_init__(self) -> None:
@@ -46,6 +50,11 @@ class ClassifierOptions:
         if self.filter_above is not None and not 0 < self.filter_above < 1:
             raise InputError(
                 f"classifier.filter_above is a cosine in (0, 1), got {self.filter_above}"
+            )
+        if self.optimizer_in_backward and self.samples and self.sampling == "dense":
+            raise InputError(
+                "classifier.optimizer_in_backward=true steps the sampled centres only, "
+                "classifier.sampling=dense wants all of them moved: use sampling=sparse"
             )
         if self.memory_mib is not None and not self.memory_mib > 0:
             raise InputError(

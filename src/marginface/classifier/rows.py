@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.centres import Centres
-from marginface.classifier.fused import Plan, reduce_classes
 from marginface.classifier.reductions import Largest, LogSumExp
+from marginface.classifier.walk import Plan, reduce_classes
 from marginface.distributed import largest_over_ranks
 
 

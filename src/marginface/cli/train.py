@@ -39,7 +39,7 @@ from marginface.module import FaceRecognizer, parameter_count
 from marginface.preemption import Preemption
 from marginface.report import print_result
 from marginface.runinfo import RunFolder, collect
-from marginface.strategies import check_sampling, shares_classes
+from marginface.strategies import check_classifier, shares_classes
 from marginface.tracking.wandb import log_images
 from marginface.watch import lost_peers_named, watch_processes
 
@@ -119,7 +119,7 @@ def _build_module(
     if config["compile"]:
         backbone.compile()  # in place: the names of the weights stay
     options: ClassifierOptions = build(config["classifier"])
-    check_sampling(options, trainer)
+    check_classifier(options, trainer)
     ranks = (trainer.global_rank, trainer.world_size)
     with sharded(*ranks) if shares_classes(trainer) else nullcontext():
         head = create_head(

@@ -15,6 +15,7 @@ from marginface.classifier.loss import IGNORED_LABEL, all_centres, fused_loss
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.rows import Rows as Rows  # heads import it from here
 from marginface.classifier.sharding import draw_centres, shard_here
+from marginface.classifier.walk import StepRows
 from marginface.errors import InputError
 from marginface.heads.fresh import FreshHead
 from marginface.heads.slopes import derivative
@@ -88,6 +89,8 @@ class MarginHead(FreshHead):
         self.centres_per_class = k
         self.options = ClassifierOptions()
         self.seed = 0  # of the classes that are sampled
+        # Where the backward pass is to step the centres itself: what begins such a step.
+        self.begin_centre_step: Callable[[], StepRows] | None = None
 
     def _check_loss(self, loss: LossSpec) -> None:
         problem = None

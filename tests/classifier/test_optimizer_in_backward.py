@@ -1,0 +1,228 @@
+"""Centres stepped in the backward pass end where optimizer.step() takes them, for every head."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.distributed as dist
+from classifier.test_fused import MODES, B, C, D, batch, make
+from classifier.test_partial_fc import MAKE
+from classifier.test_sharded import parts_of, run_processes
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+
+from marginface.classifier import ClassifierOptions, fused, sharded
+from marginface.cli.train import train
+from marginface.errors import InputError
+from marginface.heads.base import MarginHead
+from marginface.optimizers import SGD, AdamW, step_in_backward
+from marginface.strategies import check_classifier
+from runs import compose, losses
+
+# Its exact gradient also comes through the centre nearest to the own one.
+OTHER_GRADIENT = ("dynarcface", "exact")
+SMALL = {"memory_mib": 0.001}  # a class or two at a time
+
+
+def trained(
+    head: MarginHead, kind: str, inside: bool, rows: int = B, **options: Any
+) -> dict[str, Tensor]:
+    """Everything there is after three steps."""
+    head.options = ClassifierOptions(**SMALL, optimizer_in_backward=inside, **options)
+    optimizer = MAKE[kind](head.parameters())
+    if inside:
+        head.begin_centre_step = step_in_backward(optimizer, head.weight)
+    embeddings, labels = batch(rows, head.weight.dtype)
+    embeddings.requires_grad_()
+    for step in range(3):
+        optimizer.zero_grad()
+        head.begin_step(step)
+        head(embeddings.roll(step, 1), labels).backward()
+        assert (head.weight.grad is None) == inside
+        optimizer.step()
+    assert embeddings.grad is not None
+    state = {f"state of {k}": torch.as_tensor(v) for k, v in optimizer.state[head.weight].items()}
+    return {"dembeddings": embeddings.grad, **head.state_dict(), **state}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-10, msg=key)
+
+
+@pytest.mark.parametrize("case", [case for case in MODES if case != OTHER_GRADIENT])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_equals_a_step_afterwards(case: tuple[str, str], kind: str) -> None:
+    assert_same(trained(make(*case), kind, True), trained(make(*case), kind, False))
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "curricularface"])
+def test_samples(name: str, kind: str) -> None:
+    found, expected = (
+        trained(make(name, "exact"), kind, inside, sample_rate=0.5) for inside in (True, False)
+    )
+    assert_same(found, expected)
+    first = make(name, "exact").weight.detach()
+    still = (expected["weight"] == first).all(1)
+    assert torch.equal(found["weight"][still], first[still]), "not sampled: not even rounded"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [B, 2 * D])
+def test_other_precisions(dtype: torch.dtype, rows: int) -> None:
+    found, expected = (
+        trained(make("x2softmax", "exact", dtype), "sgd", inside, rows) for inside in (True, False)
+    )
+    assert found["weight"].dtype == dtype
+    torch.testing.assert_close(found["weight"], expected["weight"])
+
+
+def test_the_gradient_is_never_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    step_rows = SGD.step_rows
+
+    def spy(self: SGD, group: Any, done: int, values: Tensor, *more: Any) -> None:
+        seen.append(len(values))
+        step_rows(self, group, done, values, *more)
+
+    monkeypatch.setattr(fused, "_empty_gradient", lambda *_: pytest.fail("memory for a gradient"))
+    monkeypatch.setattr(SGD, "step_rows", spy)
+    trained(make("x2softmax", "exact"), "sgd", True)
+    assert sum(seen) == 3 * C
+    assert max(seen) <= 2
+
+
+def _work(rank: int, world: int, store: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        with sharded(rank, world):
+            head = make("curricularface", "exact")
+        head.options = ClassifierOptions(**SMALL, optimizer_in_backward=True)
+        optimizer = MAKE["adamw"](head.parameters())
+        head.begin_centre_step = step_in_backward(optimizer, head.weight)
+        rows = parts_of(world)[rank]
+        embeddings, labels = batch()
+        for step in range(3):
+            optimizer.zero_grad()
+            head.begin_step(step)
+            head(embeddings.roll(step, 1)[rows].requires_grad_(), labels[rows]).backward()
+            optimizer.step()
+        torch.save(head.weight.detach(), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_shards_equal_one_process(tmp_path: Path) -> None:
+    parts = run_processes(3, tmp_path, _work)
+    expected = trained(make("curricularface", "exact"), "adamw", False)
+    torch.testing.assert_close(torch.cat(parts), expected["weight"], rtol=1e-9, atol=1e-10)
+
+
+def ready(name: str = "x2softmax", mode: str = "exact") -> tuple[MarginHead, SGD]:
+    head = make(name, mode)
+    optimizer = SGD(head.parameters(), lr=0.1)
+    head.begin_centre_step = step_in_backward(optimizer, head.weight)
+    return head, optimizer
+
+
+def test_the_rate_of_a_loaded_state_counts() -> None:
+    head, optimizer = ready()
+    state = optimizer.state_dict()
+    state["param_groups"][0]["lr"] = 0.0
+    optimizer.load_state_dict(state)
+    before = head.weight.detach().clone()
+    head(*batch()).backward()
+    assert torch.equal(head.weight, before)
+
+
+def test_a_loss_is_differentiated_once() -> None:
+    head, _ = ready()
+    loss = head(*batch())
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_without_labels_nothing_moves() -> None:
+    head, optimizer = ready()
+    before = head.weight.detach().clone()
+    embeddings, labels = batch()
+    head(embeddings.requires_grad_(), torch.full_like(labels, -1)).backward()
+    optimizer.step()
+    assert torch.equal(head.weight, before)
+
+
+def test_evaluation_moves_nothing() -> None:
+    head, _ = ready()
+    before = head.weight.detach().clone()
+    with torch.no_grad():
+        head(*batch())
+    assert torch.equal(head.weight, before)
+
+
+def test_gradients_from_elsewhere_are_an_error() -> None:
+    head, optimizer = ready(*OTHER_GRADIENT)
+    head(*batch()).backward()
+    with pytest.raises(InputError, match="one more gradient, from elsewhere"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("make_optimizer", "error", "says"),
+    [
+        (torch.optim.SGD, InputError, "use optimizer=sgd or optimizer=adamw"),
+        (lambda p: AdamW(p, amsgrad=True), ValueError, "amsgrad=true has no version"),
+    ],
+)
+def test_optimizers_that_cannot(
+    make_optimizer: Callable[..., Any], error: type[Exception], says: str
+) -> None:
+    head = make("x2softmax", "exact")
+    with pytest.raises(error, match=says):
+        step_in_backward(make_optimizer(head.parameters()), head.weight)
+
+
+INSIDE = "classifier.optimizer_in_backward=true"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2 must be 1"),
+        (["trainer=ddp_gloo", "trainer.devices=2"], "on 2 processes needs trainer=class_parallel"),
+        (["optimizer._target_=torch.optim.SGD"], "use optimizer=sgd or optimizer=adamw"),
+        (["classifier.sample_rate=0.5", "classifier.sampling=dense"], "use sampling=sparse"),
+    ],
+)
+def test_runs_that_cannot(
+    tiny_run: list[str], tmp_path: Path, settings: list[str], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        train(compose(*tiny_run, INSIDE, *settings, run_dir=tmp_path))
+
+
+def test_steps_that_may_have_to_be_left_out() -> None:
+    scaling = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    trainer = L.Trainer(accelerator="cpu", plugins=[scaling], logger=False)
+    with pytest.raises(InputError, match="16-mixed needs: use bf16-mixed or 32-true"):
+        check_classifier(ClassifierOptions(optimizer_in_backward=True), trainer)
+
+
+def test_a_run_has_the_same_losses_and_can_be_gone_on_with(
+    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = [*tiny_run, "optimizer=adamw", "optimizer.lr=1e-3", "scheduler=constant"]
+    train(compose(*run, "trainer.max_steps=6", run_dir=tmp_path / "outside"))
+    capsys.readouterr()
+    train(compose(*run, "trainer.max_steps=3", INSIDE, run_dir=tmp_path / "inside"))
+    assert "gradient 0 MiB" in capsys.readouterr().out
+    train(compose(*run, "trainer.max_steps=6", run_dir=tmp_path / "inside"))  # and without
+    outside, inside = losses(tmp_path / "outside"), losses(tmp_path / "inside")
+    assert list(outside) == list(inside) == list(range(6))
+    assert list(inside.values()) == pytest.approx(list(outside.values()), rel=1e-4)
