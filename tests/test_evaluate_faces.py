@@ -20,6 +20,7 @@ def test_one_command_on_real_faces(faces: Path, tmp_path: Path, command: Command
     threads = str(os.cpu_count())
     small = ["experiment=faces_demo", "backbone.image_size=64", "data.dataset.resize=true"]
     short = ["trainer.max_epochs=1", "trainer.precision=32-true", "data.val_identities=0"]
+    short += ["trainer.limit_train_batches=45"]
     quiet = ["logger=csv", "callbacks.progress=null", f"hydra.run.dir={tmp_path / 'run'}"]
     trained = command(
         "train.py", f"data.root={faces / 'train'}", *small, *short, *quiet,

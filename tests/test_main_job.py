@@ -33,7 +33,7 @@ def test_the_default_run_learns_faces(command: Command, tmp_path: Path) -> None:
     assert seconds < 800
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_learning_by_heart(command: Command, tmp_path: Path) -> None:
     done = command("train.py", "debug=overfit", f"hydra.run.dir={tmp_path}", timeout=600)
     assert done.returncode == 0, done.stderr

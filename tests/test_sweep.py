@@ -47,17 +47,15 @@ def test_jobs_with_different_numbers_of_processes(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
     """What goes wrong silently when jobs share a process; a failed job stops no other."""
-    sweep = ["trainer=ddp_gloo", "trainer.devices=1,4,2", "head=x2softmax,arcface"]
+    sweep = ["trainer=ddp_gloo", "trainer.devices=1,4,2"]
     options = ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}"]
     done = command("train.py", "-m", *tiny_run, *sweep, *options)
     assert done.returncode == 1
-    assert "jobs [2, 3] failed" in done.stderr
+    assert "jobs [1] failed" in done.stderr
     assert "cannot be split over 4 processes" in done.stderr
-    infos = [json.loads((tmp_path / n / "runinfo.json").read_text()) for n in "0145"]
-    assert [info["world_size"] for info in infos] == [1, 1, 2, 2]
-    assert [len(losses(tmp_path / n)) for n in "0145"] == [2, 2, 2, 2]
-    heads = [(tmp_path / n / "config.yaml").read_text() for n in "0145"]
-    assert ["name: arcface" in config for config in heads] == [False, True, False, True]
+    infos = [json.loads((tmp_path / n / "runinfo.json").read_text()) for n in "02"]
+    assert [info["world_size"] for info in infos] == [1, 2]
+    assert [len(losses(tmp_path / n)) for n in "02"] == [2, 2]
 
 
 @pytest.mark.long

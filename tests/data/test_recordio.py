@@ -314,7 +314,7 @@ class TestWhereTheFilesAre:
             RecordIODataset(written)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_40_million_records(tmp_path: Path) -> None:
     """In a process of its own; shown to take 6.5 s and 1.9 GB, the imports' 0.8 GB included."""
     script = """

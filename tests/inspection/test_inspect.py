@@ -232,7 +232,7 @@ def aligned(faces: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unaligned_crops(aligned: Path, faces: Path, tmp_path: Path) -> None:
     """An identity of loose crops is a fault; most of five single moved crops are suspected."""
     (aligned / "loose").mkdir()
@@ -273,7 +273,7 @@ def test_a_set_off_the_template(faces: Path, tmp_path: Path) -> None:
     assert "the mean face is off the five-point template" in fault.reason
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_finds_wrong_labels(tmp_path: Path) -> None:
     """Trained on some synthetic persons, asked about others, one image among the wrong ones."""
     run = subprocess.run(
