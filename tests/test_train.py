@@ -101,12 +101,24 @@ def test_accumulation_is_the_same_training(tiny_run: list[str], tmp_path: Path) 
     assert list(split.values()) == pytest.approx(list(whole.values()), rel=1e-4)
 
 
-def test_precision_leaves_the_head_in_float32(tiny_run: list[str], tmp_path: Path) -> None:
-    settings = ["trainer.max_steps=3", "trainer.precision=bf16-mixed", "optimizer.lr=0.01"]
-    train(compose(*tiny_run, *settings, run_dir=tmp_path / "reduced"))
-    train(compose(*tiny_run, *settings[::2], run_dir=tmp_path / "full"))
-    reduced, full = losses(tmp_path / "reduced"), losses(tmp_path / "full")
+def test_precision_leaves_head_and_validation_in_float32(
+    tiny_run: list[str], tmp_path: Path
+) -> None:
+    settings = ["trainer.max_steps=3", "optimizer.lr=0.01"]
+    settings.append("validate_untrained=true")
+    results = [
+        train(compose(*tiny_run, *settings, f"trainer.precision={name}", run_dir=tmp_path / name))
+        for name in ("bf16-mixed", "32-true")
+    ]
+    reduced, full = losses(tmp_path / "bf16-mixed"), losses(tmp_path / "32-true")
     assert list(reduced.values()) == pytest.approx(list(full.values()), rel=0.05)
+    assert reduced != full
+    # The same untrained weights are verified to the last digit: validation is not reduced.
+    untrained, expected = (
+        {key: value for key, value in result.items() if key.startswith("untrained/")}
+        for result in results
+    )
+    assert untrained == expected != {}
 
 
 def test_a_non_finite_loss_stops_with_the_facts(tiny_run: list[str], tmp_path: Path) -> None:

@@ -214,9 +214,13 @@ class FaceRecognizer(L.LightningModule):
         self._verification[dataloader_idx].update(self.embed(images), indices)
 
     def embed(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised."""
+        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised.
+
+        Without autocast, as `evaluate.py` embeds: 16-bit convolutions shift accuracies by a point.
+        """
         x = self._normalised(images)
-        return self.backbone(x).float() + self.backbone(x.flip(3)).float()
+        with torch.autocast(images.device.type, enabled=False):
+            return self.backbone(x).float() + self.backbone(x.flip(3)).float()
 
     def on_validation_epoch_end(self) -> None:
         self.results = {}

@@ -19,7 +19,7 @@ from marginface.errors import InputError
 
 Group = dict[str, Any]
 State = dict[str, Tensor]  # rows of momentum or moments
-_LARGE = 1 << 26  # numbers from which a parameter is stepped in blocks
+_LARGE = 1 << 24  # numbers from which a parameter is stepped in blocks
 _BLOCK = 1 << 21  # numbers of a block: it should stay in the cache
 
 

@@ -140,6 +140,10 @@ def _walk_back(
     walk.mass.zero_()
     ends = torch.tensor([0, *(k * chunk.stop for chunk in walk.chunks)], device=queries.device)
     bounds = torch.searchsorted(own.at, ends).tolist()
+    in_place = buffer is not None and buffer.dtype == queries.dtype
+    # Chunks are made in the same memory again and again, where it is not that of the gradient.
+    largest = 0 if in_place or not wanted else min(centres.chunk_classes, centres.count)
+    room = queries.new_empty(largest * k, queries.shape[1])
     for chunk in walk.chunks:
         similarities = walk.similarities(chunk, again=True)
         weights = walk.gradient(chunk, similarities, upstream)
@@ -154,8 +158,7 @@ def _walk_back(
         if not wanted:
             continue
         part = None if buffer is None else buffer[chunk.start * k : chunk.stop * k]
-        in_place = part is not None and part.dtype == queries.dtype
-        made = centres.product(weights, queries, out=part if in_place else None)
+        made = centres.product(weights, queries, out=part if in_place else room[: len(rows)])
         if along is not None:
             made.addcmul_(rows, along[:, None], value=-1)
         here = slice(bounds[chunk.number], bounds[chunk.number + 1])
