@@ -2,7 +2,7 @@
 
 Ways that end in SGD also take the optimizer step of the centres, with momentum and weight decay.
 
-    python benchmarks/head.py                          everything, about 15 minutes on 2 cores
+    python benchmarks/head.py                          everything, about an hour on 2 cores
     python benchmarks/head.py --batches 128 --classes 93431 --rounds 1
     python benchmarks/head.py --device cuda --classes 93431 2000000 10000000 --batches 1024
 

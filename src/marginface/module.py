@@ -115,6 +115,7 @@ class FaceRecognizer(L.LightningModule):
 
     def on_train_end(self) -> None:
         self.head.end_steps()
+        self.head.begin_centre_step = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
@@ -162,11 +163,11 @@ class FaceRecognizer(L.LightningModule):
             # that step many tensors at once cannot have both.
             groups = parameter_groups([self.backbone, self.head], self.decay_vectors)
             optimizer = self.make_optimizer(groups)
+            number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
             if self.head.options.optimizer_in_backward:
                 self.head.begin_centre_step = step_in_backward(optimizer, self.head.weight)
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
-        number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
         factor = self.make_schedule(
             total_steps=total_steps, steps_per_epoch=steps_per_epoch(self.trainer)
         )

@@ -27,6 +27,7 @@ class _ByRows(torch.optim.Optimizer):
     """Steps sparse and large gradients by rows, and leaves all others to torch."""
 
     _stepped_in_backward: Tensor | None = None
+    _has_stepped = False  # since the last call of step
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -39,6 +40,7 @@ class _ByRows(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._has_stepped = False
         if self._stepped_in_backward is not None and self._stepped_in_backward.grad is not None:
             raise InputError(
                 "classifier.optimizer_in_backward=true: the class centres have been stepped and "
@@ -61,8 +63,9 @@ class _ByRows(torch.optim.Optimizer):
         """Let the backward pass step the rows of a parameter as soon as their gradient is there.
 
         Returns:
-            what begins a step, to be called once for each; it returns what steps rows, to be called
-            once for each row with a gradient. `step` then expects no gradient of the parameter.
+            what begins a step, to be called once before each call of `step`, which then expects no
+            gradient of the parameter; it returns what steps rows, to be called once for each row
+            with a gradient.
 
         Raises:
             ValueError: an option of torch's that has no version by rows.
@@ -71,8 +74,15 @@ class _ByRows(torch.optim.Optimizer):
         self._stepped_in_backward = parameter
 
         def begin() -> StepRows:
+            if self._has_stepped:
+                raise InputError(
+                    "classifier.optimizer_in_backward=true: a second backward pass before "
+                    "optimizer.step(): gradients cannot be accumulated"
+                )
+            self._has_stepped = True
             # Looked up anew, because loading a state replaces the groups.
             group, done = self._group_of(parameter), self._begin_step(parameter)
+            self._state_of(group, parameter)  # also where no row will be stepped
             return lambda rows, gradient: self._step_at(group, parameter, done, rows, gradient)
 
         return begin

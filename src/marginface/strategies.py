@@ -162,19 +162,19 @@ def shares_classes(trainer: L.Trainer) -> bool:
 def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
     """InputError for options of the classifier that these processes or steps cannot have."""
     inside = "classifier.optimizer_in_backward=true"
-    if trainer.world_size > 1 and not shares_classes(trainer):
-        # Gradients of centres are averaged: not those of a sample, nor those used up already.
-        for wanted, name in (
-            (options.samples, f"classifier.sample_rate={options.sample_rate}"),
-            (options.optimizer_in_backward, inside),
-        ):
-            if wanted:
-                raise InputError(
-                    f"{name} on {trainer.world_size} processes needs trainer=class_parallel, which "
-                    "spreads the classes over them"
-                )
+    if options.samples and trainer.world_size > 1 and not shares_classes(trainer):
+        # The gradients of different samples would be averaged.
+        raise InputError(
+            f"classifier.sample_rate={options.sample_rate} on {trainer.world_size} processes needs "
+            "trainer=class_parallel, which spreads the classes over them"
+        )
     if not options.optimizer_in_backward:
         return
+    if isinstance(trainer.strategy, DDPStrategy) and not shares_classes(trainer):
+        raise InputError(
+            f"{inside} leaves no gradients of the class centres, which this strategy averages over "
+            "its processes, be it one: use trainer=class_parallel, or trainer=cpu or gpu"
+        )
     if trainer.accumulate_grad_batches > 1:
         raise InputError(
             f"{inside} steps with every micro-batch, so nothing can be accumulated: "

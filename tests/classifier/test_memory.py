@@ -51,6 +51,7 @@ def lines(classes: int, world: int = 1, **options: float) -> str:
 
 def test_advice() -> None:
     assert "centres 182 MiB, optimizer 182 MiB, gradient 182 MiB" in lines(93_431)
+    assert "gradient 0 MiB" in lines(93_431, optimizer_in_backward=True)
     assert "partial_fc" not in lines(93_431)
     assert "sampling saves little below about 2,000,000 classes" in lines(93_431, sample_rate=0.1)
     assert "9343 of 93431 classes a step" in lines(93_431, sample_rate=0.1)

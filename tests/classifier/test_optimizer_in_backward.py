@@ -79,7 +79,9 @@ def test_other_precisions(dtype: torch.dtype, rows: int) -> None:
         trained(make("x2softmax", "exact", dtype), "sgd", inside, rows) for inside in (True, False)
     )
     assert found["weight"].dtype == dtype
-    torch.testing.assert_close(found["weight"], expected["weight"])
+    # torch and steps by rows round in another order: by a bit or two of the largest terms.
+    atol = 2 * torch.finfo(dtype).eps * float(expected["weight"].abs().max())
+    torch.testing.assert_close(found["weight"], expected["weight"], rtol=1e-5, atol=atol)
 
 
 def test_the_gradient_is_never_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,9 @@ def _work(rank: int, world: int, store: str, folder: str) -> None:
             head.begin_step(step)
             head(embeddings.roll(step, 1)[rows].requires_grad_(), labels[rows]).backward()
             optimizer.step()
-        torch.save(head.weight.detach(), f"{folder}/{rank}.pt")
+        moments = {key: optimizer.state[head.weight][key] for key in ("exp_avg", "exp_avg_sq")}
+        found = {"weight": head.weight.detach(), **moments}
+        torch.save(found, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -121,7 +125,22 @@ def _work(rank: int, world: int, store: str, folder: str) -> None:
 def test_shards_equal_one_process(tmp_path: Path) -> None:
     parts = run_processes(3, tmp_path, _work)
     expected = trained(make("curricularface", "exact"), "adamw", False)
-    torch.testing.assert_close(torch.cat(parts), expected["weight"], rtol=1e-9, atol=1e-10)
+    for key in ("weight", "exp_avg", "exp_avg_sq"):
+        whole = torch.cat([part[key] for part in parts])
+        same = expected[key if key == "weight" else f"state of {key}"]
+        torch.testing.assert_close(whole, same, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_process_without_classes_has_a_state_like_the_others(kind: str) -> None:
+    """Or the processes that gather a checkpoint would wait for one another."""
+    head = make("x2softmax", "exact")
+    optimizer = MAKE[kind](head.parameters())
+    step_in_backward(optimizer, head.weight)()
+    other = MAKE[kind](head.parameters())
+    head.weight.grad = torch.zeros_like(head.weight)
+    other.step()
+    assert optimizer.state[head.weight].keys() == other.state[head.weight].keys()
 
 
 def ready(name: str = "x2softmax", mode: str = "exact") -> tuple[MarginHead, SGD]:
@@ -158,12 +177,23 @@ def test_without_labels_nothing_moves() -> None:
     assert torch.equal(head.weight, before)
 
 
+def test_nothing_is_accumulated() -> None:
+    head, optimizer = ready()
+    for _ in range(2):
+        optimizer.zero_grad()
+        head(*batch()).backward()
+        optimizer.step()
+    head(*batch()).backward()
+    with pytest.raises(InputError, match="a second backward pass before"):
+        head(*batch()).backward()
+
+
 def test_evaluation_moves_nothing() -> None:
     head, _ = ready()
     before = head.weight.detach().clone()
-    with torch.no_grad():
-        head(*batch())
+    head.eval()(*batch()).backward()
     assert torch.equal(head.weight, before)
+    assert head.weight.grad is not None
 
 
 def test_gradients_from_elsewhere_are_an_error() -> None:
@@ -195,7 +225,8 @@ INSIDE = "classifier.optimizer_in_backward=true"
     ("settings", "says"),
     [
         (["trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2 must be 1"),
-        (["trainer=ddp_gloo", "trainer.devices=2"], "on 2 processes needs trainer=class_parallel"),
+        (["trainer=ddp_gloo", "trainer.devices=2"], "use trainer=class_parallel"),
+        (["trainer=ddp_gloo", "trainer.devices=1"], "averages over its processes, be it one"),
         (["optimizer._target_=torch.optim.SGD"], "use optimizer=sgd or optimizer=adamw"),
         (["classifier.sample_rate=0.5", "classifier.sampling=dense"], "use sampling=sparse"),
     ],
@@ -215,14 +246,14 @@ def test_steps_that_may_have_to_be_left_out() -> None:
 
 
 def test_a_run_has_the_same_losses_and_can_be_gone_on_with(
-    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: list[str], tmp_path: Path
 ) -> None:
     run = [*tiny_run, "optimizer=adamw", "optimizer.lr=1e-3", "scheduler=constant"]
     train(compose(*run, "trainer.max_steps=6", run_dir=tmp_path / "outside"))
-    capsys.readouterr()
     train(compose(*run, "trainer.max_steps=3", INSIDE, run_dir=tmp_path / "inside"))
-    assert "gradient 0 MiB" in capsys.readouterr().out
-    train(compose(*run, "trainer.max_steps=6", run_dir=tmp_path / "inside"))  # and without
+    steps = ("trainer.max_steps=4", "trainer.max_steps=6")
+    train(compose(*run, steps[0], run_dir=tmp_path / "inside"))  # and without
+    train(compose(*run, steps[1], INSIDE, run_dir=tmp_path / "inside"))  # and back
     outside, inside = losses(tmp_path / "outside"), losses(tmp_path / "inside")
     assert list(outside) == list(inside) == list(range(6))
     assert list(inside.values()) == pytest.approx(list(outside.values()), rel=1e-4)

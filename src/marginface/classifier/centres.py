@@ -59,8 +59,10 @@ class Centres:
             self.index = sample[inside] - self.first
         self.count = here if self.index is None else len(self.index)  # classes compared with here
         width = weight.shape[1]
-        # Per class: values and two scratch matrices, K rows of centres and what is made of them.
-        each = (3 * rows_of_batch + 2 * width) * per_class * dtype.itemsize
+        # Per class: values and two scratch matrices, K rows of centres and what is made of them,
+        # for an optimizer its temporaries.
+        wide = 4 if options.optimizer_in_backward else 2
+        each = (3 * rows_of_batch + wide * width) * per_class * dtype.itemsize
         self.chunk_classes = max(options.chunk_bytes(weight.device) // each, 1)
         self._inverse_lengths: dict[int, Tensor] = {}  # by number of the chunk
 

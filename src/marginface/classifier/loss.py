@@ -71,7 +71,7 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         transform=transform,
         filtered_above=None if above is None else above * lengths.detach(),
         rows_of_ranks=counts,
-        begin_step=head.begin_centre_step,
+        begin_step=head.begin_centre_step if head.training else None,
     )
     threshold = head.loss.learned_threshold(e.dtype)
     weight = head.weight
@@ -159,7 +159,7 @@ def _labelled(
 def _nothing(head: MarginHead, embeddings: Tensor) -> Tensor:
     """Loss 0, not 0/0, still connected to all parameters."""
     connected = [embeddings, *head.parameters()]
-    if (head.options.samples and head.training) or head.begin_centre_step is not None:
+    if head.training and (head.options.samples or head.begin_centre_step is not None):
         # A dense gradient of zeros would let momentum and weight decay move every centre.
         connected = [p for p in connected if p is not head.weight]
     return torch.stack([p.flatten()[:0].sum() for p in connected]).sum()

@@ -28,7 +28,7 @@ class ClassifierOptions:
         memory_mib: what the chunks of classes may take beside the gradient; None chooses.
         optimizer_in_backward: the backward pass steps each chunk of centres as soon as its gradient
             is there: the same numbers without the memory of the gradient, the largest thing beside
-            weights and optimizer state.
+            weights and optimizer state. A step without any label leaves the centres where they are.
         apart_above_mib: class centres that take more are saved beside a checkpoint, not inside.
     """
 
