@@ -32,7 +32,7 @@ test: $(READY) ## run the tests, two at a time (under 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes each
-	$(BIN)/python -m pytest -m slow --timeout=2400 -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not long" --timeout=2400 -n 2 --dist worksteal
 
 test-long: $(READY) ## run the tests that .ci/run has no time for
 	$(BIN)/python -m pytest -m long --timeout=2400

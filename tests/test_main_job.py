@@ -14,11 +14,15 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_default_run_learns_faces(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "shorter", [["trainer.max_epochs=4"], pytest.param([], marks=pytest.mark.long)]
+)
+def test_the_default_run_learns_faces(command: Command, tmp_path: Path, shorter: list[str]) -> None:
     start = time.monotonic()
     done = command(
         "train.py",
         f"hydra.run.dir={tmp_path}",
+        *shorter,
         timeout=900,
         OMP_NUM_THREADS=str(torch.multiprocessing.cpu_count()),
     )
