@@ -121,6 +121,20 @@ def test_precision_leaves_head_and_validation_in_float32(
     assert untrained == expected != {}
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_without_instructions_is_said(
+    tiny_run: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fast: bool,
+) -> None:
+    monkeypatch.setattr("marginface.cli.train.has_bfloat16", lambda _: fast)
+    settings = ["trainer.precision=bf16-mixed", "trainer.max_steps=1", "data.val_identities=0"]
+    train(compose(*tiny_run, *settings, run_dir=tmp_path))
+    assert ("many times slower here than 32-true" in capsys.readouterr().out) != fast
+
+
 def test_a_non_finite_loss_stops_with_the_facts(tiny_run: list[str], tmp_path: Path) -> None:
     config = compose(*tiny_run, "optimizer.lr=1e30", "scheduler=constant", run_dir=tmp_path)
     with pytest.raises(

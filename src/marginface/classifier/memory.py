@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from marginface.classifier.options import MIB, ClassifierOptions
+from marginface.hardware import has_bfloat16
 
 # Classes from which insightface's maintainers saw sampling pay (its issue 1622).
 SAMPLING_PAYS_FROM = 2_000_000
@@ -74,7 +75,7 @@ def classifier_lines(
         f"{_size(memory.optimizer)}, gradient {_size(memory.gradient)}, chunks "
         f"{_size(memory.chunks)} (all logits would be {_size(memory.logits)} a copy; never built)"
     ]
-    if options.gemm == "bfloat16" and not _has_bfloat16(device):
+    if options.gemm == "bfloat16" and not has_bfloat16(device):
         lines.append("gemm=bfloat16 is many times slower here: this CPU has no such instructions")
     if options.samples:
         lines.append(
@@ -93,10 +94,6 @@ def classifier_lines(
             "trainer=class_parallel spreads them over processes"
         )
     return lines
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _size(number: float) -> str:

@@ -33,6 +33,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
 from marginface.errors import InputError, PreemptedError
 from marginface.figures import verification_figure
+from marginface.hardware import has_bfloat16
 from marginface.heads import create_head
 from marginface.heads.advisor import advise
 from marginface.module import FaceRecognizer, parameter_count
@@ -226,6 +227,11 @@ def _begin(
     )
     for line in classifier_lines(memory, head.num_classes, head.options, parts, device):
         print(f"classifier: {line}")
+    if str(trainer.precision).startswith("bf16") and not has_bfloat16(device):
+        print(
+            f"trainer.precision={trainer.precision} is many times slower here than 32-true: this "
+            "CPU has no instructions for bfloat16"
+        )
     for line in advise(head, trainer.precision).lines(fresh):
         print(f"head {head.name}: {line}")
 
