@@ -18,6 +18,8 @@ from marginface.errors import InputError, MissingInputError
         ("mobilefacenet", {}),
         ("miniresnet8", {}),
         ("miniresnet8_half", {"image_size": 56}),
+        ("miniresnet8_pool", {"image_size": 80}),
+        ("miniresnet8_pool", {"image_size": 97}),
         ("iresnet18", {"image_size": 64}),
         ("resnet10t", {"pool": "flatten"}),
         ("resnet10t", {"pool": "model", "norm": "ln"}),

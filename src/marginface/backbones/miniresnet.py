@@ -1,8 +1,8 @@
-"""Small residual networks that keep a 7x7 map to the end, for training on a CPU in minutes.
+"""Small residual networks for training on a CPU in minutes.
 
 Basic blocks (He et al., arXiv 1512.03385) behind a 3x3 stem of stride 2, average-pooled shortcuts,
-then BN - dropout - flatten - linear - BN as in insightface's networks. They learn fast; measured on
-real faces in docs/results.md.
+then BN - dropout - flatten - linear - BN as in insightface's networks. 112 pixels leave a 7x7 map,
+or a 4x4 map of maxima. They learn fast; measured on real faces in docs/results.md.
 """
 
 from typing import Any
@@ -43,6 +43,7 @@ class MiniResNet(nn.Module):
         channels: width of the stages; each halves the side, and the stem has done so before.
         blocks: basic blocks of each stage.
         stem: width of the stem.
+        max_pool: halve the last map by maxima over 3x3, so that features count wherever they are.
         num_classes: embedding size.
         img_size: S.
         drop_rate: dropout before the last linear layer.
@@ -53,6 +54,7 @@ class MiniResNet(nn.Module):
         channels: tuple[int, ...],
         blocks: tuple[int, ...],
         stem: int,
+        max_pool: bool = False,
         num_classes: int = 512,
         in_chans: int = 3,
         img_size: int | tuple[int, int] = 112,
@@ -72,6 +74,9 @@ class MiniResNet(nn.Module):
             for i in range(repeats):
                 stages.append(BasicBlock(width, stage_width, 2 if i == 0 else 1))
                 width = stage_width
+            side = -(-side // 2)
+        if max_pool:
+            stages.append(nn.MaxPool2d(3, 2, 1))
             side = -(-side // 2)
         self.stages = nn.Sequential(*stages)
         self.bn = nn.BatchNorm2d(width)
@@ -95,7 +100,7 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> MiniResNet:
 default_cfgs = generate_default_cfgs(
     {
         name: face_cfg(first_conv="stem.0", classifier="fc")
-        for name in ("miniresnet8", "miniresnet8_half")
+        for name in ("miniresnet8", "miniresnet8_half", "miniresnet8_pool")
     }
 )
 
@@ -110,3 +115,9 @@ def miniresnet8(pretrained: bool = False, **kwargs: Any) -> MiniResNet:
 def miniresnet8_half(pretrained: bool = False, **kwargs: Any) -> MiniResNet:
     shape = {"channels": (32, 64, 128), "blocks": (1, 1, 1), "stem": 32}
     return _create("miniresnet8_half", pretrained, **shape, **kwargs)
+
+
+@register_model
+def miniresnet8_pool(pretrained: bool = False, **kwargs: Any) -> MiniResNet:
+    shape = {"channels": (64, 128, 256), "blocks": (1, 1, 1), "stem": 32, "max_pool": True}
+    return _create("miniresnet8_pool", pretrained, **shape, **kwargs)
