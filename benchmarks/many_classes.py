@@ -56,8 +56,9 @@ def main() -> None:
             sys.executable, "train.py", "data=list", f"data.root={faces}",
             "data.dataset.label_gaps=keep", "data.val_identities=0", "data.num_workers=0",
             f"data.batch_size={BATCH}", f"trainer.max_steps={STEPS}", "trainer=cpu",
-            "trainer.log_every_n_steps=1", "logger=csv", "callbacks.checkpoint=null",
-            "callbacks.best=null", "callbacks.progress=null", f"hydra.run.dir={folder / 'run'}",
+            "trainer.log_every_n_steps=1", "keep_freed_memory=false", "logger=csv",
+            "callbacks.checkpoint=null", "callbacks.best=null", "callbacks.progress=null",
+            f"hydra.run.dir={folder / 'run'}",
             *arguments.overrides,
         ]  # fmt: skip
         start = time.perf_counter()

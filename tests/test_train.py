@@ -135,6 +135,18 @@ def test_bfloat16_without_instructions_is_said(
     assert ("many times slower here than 32-true" in capsys.readouterr().out) != fast
 
 
+def test_freed_memory_is_kept_unless_unwanted(
+    tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr("marginface.cli.train.keep_freed_memory", lambda: kept.append(name))
+    settings = ["trainer.max_steps=1", "data.val_identities=0"]
+    for name in ("true", "false"):
+        keep = f"keep_freed_memory={name}"
+        train(compose(*tiny_run, *settings, keep, run_dir=tmp_path / name))
+    assert kept == ["true"]
+
+
 def test_a_non_finite_loss_stops_with_the_facts(tiny_run: list[str], tmp_path: Path) -> None:
     config = compose(*tiny_run, "optimizer.lr=1e30", "scheduler=constant", run_dir=tmp_path)
     with pytest.raises(

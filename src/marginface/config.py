@@ -36,6 +36,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "compile": bool,
     "gradient_checkpointing": bool,
     "asynchronous_checkpoints": bool,
+    "keep_freed_memory": bool,
     "data": dict,
     "augmentation": dict,
     "backbone": dict,

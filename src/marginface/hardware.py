@@ -1,8 +1,26 @@
-"""What a device can do."""
+"""What a device can do, and what it should be told."""
+
+import ctypes
+import sys
 
 import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether 16-bit products are fast there: on every GPU, on CPUs with instructions for them."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep large blocks for the next step instead of giving them back to the system.
+
+    What a step frees is what the next one needs; fetched from the system again, every page of it is
+    cleared and mapped anew. Cannot be undone within a process, which from then on holds as much
+    memory as it ever needed. Does nothing without glibc (mallopt(3)).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

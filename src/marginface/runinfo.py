@@ -20,7 +20,7 @@ PACKAGES = ("marginface", "torch", "torchvision", "lightning", "timm", "hydra-co
 # Keys that say how a run is carried out, not what it computes; a resumed run may change them.
 CARRIED_OUT_BY = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
-    "compile", "gradient_checkpointing", "asynchronous_checkpoints",
+    "compile", "gradient_checkpointing", "asynchronous_checkpoints", "keep_freed_memory",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
     "classifier.memory_mib", "classifier.apart_above_mib", "classifier.optimizer_in_backward",
 )  # fmt: skip

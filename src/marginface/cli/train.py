@@ -33,7 +33,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
 from marginface.errors import InputError, PreemptedError
 from marginface.figures import verification_figure
-from marginface.hardware import has_bfloat16
+from marginface.hardware import has_bfloat16, keep_freed_memory
 from marginface.heads import create_head
 from marginface.heads.advisor import advise
 from marginface.module import FaceRecognizer, parameter_count
@@ -73,6 +73,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     # Read before anything of this run is written; rank 0 writes the file only after training began.
     checkpoint = checkpoint_to_resume(config["resume"], folder, description)
     trainer = _build_trainer(config)
+    if config["keep_freed_memory"] and trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     module = _build_module(config, datamodule, description, trainer)
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
