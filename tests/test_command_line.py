@@ -96,6 +96,7 @@ def test_every_choice_of_a_sweep_is_checked() -> None:
         ["--help"],
         ["-m", "hydra.run.dir=somewhere", "hydra/launcher=basic", "head=glob(*face)"],
         ["experiment=faces_demo", "data.root=somewhere", "head=softmax"],
+        ["experiment=faces_demo_bf16", "data.root=somewhere"],
     ],
 )
 def test_right_command_lines_pass(overrides: list[str]) -> None:
