@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# Pages fetched from the system by the last of three allocations of 64 MiB, each freed at once.
+# Pages fetched from the system by the last of twenty allocations of 64 MiB, each freed at once.
 _PAGES = """
 import resource, sys
 import torch
