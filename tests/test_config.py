@@ -94,7 +94,7 @@ def test_the_readme_and_yaml_agree_on_group_members() -> None:
     promised = {
         "logger": {"csv", "wandb", "tensorboard", "mlflow", "many"},
         "callbacks": {"default", "early_stopping", "none"},
-        "scheduler": {"multistep", "cosine", "poly", "constant"},
+        "scheduler": {"multistep", "cosine", "poly", "constant", "trapezoidal"},
         "optimizer": {"sgd", "adamw"},
         "sweep": {"heads", "margins", "optuna"},
         "trainer": {"default", "cpu", "gpu", "ddp", "ddp_gloo", "class_parallel", "fsdp2"},

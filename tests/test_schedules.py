@@ -5,7 +5,7 @@ import math
 import pytest
 
 from marginface.errors import InputError
-from marginface.schedules import constant, cosine, multistep, poly
+from marginface.schedules import constant, cosine, multistep, poly, trapezoidal
 
 RUN = {"total_steps": 100, "steps_per_epoch": 10}
 
@@ -29,7 +29,18 @@ def test_poly_and_cosine_end_at_zero() -> None:
     assert cosine(**RUN, final_factor=0.1)(100) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("schedule", [constant, poly, cosine])
+def test_trapezoidal_stays_then_falls_to_zero() -> None:
+    factor = trapezoidal(**RUN, decay=0.4)
+    assert [factor(s) for s in (0, 60, 70, 80, 100)] == pytest.approx([1, 1, 0.75, 0.5, 0])
+    # The shares are of what follows the warm-up: of 80 steps, the last 20 fall.
+    factor = trapezoidal(**RUN, decay=0.25, warmup_epochs=2)
+    assert [factor(s) for s in (9, 20, 80, 90, 100)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert [trapezoidal(**RUN, decay=1)(s) for s in range(100)] == pytest.approx(
+        [poly(**RUN)(s) for s in range(100)]
+    )
+
+
+@pytest.mark.parametrize("schedule", [constant, poly, cosine, trapezoidal])
 def test_warm_up_rises_to_the_full_rate(schedule) -> None:  # type: ignore[no-untyped-def]
     factor = schedule(**RUN, warmup_epochs=2)
     assert [factor(s) for s in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
@@ -46,3 +57,6 @@ def test_faults() -> None:
         multistep(**RUN, milestones=[5, 3])
     with pytest.raises(InputError, match="must not be negative"):
         constant(**RUN, warmup_epochs=-1)
+    for decay in (0, 1.5):
+        with pytest.raises(InputError, match=r"decay must be within \(0, 1\], got"):
+            trapezoidal(**RUN, decay=decay)

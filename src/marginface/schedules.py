@@ -61,6 +61,27 @@ def cosine(
     return _with_warmup(factor, warmup)
 
 
+def trapezoidal(
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    decay: float = 0.5,
+    warmup_epochs: float = 0.0,
+) -> Schedule:
+    """The base rate after warm-up, then linearly to 0 over the last share `decay` of the rest.
+
+    Also called warmup-stable-decay (Hu et al., MiniCPM, arXiv 2404.06395). 0 < decay <= 1.
+    """
+    if not 0 < decay <= 1:
+        raise InputError(f"scheduler.decay must be within (0, 1], got {decay:g}")
+    warmup = warmup_epochs * steps_per_epoch
+
+    def factor(step: int) -> float:
+        return min((1 - _progress(step, total_steps, warmup)) / decay, 1.0)
+
+    return _with_warmup(factor, warmup)
+
+
 def _progress(step: int, total_steps: int, warmup: float) -> float:
     return min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
 
