@@ -20,6 +20,7 @@ def hardware() -> dict[str, Any]:
         "date": date.today().isoformat(),
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
