@@ -37,9 +37,10 @@ test-slow: $(READY) ## run the tests that take minutes each
 test-long: $(READY) ## run the tests that .ci/run has no time for
 	$(BIN)/python -m pytest -m long --timeout=2400
 
-lint: $(READY) ## check style and formatting
+lint: $(READY) ## check style, formatting and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(READY) ## check types
 	$(BIN)/mypy

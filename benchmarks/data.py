@@ -33,8 +33,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from marginface.data import FaceDataset, LMDBDataset, RecordIODataset, make_loader, open_faces
-from marginface.data.pack import pack
-from marginface.data.records import HEADER, LENGTH_MASK, WORDS, read_index
+from marginface.data.formats.recordio.format import HEADER, LENGTH_MASK, WORDS, read_index
+from marginface.data.packing import pack
 
 BATCH, WARM_UP = 128, 16
 FORK = multiprocessing.get_context("fork")

@@ -28,14 +28,10 @@ import torch
 from hardware import hardware
 from sklearn.metrics import roc_curve
 
-from marginface.evaluation import (
-    aggregate_templates,
-    evaluate_pairs,
-    identification,
-    score_templates,
-    tar_at_far,
-)
-from marginface.evaluation.identify import search
+from marginface.metrics.identification import identification, search
+from marginface.metrics.roc import tar_at_far
+from marginface.metrics.templates import aggregate_templates, score_templates
+from marginface.metrics.verification import evaluate_pairs
 
 PAIRS = 6_000  # LFW
 FACES, TEMPLATES, MEDIA, TEMPLATE_PAIRS, GENUINE = 469_375, 23_124, 6, 15_658_489, 19_557  # IJB-C

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from marginface.classifier import ClassifierOptions
 from marginface.heads import create_head
-from marginface.optimizers import SGD, step_in_backward
+from marginface.training.optimizers import SGD, step_in_backward
 
 WIDTH, SCALE = 512, 64.0
 Loss = Callable[[Tensor, Tensor, nn.Parameter, int], Tensor]

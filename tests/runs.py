@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 
 from conftest import ROOT
-from marginface.config import config_dir, to_plain
+from marginface.config.resolve import config_dir, to_plain
 
 
 def compose(*overrides: str, run_dir: Path | str = ".") -> dict[str, Any]:

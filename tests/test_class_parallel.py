@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from marginface.cli.train import train
-from marginface.errors import InputError
+from marginface.training.run import train
+from marginface.utils.errors import InputError
 from runs import compose, kill_after, losses
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from marginface.config import build, check_config, config_dir, config_problems
-from marginface.errors import InputError
+from marginface.config.instantiate import build
+from marginface.config.resolve import config_dir
+from marginface.training.config import check_config, config_problems
+from marginface.utils.errors import InputError
 from runs import compose
 
 # Options that set up a sweep or this machine are no part of a run.

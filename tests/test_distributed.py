@@ -10,14 +10,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from marginface.cli.train import train
-from marginface.distributed import (
+from marginface.heads import create_head
+from marginface.training.run import train
+from marginface.utils.distributed import (
     gather_rows,
     gather_rows_of_any_number,
     is_distributed,
     mean_over_ranks,
 )
-from marginface.heads import create_head
 from runs import compose, losses, rows
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

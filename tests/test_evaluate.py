@@ -18,19 +18,20 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from marginface import model_files, onnx_network
 from marginface.backbones import create_backbone
-from marginface.cli.entry import check_command_line
-from marginface.cli.evaluate import evaluate
 from marginface.cli.main import app
-from marginface.cli.train import train
-from marginface.config import config_dir, to_plain
+from marginface.config.command_line import check_command_line
+from marginface.config.resolve import config_dir, to_plain
 from marginface.data import SyntheticFaces, load_pairs
-from marginface.embedder import Embedder, load_embedder
-from marginface.errors import InputError, MissingInputError
-from marginface.evaluation import evaluate_pairs
-from marginface.evaluation_config import evaluation_problems
-from marginface.model_files import open_model
+from marginface.evaluation.config import evaluation_problems
+from marginface.evaluation.run import evaluate
+from marginface.inference import model_file as model_files
+from marginface.inference import onnx as onnx_network
+from marginface.inference.embedder import Embedder, load_embedder
+from marginface.inference.model_file import open_model
+from marginface.metrics.verification import evaluate_pairs
+from marginface.training.run import train
+from marginface.utils.errors import InputError, MissingInputError
 from protocols.sets import write_gallery, write_ijb, write_pairs_csv, write_tinyface
 from runs import compose
 

@@ -10,15 +10,11 @@ from classifier.test_sharded import run_processes
 from torch import Tensor
 
 from marginface.classifier import ClassifierOptions, sharded
-from marginface.errors import InputError
-from marginface.head_checkpoint import (
-    pack_head,
-    read_centres,
-    remove_old_folders,
-    unpack_head,
-)
 from marginface.heads import create_head
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead
+from marginface.runs.checkpoint_file import read_centres
+from marginface.training.checkpoints.centers import pack_head, remove_old_folders, unpack_head
+from marginface.utils.errors import InputError
 
 C, D, K = 7, 4, 3
 WHOLE = torch.arange(C * K * D, dtype=torch.float32).view(C * K, D)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from marginface.cli.train import train
-from marginface.errors import InputError, MissingInputError
-from marginface.head_export import export_head
+from marginface.inference.export_head import export_head
+from marginface.training.run import train
+from marginface.utils.errors import InputError, MissingInputError
 from runs import compose
 
 

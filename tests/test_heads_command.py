@@ -9,7 +9,7 @@ from conftest import ROOT
 from heads.references import TARGETS
 from marginface.cli.main import app
 from marginface.heads import list_heads
-from marginface.heads.catalogue import head_info, heads_page
+from marginface.heads.analysis.catalogue import head_info, heads_page
 
 runner = CliRunner()
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from heads.references import alpha_divergence, cross_entropy, uce
-from marginface.errors import InputError
+from marginface.classifier.losses import AlphaDivergence, balanced_bias, create_loss
 from marginface.heads import create_head
-from marginface.losses import AlphaDivergence, balanced_bias, create_loss
+from marginface.utils.errors import InputError
 
 CURVES = ["x2softmax", "arcface", "combined", "dynarcface", "expface", "sphereface_r"]
 B, C, D = 6, 9, 8

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from marginface.cli.train import train
-from marginface.errors import InputError, MissingInputError
+from marginface.training.run import train
+from marginface.utils.errors import InputError, MissingInputError
 from runs import compose, kill_after, losses, rows
 
 STEPS = 26  # two epochs of 11 and a bit

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from marginface.errors import InputError
-from marginface.schedules import constant, cosine, multistep, poly, trapezoidal
+from marginface.training.schedulers import constant, cosine, multistep, poly, trapezoidal
+from marginface.utils.errors import InputError
 
 RUN = {"total_steps": 100, "steps_per_epoch": 10}
 

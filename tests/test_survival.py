@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from conftest import ROOT
-from marginface.checkpoints import AtomicCheckpointIO
-from marginface.cli.train import train
-from marginface.errors import PreemptedError
+from marginface.training.checkpoints.writers import AtomicCheckpointIO
+from marginface.training.run import train
+from marginface.utils.errors import PreemptedError
 from runs import compose, has_rows, losses, rows, started, wait_until
 
 ENDLESS = ["trainer.max_epochs=10000", "callbacks.checkpoint.every_n_train_steps=2"]
@@ -60,7 +60,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(
 
 
 def _at_heads(action):  # type: ignore[no-untyped-def]
-    from marginface.heads.base import MarginHead
+    from marginface.heads._head import MarginHead
 
     return lambda module, arguments: action() if isinstance(module, MarginHead) else None
 

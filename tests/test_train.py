@@ -8,13 +8,13 @@ import pytest
 import torch
 import yaml
 
-from marginface.cli.train import train
 from marginface.data import SyntheticFaces
 from marginface.data.dataset import Batch
-from marginface.data.pack import pack
+from marginface.data.packing import pack
 from marginface.data.sampling import Shuffled
-from marginface.errors import InputError, NonFiniteLossError
-from marginface.module import FaceRecognizer
+from marginface.training.module import FaceRecognizer
+from marginface.training.run import train
+from marginface.utils.errors import InputError, NonFiniteLossError
 from runs import compose, losses, rows
 
 
@@ -129,7 +129,7 @@ def test_bfloat16_without_instructions_is_said(
     monkeypatch: pytest.MonkeyPatch,
     fast: bool,
 ) -> None:
-    monkeypatch.setattr("marginface.cli.train.has_bfloat16", lambda _: fast)
+    monkeypatch.setattr("marginface.training.summary.has_bfloat16", lambda _: fast)
     settings = ["trainer.precision=bf16-mixed", "trainer.max_steps=1", "data.val_identities=0"]
     train(compose(*tiny_run, *settings, run_dir=tmp_path))
     assert ("many times slower here than 32-true" in capsys.readouterr().out) != fast
@@ -139,7 +139,7 @@ def test_freed_memory_is_kept_unless_unwanted(
     tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[str] = []
-    monkeypatch.setattr("marginface.cli.train.keep_freed_memory", lambda: kept.append(name))
+    monkeypatch.setattr("marginface.training.run.keep_freed_memory", lambda: kept.append(name))
     settings = ["trainer.max_steps=1", "data.val_identities=0"]
     for name in ("true", "false"):
         keep = f"keep_freed_memory={name}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from marginface.heads import MarginHead
-from marginface.module import FaceRecognizer
+from marginface.training.module import FaceRecognizer
 
 FloatBatch = tuple[Tensor, Tensor]
 

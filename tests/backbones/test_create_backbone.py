@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from marginface.backbones import create_backbone, load_backbone_weights
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 
 @pytest.mark.parametrize(

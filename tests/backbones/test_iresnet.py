@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones import create_backbone
-from marginface.data.transforms import to_input
+from marginface.backbones.preprocessing import to_input
 from marginface.heads import create_head
-from marginface.schedules import constant
+from marginface.training.schedulers import constant
 from training_by_hand import train_steps
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, dense_loss, fused, predictions
-from marginface.errors import InputError
+from marginface.classifier import ClassifierOptions, fused
 from marginface.heads import create_head, head_defaults, list_heads
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead, dense_loss, predictions
+from marginface.utils.errors import InputError
 
 B, C, D = 12, 23, 16
 MODES = [

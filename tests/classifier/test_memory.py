@@ -3,9 +3,9 @@
 import torch
 
 from marginface.classifier import ClassifierOptions
-from marginface.classifier.memory import classifier_lines, classifier_memory
+from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
 from marginface.heads import create_head
-from marginface.optimizers import SGD, AdamW
+from marginface.training.optimizers import SGD, AdamW
 
 CPU = torch.device("cpu")
 MIB = 2**20

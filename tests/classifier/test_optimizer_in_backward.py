@@ -15,11 +15,11 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from marginface.classifier import ClassifierOptions, fused, sharded
-from marginface.cli.train import train
-from marginface.errors import InputError
-from marginface.heads.base import MarginHead
-from marginface.optimizers import SGD, AdamW, step_in_backward
-from marginface.strategies import check_classifier
+from marginface.heads._head import MarginHead
+from marginface.training.optimizers import SGD, AdamW, step_in_backward
+from marginface.training.run import train
+from marginface.training.strategies import check_classifier
+from marginface.utils.errors import InputError
 from runs import compose, losses
 
 # Its exact gradient also comes through the centre nearest to the own one.

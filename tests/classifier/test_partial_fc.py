@@ -11,13 +11,13 @@ from classifier.test_fused import MODES
 from classifier.test_sharded import run_processes
 from torch import Tensor
 
-from marginface import optimizers
 from marginface.classifier import ClassifierOptions, sharded
 from marginface.classifier.sampling import sample_classes
-from marginface.errors import InputError
 from marginface.heads import create_head, head_defaults
-from marginface.heads.base import MarginHead
-from marginface.optimizers import SGD, AdamW
+from marginface.heads._head import MarginHead
+from marginface.training import optimizers
+from marginface.training.optimizers import SGD, AdamW
+from marginface.utils.errors import InputError
 
 B, C, D = 6, 40, 8
 MAKE = {

@@ -11,11 +11,12 @@ import torch.multiprocessing as mp
 from classifier.test_fused import MODES, B, C, D, batch, make
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, Shard, dense_loss, predictions, sharded
+from marginface.classifier import ClassifierOptions, Shard, sharded
 from marginface.classifier.sharding import draw_centres
-from marginface.errors import InputError
 from marginface.heads import create_head
-from marginface.strategies import agree_on_overflow
+from marginface.heads._head import dense_loss, predictions
+from marginface.training.strategies import agree_on_overflow
+from marginface.utils.errors import InputError
 
 Case = tuple[str, str]
 

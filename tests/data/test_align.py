@@ -13,12 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.pictures import picture
-from marginface.data.align import align_photos, find_photos
-from marginface.data.alignment import TEMPLATE, Points, align, check_points, similarity, template
-from marginface.data.detection import FromFile, YuNet, from_function
+from marginface.data.alignment.detectors import FromFile, YuNet, from_function
+from marginface.data.alignment.landmarks import Face, for_photos, read_landmarks
+from marginface.data.alignment.photos import align_photos
+from marginface.data.alignment.template import (
+    TEMPLATE,
+    Points,
+    align,
+    check_points,
+    similarity,
+    template,
+)
+from marginface.data.image_files import find_photos
 from marginface.data.images import encode_jpeg
-from marginface.data.landmarks import Face, for_photos, read_landmarks
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 APP = "from marginface.cli.main import app; app()"
 
@@ -307,8 +315,8 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
     """Loose crops and their points give what sits on the template."""
     from marginface.data import open_faces
     from marginface.data.images import ImageRules
-    from marginface.inspection.facts import measure
-    from marginface.inspection.template_face import fit_template
+    from marginface.inspection.mean_face import fit_template
+    from marginface.inspection.measurements import measure
 
     root = faces / "ijb_style"
     who = dict(line.split()[:2] for line in (root / "meta" / "dev_face_tid_mid.txt").open())

@@ -8,8 +8,8 @@ from torch import Tensor
 from data.pictures import picture
 from marginface.data import Augmentation
 from marginface.data.augmentation import CHANGES, blur, crop, erase, low_resolution, photometric
-from marginface.data.transforms import sample_uniform
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
+from marginface.utils.seeded_random import sample_uniform
 
 
 def faces(count: int, size: int = 48) -> Tensor:

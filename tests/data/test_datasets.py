@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from marginface.data import FaceDataset, FolderDataset, Subset, SyntheticFaces, make_loader
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 
 @pytest.fixture

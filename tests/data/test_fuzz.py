@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from data.pictures import jpegs
 from marginface.data import RecordIODataset, load_pairs, write_recordio
+from marginface.data.formats.recordio.format import MAGIC
 from marginface.data.images import ANY_IMAGE
-from marginface.data.pair_files import read_pair_file
-from marginface.data.records import MAGIC
-from marginface.data.unpickle import load_plain
-from marginface.errors import InputError
+from marginface.data.pairs.files import read_pair_file
+from marginface.data.pairs.unpickler import load_plain
+from marginface.utils.errors import InputError
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from data.pictures import encoded, picture
 from marginface.data.images import ANY_IMAGE, ImageRules, encode_jpeg, exif_orientation
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 RULES = ImageRules()
 RGB = picture(0)

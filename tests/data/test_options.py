@@ -16,7 +16,7 @@ from marginface.data import (
     write_recordio,
 )
 from marginface.data.images import encode_jpeg
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 
 class TestFaulty:
@@ -85,7 +85,7 @@ class TestCache:
         import shutil
 
         usage = shutil.disk_usage("/")._replace(free=1000)
-        monkeypatch.setattr("marginface.data.shelf.shutil.disk_usage", lambda path: usage)
+        monkeypatch.setattr("marginface.data.shared_memory.shutil.disk_usage", lambda path: usage)
         root = make_folder(tmp_path / "faces", [1, 1])
         with pytest.raises(InputError, match="cache needs .* GiB of shared memory.*shm-size"):
             FolderDataset(root, cache=True)
@@ -233,6 +233,6 @@ class TestFolders:
                 raise PermissionError(13, "Permission denied")
             return scan(path)  # type: ignore[call-overload]
 
-        monkeypatch.setattr("marginface.data.folder.os.scandir", denied)
+        monkeypatch.setattr("marginface.data.formats.folder.os.scandir", denied)
         with pytest.raises(InputError, match=r"p1: the folder cannot be read \(Permission denied"):
             FolderDataset(root)

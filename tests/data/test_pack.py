@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT
 from data.pictures import make_folder, picture
 from marginface.data import FaceDataset, FolderDataset, RecordIODataset, open_faces
+from marginface.data.formats.recordio.writer import cut_to_whole_images
 from marginface.data.images import encode_jpeg
-from marginface.data.pack import pack
-from marginface.data.recordio_writer import cut_to_whole_images
-from marginface.errors import InputError
+from marginface.data.packing import pack
+from marginface.utils.errors import InputError
 
 APP = "from marginface.cli.main import app; app()"
 FORMATS = ["recordio", "folder", "list", "lmdb"]
@@ -66,7 +66,7 @@ class Stop(Exception):
 def test_going_on(
     format: str, after: int, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("marginface.data.packers._COMMIT_EVERY", 3)
+    monkeypatch.setattr("marginface.data.formats.lmdb._COMMIT_EVERY", 3)
     pack(source, tmp_path / "whole", format)
     original = source.image_bytes
     read: list[int] = []
@@ -154,7 +154,7 @@ def test_sigkill(format: str, source: FolderDataset, tmp_path: Path) -> None:
 def test_no_space_left(
     format: str, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marginface.data import pack as module
+    from marginface.data import packing as module
 
     write = module.PACKERS[format].write
 
@@ -254,7 +254,7 @@ def test_a_source_that_changed_meanwhile(
     format: str, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old and new images are never mixed."""
-    monkeypatch.setattr("marginface.data.packers._COMMIT_EVERY", 2)
+    monkeypatch.setattr("marginface.data.formats.lmdb._COMMIT_EVERY", 2)
     original = source.image_bytes
 
     def stopping(index: int) -> bytes:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marginface.data import DrawnPairs, SyntheticFaces, load_pairs, write_pair_file
-from marginface.data.images import encode_jpeg
-from marginface.data.pairs import draw_pairs, fit_square, hold_out
-from marginface.errors import InputError, MissingInputError
+from marginface.data.images import encode_jpeg, fit_square
+from marginface.data.pairs.verification_sets import draw_pairs, hold_out
+from marginface.utils.errors import InputError, MissingInputError
 
 
 @pytest.mark.parametrize("writer", ["python2", "p2", "p4", "numpy"])

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from marginface.data import RecordIODataset, make_loader, write_recordio
+from marginface.data.formats.recordio.format import MAGIC, read_index
 from marginface.data.images import encode_jpeg
-from marginface.data.records import MAGIC, read_index
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 LAYOUTS = ["insightface", "insightface_label_array", "im2rec", "multipart"]
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marginface.data.augmentation import random_flip
 from marginface.data.sampling import (
     ClassBalanced,
     EvaluationSampler,
@@ -15,8 +16,8 @@ from marginface.data.sampling import (
     Shuffled,
     micro_batch_size,
 )
-from marginface.data.transforms import random_flip, sample_bits
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
+from marginface.utils.seeded_random import sample_bits
 
 parts = st.integers(1, 4)
 

@@ -21,8 +21,8 @@ from marginface.data import (
     make_loader,
     open_faces,
 )
-from marginface.data.pack import pack
-from marginface.errors import InputError, MissingInputError
+from marginface.data.packing import pack
+from marginface.utils.errors import InputError, MissingInputError
 
 COUNTS = [2, 3, 1, 4]
 LABELS = np.repeat(np.arange(4), COUNTS).tolist()

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.errors import InputError
-from marginface.evaluation import weighted
-from marginface.evaluation.bootstrap import Estimate, identity_weights, intervals, pair_weights
-from marginface.evaluation.comparison import compare_decisions
-from marginface.evaluation.groups import group_rates
-from marginface.evaluation.pairs import rate_name
-from marginface.evaluation.quality import error_versus_reject, qmagface_scores
-from marginface.evaluation.roc import area_under, equal_error_rate, nearest_tars
-from marginface.evaluation.scores import sort_scores
-from marginface.evaluation.weighted import WeightedRates
+from marginface.metrics import bootstrap_rates as weighted
+from marginface.metrics.bootstrap import Estimate, identity_weights, intervals, pair_weights
+from marginface.metrics.bootstrap_rates import WeightedRates
+from marginface.metrics.groups import group_rates
+from marginface.metrics.paired_comparison import compare_decisions
+from marginface.metrics.quality import error_versus_reject, qmagface_scores
+from marginface.metrics.roc import area_under, equal_error_rate, nearest_tars
+from marginface.metrics.scores import sort_scores
+from marginface.metrics.verification import rate_name
+from marginface.utils.errors import InputError
 
 FARS = (0.0, 0.05, 0.2, 0.6, 1.0)
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from marginface.errors import InputError
-from marginface.evaluation import evaluate_pairs, roc_curve, tar_at_far
-from marginface.evaluation.roc import area_under, equal_error_rate
-from marginface.evaluation.scores import sort_scores
+from marginface.metrics.roc import area_under, equal_error_rate, roc_curve, tar_at_far
+from marginface.metrics.scores import sort_scores
+from marginface.metrics.verification import evaluate_pairs
+from marginface.utils.errors import InputError
 
 
 def test_golden_pairs(golden: Path) -> None:

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.errors import InputError
-from marginface.evaluation import identification
-from marginface.evaluation.identification_intervals import identification_intervals
-from marginface.evaluation.identify import distractor_identification, search
+from marginface.metrics.identification import distractor_identification, identification, search
+from marginface.metrics.identification_intervals import identification_intervals
+from marginface.utils.errors import InputError
 
 
 def loop_identification(
@@ -63,8 +62,8 @@ def test_equals_the_loop(owners: list[int], subjects: list[int], seed: int, bloc
             identification(*arguments)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("marginface.evaluation.identify._GALLERY", block)
-        patch.setattr("marginface.evaluation.identify._PROBES", block + 1)
+        patch.setattr("marginface.metrics.identification._GALLERY", block)
+        patch.setattr("marginface.metrics.identification._PROBES", block + 1)
         result = identification(*arguments)
     rank, tpir = loop_identification(gallery, owners, probes, subjects, [1, 2, 3], fpirs)
     assert result.rank == pytest.approx(rank)
@@ -94,8 +93,8 @@ def test_search_is_a_sort(seed: int, k: int, block: int) -> None:
     rng = np.random.default_rng(seed)
     probes, gallery = rng.standard_normal((7, 5)), rng.standard_normal((23, 5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("marginface.evaluation.identify._GALLERY", block)
-        patch.setattr("marginface.evaluation.identify._PROBES", 3)
+        patch.setattr("marginface.metrics.identification._GALLERY", block)
+        patch.setattr("marginface.metrics.identification._PROBES", 3)
         scores, places = search(torch.from_numpy(probes), torch.from_numpy(gallery), k)
     order = np.argsort(-(probes @ gallery.T), axis=1)[:, :k]
     assert places.tolist() == order.tolist()

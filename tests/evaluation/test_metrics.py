@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from marginface.errors import NotFiniteError
-from marginface.evaluation import evaluate_pairs
-from marginface.evaluation.metrics import PairVerification, table_of
+from marginface.metrics.pair_verification import PairVerification, table_of
+from marginface.metrics.verification import evaluate_pairs
+from marginface.utils.errors import NotFiniteError
 
 PAIRS = 37  # nothing divides it
 IMAGES = 53  # some images are in several pairs

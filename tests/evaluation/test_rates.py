@@ -9,12 +9,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from marginface.errors import InputError
-from marginface.evaluation import evaluate_pairs, roc, tar_at_far
-from marginface.evaluation.folds import bin_pairs, fold_accuracy, fold_tars
-from marginface.evaluation.operating_points import operating_points, transfer
-from marginface.evaluation.roc import det_curve
-from marginface.evaluation.scores import sort_scores
+from marginface.metrics import roc
+from marginface.metrics.cross_validation import bin_pairs, fold_accuracy, fold_tars
+from marginface.metrics.operating_points import operating_points, transfer
+from marginface.metrics.roc import det_curve, tar_at_far
+from marginface.metrics.scores import sort_scores
+from marginface.metrics.verification import evaluate_pairs
+from marginface.utils.errors import InputError
 
 Rows = list[tuple[float, bool]]
 scored = st.lists(

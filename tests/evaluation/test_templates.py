@@ -8,14 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.errors import InputError
-from marginface.evaluation import (
-    aggregate_templates,
-    score_templates,
-    tar_at_far,
-    templates,
-    weigh_features,
-)
+from marginface.metrics import templates
+from marginface.metrics.roc import tar_at_far
+from marginface.metrics.templates import aggregate_templates, score_templates, weigh_features
+from marginface.utils.errors import InputError
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])

@@ -7,8 +7,8 @@ import pytest
 
 from heads.references import x2softmax
 from marginface.heads import create_head, list_heads
-from marginface.heads.advisor import Advice, advise, least_scale, solved_angle
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead
+from marginface.heads.analysis.advisor import Advice, advise, least_scale, solved_angle
 
 
 def make(name: str = "x2softmax", classes: int = 93_431, **parameters: Any) -> MarginHead:

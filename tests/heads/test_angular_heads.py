@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from heads.references import combined
-from marginface.errors import InputError
 from marginface.heads import create_head
+from marginface.utils.errors import InputError
 
 COSINES = [1, 0.95, 0.8, 0.5, 0.2, 0, -0.2, -0.5, -0.9, -1]
 

@@ -8,7 +8,7 @@ import torch
 
 from heads.references import arcface, x2softmax
 from marginface.heads import create_head, list_heads
-from marginface.heads.curves import boundary_margin, head_curves
+from marginface.heads.analysis.curves import boundary_margin, head_curves
 
 PHI = [50, 60, 70, 80, 90, 94, 100, 110, 120, 150, 180]
 BOUNDARIES: list[tuple[str, dict[str, Any], list[float]]] = [

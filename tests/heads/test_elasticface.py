@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from marginface.errors import InputError
 from marginface.heads import create_head
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead
+from marginface.utils.errors import InputError
 
 HEADS = ["elasticface_arc", "elasticface_cos"]
 

@@ -9,12 +9,12 @@ import yaml
 from torch import Tensor
 
 from heads.references import TARGETS, reference_loss
-from marginface.classifier.rows import Rows
-from marginface.config import config_dir
+from marginface.classifier.losses import CrossEntropy
+from marginface.config.resolve import config_dir
 from marginface.heads import create_head, head_class, head_defaults, list_heads
-from marginface.heads.base import MarginHead
-from marginface.heads.slopes import derivative
-from marginface.losses import CrossEntropy
+from marginface.heads._batch import Rows
+from marginface.heads._functional import derivative
+from marginface.heads._head import MarginHead
 
 HEADS = list_heads()
 B, C, D = 12, 9, 8

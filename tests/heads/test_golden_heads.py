@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from marginface.heads import create_head
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead
 
 PARAMETER_NAMES = {"s": "scale", "m": "margin"}
 STATE = {"adaface": ["batch_mean", "batch_std"], "curricularface": ["t"]}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from heads.references import PI, arcface, combined, psi
-from marginface.errors import InputError
 from marginface.heads import create_head
+from marginface.utils.errors import InputError
 
 Curve = Callable[[float], float]
 COSINES = [math.cos(0.02 + 0.0517 * n) for n in range(60)]

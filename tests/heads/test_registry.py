@@ -2,8 +2,8 @@
 
 import pytest
 
-from marginface.errors import InputError
 from marginface.heads import create_head, list_heads, register_head
+from marginface.utils.errors import InputError
 
 
 def test_unknown_head_names_the_nearest() -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from marginface.heads import create_head
+from marginface.heads.analysis.subcenters import dominant_centres, subcenter_report
 from marginface.heads.subcenter_arcface import SubcenterArcFace
-from marginface.heads.subcenter_report import dominant_centres, subcenter_report
 
 
 def make() -> SubcenterArcFace:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from marginface.cli.train import train
 from marginface.heads import list_heads
+from marginface.training.run import train
 from runs import compose, losses
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from marginface.errors import InputError
 from marginface.heads import create_head
-from marginface.heads.base import MarginHead
+from marginface.heads._head import MarginHead
+from marginface.utils.errors import InputError
 
 
 def make(**parameters: object) -> MarginHead:

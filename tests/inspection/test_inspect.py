@@ -17,13 +17,13 @@ from conftest import ROOT
 from data.pictures import make_folder, picture
 from marginface.data import SyntheticFaces, write_pair_file, write_recordio
 from marginface.data.images import encode_jpeg
-from marginface.data.pack import pack
-from marginface.errors import InputError
+from marginface.data.packing import pack
 from marginface.inspection import inspect_data
 from marginface.inspection.duplicates import exact_duplicates, near_duplicates
-from marginface.inspection.people import alike_identities, label_suspects
+from marginface.inspection.identities import alike_identities, label_suspects
+from marginface.inspection.mean_face import fit_template, template_face
 from marginface.inspection.report import write_inspection
-from marginface.inspection.template_face import fit_template, template_face
+from marginface.utils.errors import InputError
 
 APP = "from marginface.cli.main import app; app()"
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy.io import savemat
 
-from marginface.data.alignment import TEMPLATE
+from marginface.data.alignment.template import TEMPLATE
 
 SUBJECTS, TEMPLATES, IMAGES = 8, 4, 3  # templates a subject, images a template
 

@@ -11,19 +11,19 @@ import torch
 from scipy.io import savemat
 
 from marginface.data import load_pairs
-from marginface.data.file_faces import FileFaces
-from marginface.data.pair_files import write_pair_file
-from marginface.errors import InputError, MissingInputError
-from marginface.protocols import (
+from marginface.data.pairs.files import write_pair_file
+from marginface.data.unlabeled import FileFaces
+from marginface.evaluation.benchmarks import (
     GalleryBenchmark,
     IJBBenchmark,
     Outcome,
     PairsBenchmark,
     TinyFaceBenchmark,
 )
-from marginface.protocols.ijb import read_files
-from marginface.protocols.ijb_files import read_media
-from marginface.protocols.people import linked_people, numbered
+from marginface.evaluation.benchmarks.identities import linked_people, numbered
+from marginface.evaluation.benchmarks.ijb import read_files
+from marginface.evaluation.benchmarks.ijb_files import read_media
+from marginface.utils.errors import InputError, MissingInputError
 from protocols.sets import (
     IMAGES,
     SUBJECTS,

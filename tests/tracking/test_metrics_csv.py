@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from marginface.tracking import MetricsCsv, wandb_logger
-from marginface.tracking.wandb import is_logged_in
+from marginface.training.loggers import MetricsCsv, wandb_logger
+from marginface.training.loggers.wandb import is_logged_in
 
 
 def test_rows_are_on_disk_at_once_with_all_digits(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class MarginfaceLauncher(Launcher):
         # Imported here: Hydra loads its plugins at every start, also for `--help`.
         from rich.console import Console
 
-        from marginface.report import compare_runs, run_folders
+        from marginface.runs.comparison import compare_runs, run_folders
 
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
         returns = []

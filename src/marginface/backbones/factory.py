@@ -1,6 +1,7 @@
 """Any timm model as an embedding network: `create_backbone`."""
 
 import difflib
+import typing
 from typing import Any, Literal
 
 import timm
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones.input_size import check_input_size
-from marginface.errors import InputError
+from marginface.utils.arguments import _call_problems, mapping_problems
+from marginface.utils.errors import InputError
 
 Pool = Literal["flatten", "model"]
 Norm = Literal["bn", "ln"]
@@ -151,3 +153,18 @@ def _feature_shape(model: nn.Module, name: str, image_size: int, pool: Pool) -> 
             "flatten; use backbone.pool=model"
         )
     return features.shape[1], features[0].numel()
+
+
+_BACKBONE_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
+
+
+def backbone_problems(node: dict[str, Any]) -> list[str]:
+    """What is wrong with the node of a backbone."""
+    name = node.get("name")
+    if not timm.is_model(str(name)):
+        return [unknown_backbone(str(name))]
+    extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
+    arguments = {key: node[key] for key in node if key not in _BACKBONE_EXTRAS}
+    return _call_problems(
+        "backbone", create_backbone, arguments, also=set(_BACKBONE_EXTRAS)
+    ) + mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 
 def check_input_size(x: Tensor, image_size: int, name: str) -> None:

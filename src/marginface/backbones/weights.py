@@ -1,12 +1,14 @@
 """Starting weights for a backbone from .pth, .ckpt or .safetensors files; nothing fits half."""
 
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from marginface.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError
 
 _PREFIX = "backbone."
 
@@ -68,3 +70,39 @@ def _count(names: list[str], what: str) -> str:
         return f"0 {what}"
     more = f", ... ({len(names)} in all)" if len(names) > 5 else ""
     return f"{len(names)} {what} ({', '.join(names[:5])}{more})"
+
+
+# Networks that a file of bare weights is compared with when nobody says which it holds.
+RECOGNISED = (
+    "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200", "mobilefacenet",
+)  # fmt: skip
+
+
+def _recognise(path: Path) -> dict[str, Any]:
+    """The configuration of the one of insightface's networks whose weights these are."""
+    state = read_backbone_state(path)
+    width = _embedding_size(state)
+    for name in RECOGNISED:
+        with torch.device("meta"):
+            expected = timm.create_model(name, num_classes=width).state_dict()
+        # num_batches_tracked is a counter that old files lack.
+        fits = all(
+            key in state and state[key].shape == value.shape
+            for key, value in expected.items()
+            if not key.endswith("num_batches_tracked")
+        )
+        if fits and not state.keys() - expected.keys():
+            return {"name": name, "embedding_size": width, "image_size": 112}
+    raise InputError(
+        f"{path} does not say which network it holds, and its weights are none of "
+        f"{', '.join(RECOGNISED)} at 112 pixels; name it with backbone=<name>"
+    )
+
+
+def _embedding_size(state: dict[str, Tensor]) -> int:
+    """Length of the last normalisation, or else of the last one-dimensional tensor."""
+    for last in ("features.weight", "norm.weight"):  # of IResNets and of MobileFaceNet
+        if last in state:
+            return len(state[last])
+    vectors = [value for value in state.values() if value.ndim == 1]
+    return len(vectors[-1]) if vectors else 1

@@ -4,15 +4,11 @@ Tensor names: R rows of the batch that have a label, C classes, K centres of a c
 n classes of a chunk. Matrices of a chunk are (n, R): a row for each class.
 """
 
-from marginface.classifier.loss import dense_loss, fused_loss, predictions
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.sharding import Shard, sharded
 
 __all__ = [
     "ClassifierOptions",
     "Shard",
-    "dense_loss",
-    "fused_loss",
-    "predictions",
     "sharded",
 ]

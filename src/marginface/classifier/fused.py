@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.classifier.centres import Centres, inverse_length
-from marginface.classifier.walk import Plan, StepRows, Walk
-from marginface.distributed import sum_for_own_rows
+from marginface.classifier.center_chunks import Centres, inverse_length
+from marginface.classifier.chunked_pass import Plan, StepRows, Walk
+from marginface.utils.distributed import sum_for_own_rows
 
 
 def other_classes(queries: Tensor, weight: Tensor, threshold: Tensor | None, plan: Plan) -> Any:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """`marginface align`: photographs to aligned faces, one folder per identity."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +7,13 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.pack import progress_bar
-from marginface.data.align import AlignResult, align_photos, find_photos
-from marginface.data.detection import Detector, FromFile, YuNet, from_function
-from marginface.data.list_file import read_list
-from marginface.errors import InputError
-from marginface.files import atomic_write
-from marginface.page import Page, grid
+from marginface.data.alignment.detectors import Detector, FromFile, YuNet, from_function
+from marginface.data.alignment.photos import align_photos
+from marginface.data.formats.list import read_list
+from marginface.data.image_files import find_photos
+from marginface.inspection.alignment_report import write_report
+from marginface.utils.console import progress_bar
+from marginface.utils.errors import InputError
 
 
 def align_command(
@@ -73,36 +72,3 @@ def _detector(
         return YuNet(yunet)
     assert detector is not None
     return from_function(detector)
-
-
-def write_report(result: AlignResult, folder: Path, source: Path, target: Path) -> None:
-    """align.html and align.json: counts, every rejected photograph, the mean face, examples."""
-    facts = {
-        "source": str(source),
-        "target": str(target),
-        "aligned": len(result.aligned),
-        "rejected": result.rejected,
-        "several_faces": result.several,
-    }
-    with atomic_write(folder / "align.json", "w") as file:
-        json.dump(facts, file, indent=1)
-    page = Page(f"Aligned: {source}")
-    page.table(
-        [
-            ("written to", str(target)),
-            ("faces aligned", len(result.aligned)),
-            ("photographs rejected", len(result.rejected)),
-            ("with several faces, the largest taken", len(result.several)),
-        ]
-    )
-    if result.mean is not None:
-        page.heading("Mean aligned face")
-        page.text("Sharp eyes, nose and mouth mean that the points are right.")
-        page.picture(result.mean, "mean of all aligned faces", width=168)
-    page.heading("Examples")
-    page.picture(grid(result.examples), f"the first {len(result.examples)}")
-    if result.rejected:
-        page.heading("Rejected")
-        page.table(result.reasons().most_common(), ("reason", "photographs"))
-        page.folded("all of them", list(result.rejected.items()), ("photograph", "reason"))
-    page.write(folder / "align.html")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from marginface.errors import (
+from marginface.utils.errors import (
     InputError,
     NonFiniteLossError,
     NotSavedError,

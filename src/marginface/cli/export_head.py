@@ -16,7 +16,7 @@ def export_head_command(
     """Write all class centres, in the order of the labels, whatever processes trained them."""
     with clear_errors():
         # Not needed by the other commands, and slow to import.
-        from marginface.head_export import export_head
+        from marginface.inference.export_head import export_head
 
         shape = export_head(run, target, normalise=normalise)
         print(f"{shape[0]} centres of {shape[1]} numbers in {target}")

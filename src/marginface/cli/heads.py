@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from marginface.cli.errors import clear_errors
-from marginface.errors import InputError
-from marginface.files import atomic_write
 from marginface.heads import MarginHead, create_head, list_heads
-from marginface.heads.advisor import advise
-from marginface.heads.catalogue import head_info, heads_page
-from marginface.heads.curves import HeadCurves, head_curves
+from marginface.heads.analysis.advisor import advise
+from marginface.heads.analysis.catalogue import head_info, heads_page
+from marginface.heads.analysis.curves import HeadCurves, head_curves
+from marginface.utils.errors import InputError
+from marginface.utils.files import atomic_write
 
 app = typer.Typer(help=__doc__)
 
@@ -61,7 +61,7 @@ def show(
             heads[other.replace(":", " ")] = _create(
                 other_name, parameters.split(",") if parameters else []
             )
-        from marginface.figures import heads_figure  # matplotlib takes a second to import
+        from marginface.heads.analysis.figure import heads_figure
 
         path = out or Path(f"{name}.png")
         heads_figure(heads, path)
@@ -90,7 +90,7 @@ def advise_command(
 @app.command(hidden=True)
 def page(out: Annotated[Path, typer.Argument(help="folder of the docs")]) -> None:
     """Write docs/heads.md and its pictures (`make docs`)."""
-    from marginface.figures import heads_figure
+    from marginface.heads.analysis.figure import heads_figure
 
     with atomic_write(out / "heads.md") as file:
         file.write(heads_page().encode())

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.pack import progress_bar
-from marginface.data.sources import FORMATS
-from marginface.errors import InputError, unknown_name
+from marginface.data.formats._registry import FORMATS
+from marginface.utils.console import progress_bar
+from marginface.utils.errors import InputError, unknown_name
 
 
 def inspect_command(

@@ -4,22 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from marginface.cli.errors import clear_errors
-from marginface.data.pack import pack
-from marginface.data.packers import PACKERS
-from marginface.data.pair_files import write_pair_file
-from marginface.data.pairs import load_pairs
-from marginface.data.sources import FORMATS, open_faces
-from marginface.errors import InputError, unknown_name
+from marginface.data.formats._registry import FORMATS, open_faces
+from marginface.data.packing import PACKERS, pack
+from marginface.data.pairs.files import write_pair_file
+from marginface.data.pairs.verification_sets import load_pairs
+from marginface.utils.console import progress_bar
+from marginface.utils.errors import InputError, unknown_name
 
 _FAULTY = ("stop", "skip", "copy")
 
@@ -80,14 +72,3 @@ def pack_command(
             f"{len(faces) - skipped} images of {faces.num_classes} identities written to "
             f"{target}{left_out}"
         )
-
-
-def progress_bar() -> Progress:
-    """A bar with counts and the time that remains; on stderr."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),  # stdout is for what was found
-    )

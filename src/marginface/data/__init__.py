@@ -2,19 +2,19 @@
 
 from marginface.data.augmentation import Augmentation
 from marginface.data.dataset import FaceDataset, Subset
-from marginface.data.folder import FolderDataset
+from marginface.data.formats._registry import open_faces
+from marginface.data.formats.folder import FolderDataset
+from marginface.data.formats.list import ListDataset
+from marginface.data.formats.lmdb import LMDBDataset
+from marginface.data.formats.parquet import ParquetDataset
+from marginface.data.formats.recordio.reader import RecordIODataset
+from marginface.data.formats.recordio.writer import write_recordio
+from marginface.data.formats.shards import ShardDataset
 from marginface.data.joined import JoinedDataset, join_faces
-from marginface.data.list_file import ListDataset
-from marginface.data.lmdb_file import LMDBDataset
 from marginface.data.loader import make_loader
-from marginface.data.pair_files import write_pair_file
-from marginface.data.pairs import DrawnPairs, PairFile, load_pairs
-from marginface.data.parquet import ParquetDataset
-from marginface.data.recordio import RecordIODataset
-from marginface.data.recordio_writer import write_recordio
-from marginface.data.shards import ShardDataset
-from marginface.data.sources import open_faces
-from marginface.data.synthetic import SyntheticFaces
+from marginface.data.pairs.files import write_pair_file
+from marginface.data.pairs.verification_sets import DrawnPairs, PairFile, load_pairs
+from marginface.data.synthetic.faces import SyntheticFaces
 
 __all__ = [
     "Augmentation",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
-from marginface.data.transforms import random_flip, sample_uniform
-from marginface.errors import InputError
-from marginface.parameters import Probability
+from marginface.utils.arguments import Probability
+from marginface.utils.errors import InputError
+from marginface.utils.seeded_random import sample_bits, sample_uniform
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUMBERS = 8  # uniform numbers a change may use
@@ -189,3 +189,9 @@ def _grey(images: Tensor) -> Tensor:
 
 def _between(uniform: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * uniform
+
+
+def random_flip(images: Tensor, seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """Mirror each image with probability 1/2, decided by (seed, epoch, sample index) alone."""
+    flipped = sample_bits(seed, epoch, indices) & 1 == 1
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)

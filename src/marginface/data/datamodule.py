@@ -6,11 +6,14 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from marginface import progress
-from marginface.console import say
 from marginface.data.dataset import Batch, FaceDataset, Labels, Subset
 from marginface.data.loader import batch_loader
-from marginface.data.pairs import DrawnPairs, VerificationSet, hold_out, load_pairs
+from marginface.data.pairs.verification_sets import (
+    DrawnPairs,
+    VerificationSet,
+    hold_out,
+    load_pairs,
+)
 from marginface.data.sampling import (
     ClassBalanced,
     EvaluationSampler,
@@ -20,8 +23,9 @@ from marginface.data.sampling import (
     Shuffled,
     steps_per_epoch,
 )
-from marginface.errors import InputError
-from marginface.parameters import WholeNumber
+from marginface.utils.arguments import WholeNumber
+from marginface.utils.console import say
+from marginface.utils.errors import InputError
 
 SamplerName = Literal["shuffle", "class_balanced", "grouped"]
 
@@ -162,7 +166,10 @@ class FaceDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         # Of this run, not of the data: the trainer may limit the batches of an epoch.
-        return {"step": trainer.global_step, "steps_per_epoch": progress.steps_per_epoch(trainer)}
+        return {
+            "step": trainer.global_step,
+            "steps_per_epoch": int(trainer.num_training_batches) // trainer.accumulate_grad_batches,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])

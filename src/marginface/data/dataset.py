@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from marginface.data.images import Alpha, Exif, Grey, ImageRules, Pixels
-from marginface.data.shelf import Shelf
-from marginface.data.slots import batch_memory
-from marginface.errors import InputError
+from marginface.data.shared_memory import Shelf, batch_memory
+from marginface.utils.errors import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
 Labels = NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 Grey = Literal["expand", "refuse"]
@@ -226,3 +226,17 @@ def _other_size(shape: tuple[int, ...], size: int) -> InputError:
         f"{shape[1]}x{shape[0]} pixels, expected {size}x{size}; align the faces to that size first "
         "(marginface align), or set data.dataset.resize=true to stretch every image"
     )
+
+
+def fit_square(rgb: Pixels, size: int) -> Pixels:
+    """Scale the short side to `size` and cut the centre square."""
+    height, width = rgb.shape[:2]
+    if (height, width) == (size, size):
+        return rgb
+    scale = size / min(height, width)
+    shape = max(size, round(width * scale)), max(size, round(height * scale))
+    scaled: Pixels = cv2.resize(
+        rgb, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
+    top, left = (scaled.shape[0] - size) // 2, (scaled.shape[1] - size) // 2
+    return scaled[top : top + size, left : left + size]

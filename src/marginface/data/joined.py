@@ -7,9 +7,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.data.formats._registry import open_faces
 from marginface.data.images import Pixels
-from marginface.data.sources import open_faces
-from marginface.errors import InputError, MissingInputError, did_you_mean
+from marginface.utils.errors import InputError, MissingInputError, did_you_mean
 
 Person = tuple[int, str]  # number of a source and an identity in it
 

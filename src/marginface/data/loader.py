@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.dataset import Batch, FaceDataset
 from marginface.data.sampling import GlobalBatchSampler, InOrder, Shuffled
-from marginface.data.slots import PREFETCH, Filled, Slots, hand_over
+from marginface.data.shared_memory import PREFETCH, Filled, Slots, hand_over
 
 
 class TimedLoader(DataLoader[Any]):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from marginface.errors import InputError
+from marginface.utils.errors import InputError
 
 
 class InOrder:

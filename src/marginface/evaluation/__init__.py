@@ -3,14 +3,10 @@
 Wrappers for torchmetrics are in `evaluation.metrics`, which takes seconds to import.
 """
 
-from marginface.evaluation.identify import identification
-from marginface.evaluation.pairs import PairResult, evaluate_pairs
-from marginface.evaluation.roc import roc_curve, tar_at_far
-from marginface.evaluation.templates import (
-    aggregate_templates,
-    score_templates,
-    weigh_features,
-)
+from marginface.metrics.identification import identification
+from marginface.metrics.roc import roc_curve, tar_at_far
+from marginface.metrics.templates import aggregate_templates, score_templates, weigh_features
+from marginface.metrics.verification import PairResult, evaluate_pairs
 
 __all__ = [
     "PairResult",

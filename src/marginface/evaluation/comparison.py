@@ -1,78 +1,211 @@
-"""Two networks on the same pairs: is one better, or are they equal?"""
+"""Evaluations side by side: their metrics, and on the same pairs whether one is really better."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from marginface.errors import InputError
-from marginface.evaluation.bootstrap import Estimate, Identities, intervals, pair_weights
+from marginface.evaluation.benchmarks.base import Decisions
+from marginface.evaluation.report import FACTS, RESULT, SCORES, rate_charts, shown
+from marginface.metrics.bootstrap import Estimate
+from marginface.metrics.paired_comparison import Comparison, compare_decisions
+from marginface.metrics.scores import sort_scores
+from marginface.reporting.html_page import Page
+from marginface.utils.errors import InputError, MissingInputError
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """A paired comparison.
-
-    Attributes:
-        difference: accuracy of the first minus that of the second, with its interval.
-        only_first, only_second: pairs that only one of them decides rightly.
-        p_value: of McNemar's exact test of these two numbers (1947; pairs as if independent).
-        verdict: "first" or "second" where the interval leaves out 0, else "equal": results that
-            people drawn again could turn round are a tie, whatever their digits say.
-    """
-
-    difference: Estimate
-    only_first: int
-    only_second: int
-    p_value: float
-    verdict: str
+_DIFFERING = ("checkpoint", "network", "color", "flip", "precision")
 
 
-def compare_decisions(
-    first: NDArray[np.bool_],
-    second: NDArray[np.bool_],
-    identity1: Identities,
-    identity2: Identities,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two networks by which pairs they decide rightly.
+class Evaluated(NamedTuple):
+    """An evaluation as it lies on disk."""
 
-    Args:
-        first, second: (N,) whether each decides a pair rightly; the same pairs in the same order.
-        identity1, identity2: (N,) person of both sides of each pair.
-        replicates, seed: of the bootstrap.
+    name: str
+    facts: dict[str, Any]
+    protocols: dict[str, list[str]]  # by benchmark
+    pairs_sha256: dict[str, str]  # likewise
+    metrics: dict[str, Estimate]  # <benchmark>/<metric>
+    decisions: dict[str, Decisions]  # by benchmark
+
+
+class Paired(NamedTuple):
+    """An evaluation against the best one on the same pairs."""
+
+    benchmark: str
+    best: str
+    other: str
+    comparison: Comparison
+
+    def row(self) -> tuple[Any, ...]:
+        """For a table; the difference in points of percent."""
+        difference = Estimate(*self.comparison.difference)
+        value, interval = shown("difference", difference)
+        verdict = {"first": "worse", "second": "better", "equal": "equal"}
+        return (
+            self.benchmark, self.best, self.other, value, interval,
+            f"{self.comparison.only_first} : {self.comparison.only_second}",
+            f"{self.comparison.p_value:.2g}", verdict[self.comparison.verdict],
+        )  # fmt: skip
+
+
+PAIRED_HEADINGS = (
+    "pairs", "best", "other", "best - other (points)", "95 % interval",
+    "right only best : only other", "McNemar p", "the other is",
+)  # fmt: skip
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder was written by an evaluation."""
+    return (folder / FACTS).is_file()
+
+
+def read_evaluation(folder: Path) -> Evaluated:
+    """What an evaluation left in its folder.
 
     Raises:
-        InputError: lengths that differ.
+        MissingInputError: it is none.
     """
-    if not first.shape == second.shape == identity1.shape == identity2.shape:
-        raise InputError(
-            f"a paired comparison needs the same pairs, got {len(first)} and {len(second)} "
-            f"decisions on {len(identity1)} pairs"
+    if not is_evaluation(folder):
+        raise MissingInputError(f"{folder} is no evaluation: it has no {FACTS}")
+    flat: dict[str, float] = json.loads((folder / RESULT).read_text())
+    metrics = {
+        key: Estimate(value, flat[f"{key}/low"], flat[f"{key}/high"])
+        for key, value in flat.items()
+        if f"{key}/low" in flat
+    }
+    columns: dict[str, dict[str, Any]] = {}
+    with np.load(folder / SCORES) as arrays:
+        for key in arrays.files:
+            benchmark, name = key.rsplit("/", 1)
+            columns.setdefault(benchmark, {})[name] = arrays[key]
+    facts = json.loads((folder / FACTS).read_text())
+    protocols = {entry["name"]: entry["protocol"] for entry in facts["benchmarks"]}
+    keys = {entry["name"]: entry["pairs_sha256"] for entry in facts["benchmarks"]}
+    decisions = {benchmark: Decisions(**found) for benchmark, found in columns.items()}
+    return Evaluated(str(folder), facts["facts"], protocols, keys, metrics, decisions)
+
+
+def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
+    """Print two or more evaluations beside each other and write the same as a page.
+
+    Args:
+        folders: of the evaluations.
+        page_path: of the page.
+
+    Raises:
+        InputError: fewer than two, or one that is no evaluation.
+    """
+    if len(folders) < 2:
+        raise InputError("a comparison needs two or more evaluations")
+    if page_path.exists():
+        raise InputError(f"{page_path} exists; choose another name, nothing is overwritten")
+    evaluations = _renamed([read_evaluation(folder) for folder in folders])
+    pairs = [paired for key in _benchmarks(evaluations) for paired in compare_on(evaluations, key)]
+    console, page = Console(width=140), Page(f"{len(evaluations)} evaluations side by side")
+    facts = [(e.name, *(str(e.facts.get(key)) for key in _DIFFERING)) for e in evaluations]
+    page.table(facts, ("evaluation", *_DIFFERING))
+    headings = ("metric (percent)", *(e.name for e in evaluations))
+    rows = []
+    for key in dict.fromkeys(key for e in evaluations for key in e.metrics):
+        found = [e.metrics.get(key) for e in evaluations]
+        cells = ["-" if v is None else _in_one_cell(key, v) for v in found]
+        rows.append((key, *cells))
+    page.table(rows, headings)
+    _print(console, rows, headings)
+    for note in _differences(evaluations):
+        page.text(note, "bad")
+        console.print(note, markup=False, highlight=False)
+    if pairs:
+        page.heading("Paired comparisons")
+        page.text(
+            "Against the best on exactly the same pairs: share of right decisions (of templates: "
+            "of genuine pairs, each network at its threshold for FMR 1e-3). The interval is a "
+            "bootstrap over people; 'equal' where it holds 0, whatever the digits above say."
         )
-    gain = first.astype(np.float64) - second
+        page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
+        _print(console, [paired.row() for paired in pairs], PAIRED_HEADINGS)
+    for benchmark in _benchmarks(evaluations):
+        scored = {
+            e.name: sort_scores(torch.from_numpy(d.scores), torch.from_numpy(d.same))
+            for e in evaluations
+            if (d := e.decisions.get(benchmark)) is not None and not d.same.all()
+        }
+        if scored:
+            page.heading(benchmark)
+            for chart in rate_charts(scored):
+                page.chart(chart)
+    page.write(page_path)
+    console.print(f"page {page_path}", markup=False, highlight=False)
 
-    def difference(weights: NDArray[np.float64]) -> dict[str, float]:
-        total = weights.sum()
-        return {"accuracy": float((weights * gain).sum() / total) if total else float("nan")}
 
-    estimate = intervals(
-        {"accuracy": float(gain.mean())},
-        difference,
-        pair_weights(identity1, identity2, replicates, seed),
-        {},
-    )["accuracy"]
-    only_first, only_second = int((gain > 0).sum()), int((gain < 0).sum())
-    discordant = only_first + only_second
-    verdict = "first" if estimate.low > 0 else "second" if estimate.high < 0 else "equal"
-    if not discordant:
-        estimate, verdict = Estimate(0.0, 0.0, 0.0), "equal"
-    return Comparison(
-        difference=estimate,
-        only_first=only_first,
-        only_second=only_second,
-        p_value=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
-        verdict=verdict,
-    )
+def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]:
+    """Every evaluation against the one with the most right decisions on the same pairs."""
+    groups: dict[str, list[Evaluated]] = {}
+    for evaluation in evaluations:
+        if benchmark in evaluation.decisions:
+            groups.setdefault(evaluation.pairs_sha256[benchmark], []).append(evaluation)
+    paired = []
+    for group in groups.values():
+        found = [(e.name, e.decisions[benchmark]) for e in group]
+        # Of equal results the first given; the comparison calls them equal.
+        name, best = max(found, key=lambda entry: entry[1].right[entry[1].compared].mean())
+        kept = best.compared
+        for other, decisions in found:
+            if other != name:
+                comparison = compare_decisions(
+                    best.right[kept],
+                    decisions.right[kept],
+                    best.identity1[kept],
+                    best.identity2[kept],
+                )
+                paired.append(Paired(benchmark, name, other, comparison))
+    return paired
+
+
+def _differences(evaluations: Sequence[Evaluated]) -> list[str]:
+    """What keeps numbers from being compared: other protocols, other pairs."""
+    notes = []
+    for benchmark in dict.fromkeys(name for e in evaluations for name in e.protocols):
+        having = [e for e in evaluations if benchmark in e.protocols]
+        lines = dict.fromkeys(line for e in having for line in e.protocols[benchmark])
+        for line in lines:
+            those = [e.name for e in having if line in e.protocols[benchmark]]
+            if len(those) < len(having):
+                notes.append(f"{benchmark}: only in {', '.join(those)}: {line}")
+        if len({e.pairs_sha256[benchmark] for e in having}) > 1:
+            notes.append(
+                f"{benchmark}: not the same pairs everywhere; only equal ones are compared"
+            )
+    return notes
+
+
+def _benchmarks(evaluations: Sequence[Evaluated]) -> list[str]:
+    return list(dict.fromkeys(key for e in evaluations for key in e.decisions))
+
+
+def _renamed(evaluations: list[Evaluated]) -> list[Evaluated]:
+    """By the last part of their folders, unless two share it."""
+    short = [Path(e.name).name for e in evaluations]
+    if len(set(short)) < len(short):
+        short = [f"{n} {name}" for n, name in enumerate(short, start=1)]
+    return [e._replace(name=name) for e, name in zip(evaluations, short, strict=True)]
+
+
+def _in_one_cell(key: str, estimate: Estimate) -> str:
+    value, interval = shown(key.rsplit("/", 1)[-1], estimate)
+    return f"{value} ({interval})"
+
+
+def _print(console: Console, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
+    table = Table()
+    for number, heading in enumerate(headings):
+        justify: Literal["left", "right"] = "left" if number == 0 else "right"
+        table.add_column(escape(heading), overflow="fold", justify=justify)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    console.print(table)

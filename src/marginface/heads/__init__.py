@@ -3,8 +3,8 @@
 import importlib
 import pkgutil
 
-from marginface.heads.base import MarginHead
-from marginface.heads.registry import (
+from marginface.heads._head import MarginHead
+from marginface.heads._registry import (
     create_head,
     head_class,
     head_defaults,
@@ -13,7 +13,8 @@ from marginface.heads.registry import (
 )
 
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if not _module.name.startswith("_") and not _module.ispkg:
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "MarginHead",

@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead, Rows
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
-from marginface.parameters import Share
+from marginface.classifier.losses import LossSpec
+from marginface.heads._batch import Rows
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import Share
 
 
 @register_head("adaface")

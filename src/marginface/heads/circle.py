@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from marginface.heads.base import MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec, circle_weight
+from marginface.classifier.losses import LossSpec, circle_weight
+from marginface.heads._head import MarginHead
+from marginface.heads._registry import register_head
 
 CircleGradient = Literal["detached_weights", "straight_through", "exact"]
 

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient
-from marginface.heads.elastic import Compat, ElasticHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
-from marginface.parameters import NotNegative
+from marginface.classifier.losses import LossSpec
+from marginface.heads._elastic import Compat, ElasticHead
+from marginface.heads._head import MarginGradient
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import NotNegative
 
 
 @register_head("elasticface_cos")

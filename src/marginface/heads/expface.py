@@ -4,10 +4,10 @@ import math
 
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
-from marginface.parameters import Share
+from marginface.classifier.losses import LossSpec
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import Share
 
 
 @register_head("expface")

@@ -5,12 +5,13 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.errors import InputError
-from marginface.heads.angular import EasyMargin, add_angle
-from marginface.heads.base import MarginGradient, MarginHead, Rows
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
-from marginface.parameters import Positive
+from marginface.classifier.losses import LossSpec
+from marginface.heads._batch import Rows
+from marginface.heads._functional import EasyMargin, add_angle
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import Positive
+from marginface.utils.errors import InputError
 
 
 @register_head("magface")

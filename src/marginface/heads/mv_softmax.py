@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.heads.angular import EasyMargin, add_angle
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
+from marginface.classifier.losses import LossSpec
+from marginface.heads._functional import EasyMargin, add_angle
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
 
 
 @register_head("mv_softmax")

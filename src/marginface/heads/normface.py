@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
+from marginface.classifier.losses import LossSpec
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
 
 
 @register_head("normface")

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from marginface.errors import InputError
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import Alpha
+from marginface.classifier.losses import Alpha
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.errors import InputError
 
 
 @register_head("q_margin")

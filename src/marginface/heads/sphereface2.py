@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import balanced_bias
-from marginface.parameters import AtLeastOne, Positive
+from marginface.classifier.losses import balanced_bias
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import AtLeastOne, Positive
 
 
 @register_head("sphereface2")

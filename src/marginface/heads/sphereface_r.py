@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from marginface.heads.angular import multiply_angle
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.losses import LossSpec
-from marginface.parameters import AtLeastOne
+from marginface.classifier.losses import LossSpec
+from marginface.heads._functional import multiply_angle
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import AtLeastOne
 
 
 @register_head("sphereface_r")

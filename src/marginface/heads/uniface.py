@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.parameters import Positive
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.arguments import Positive
 
 
 @register_head("uniface")

@@ -5,12 +5,11 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.errors import InputError
-from marginface.heads.angular import sine_of
-from marginface.heads.base import MarginGradient, MarginHead
-from marginface.heads.registry import register_head
-from marginface.heads.slopes import away_from_poles
-from marginface.losses import LossSpec
+from marginface.classifier.losses import LossSpec
+from marginface.heads._functional import away_from_poles, sine_of
+from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._registry import register_head
+from marginface.utils.errors import InputError
 
 
 @register_head("x2softmax")

@@ -1,6 +1,6 @@
 """What is wrong with a set of faces, found before a GPU is spent on it."""
 
 from marginface.inspection.findings import Finding, Findings
-from marginface.inspection.inspect import inspect_data
+from marginface.inspection.run import inspect_data
 
 __all__ = ["Finding", "Findings", "inspect_data"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from marginface.files import atomic_write
 from marginface.inspection.findings import Finding, Findings
-from marginface.inspection.template_face import template_face
-from marginface.page import Page
+from marginface.inspection.mean_face import template_face
+from marginface.reporting.html_page import Page
+from marginface.utils.files import atomic_write
 
 _BOUNDS = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000]
 

@@ -1,0 +1,14 @@
+"""What a network takes: images as floats, normalized, in its channel order."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Color = Literal["rgb", "bgr"]
+
+
+def to_input(images: Tensor, color: Color = "rgb") -> Tensor:
+    """uint8 (B, 3, S, S) RGB to float32 (x/255 - 0.5)/0.5 in [-1, 1], in the network's order."""
+    scaled = images.to(torch.float32).div_(127.5).sub_(1.0)
+    return scaled.flip(1) if color == "bgr" else scaled

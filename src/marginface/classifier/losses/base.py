@@ -1,0 +1,76 @@
+"""What a loss over logits has to define: the plain way, and from chunks of the classes."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marginface.classifier.reduction import Reduction
+
+
+class LossOverLogits(nn.Module):
+    """What a loss has to define.
+
+    Some losses do more than compare logits and do not go with every head: those for which
+    `needs_plain_negatives` or `needs_fixed_scale` is set.
+    """
+
+    needs_plain_negatives: ClassVar[bool] = False  # other logits must be scale x cosine
+    needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
+    margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head says
+    changes_negatives: ClassVar[bool] = False  # like a head that does
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        """(R,) losses the plain way.
+
+        Args:
+            logits: (R, C) scaled, with the margin on the target.
+            labels: (R,) in [0, C).
+            margin_free: (R,) target logits without the margin.
+        """
+        raise NotImplementedError
+
+    def reduction(
+        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+    ) -> Reduction:
+        """What the loss needs of all other classes, for logits that come in chunks.
+
+        Args:
+            margin_free, with_margin: (R,) target logits, without gradients.
+            bounded: whether float32 holds exponentials of the other logits.
+            across_ranks: whether the classes are spread over processes.
+        """
+        raise NotImplementedError
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        """(R,) losses, the same as `forward`, from what the reduction found.
+
+        Args:
+            target, margin_free: (R,) target logits with the margin and without.
+            others: (R,) value of the reduction.
+        """
+        raise NotImplementedError
+
+    def negative_curve(self, cosine: Tensor) -> Tensor:
+        """What replaces the cosines of other classes, elementwise."""
+        raise NotImplementedError
+
+    def negative_slope(self, cosine: Tensor) -> Tensor:
+        """Its derivative, or what is to pass for it."""
+        raise NotImplementedError
+
+    def learned_threshold(self, dtype: torch.dtype) -> Tensor | None:
+        """() what is subtracted from all logits and learned, if there is such a thing."""
+        return None
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        """The loss of one target logit against (n,) logits, each standing for counts classes."""
+        raise NotImplementedError
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); torch's takes x beyond 20, where they differ by 2e-9."""
+    return F.softplus(x, threshold=40)

@@ -1,0 +1,116 @@
+"""Softmax cross-entropy, of logits as they are and weighted by their distance from an optimum."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marginface.classifier.losses.base import LossOverLogits, softplus
+from marginface.classifier.reduction import NEVER, Reduction
+
+
+class CrossEntropy(LossOverLogits):
+    """Softmax cross-entropy by log-sum-exp; no probability floor, so a loss of 116 reads as 116."""
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def reduction(
+        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+    ) -> Reduction:
+        return LogSumExp(bounded, across_ranks)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        return softplus(others - target)
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        return softplus((logits + counts.log()).logsumexp(0) - target)
+
+
+class Circle(CrossEntropy):
+    """Cross-entropy of logits weighted by their distance from an optimum (2002.10857).
+
+    Args:
+        scale: gamma, the scale of the logits that come in and of the weighted ones.
+        margin: m; the optima are 1 + m (target) and -m, the decision margins 1 - m and m.
+    """
+
+    needs_plain_negatives = True
+    needs_fixed_scale = True
+    changes_negatives = True
+
+    def __init__(self, scale: float, margin: float = 0.25) -> None:
+        super().__init__()
+        self.scale, self.margin = scale, margin
+
+    def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
+        cosine, columns = logits / self.scale, labels[:, None]
+        weighted = circle_weight(cosine, self.margin).detach() * (cosine - self.margin)
+        target = self._target(cosine.gather(1, columns))
+        return super().forward(
+            self.scale * weighted.scatter(1, columns, target), labels, margin_free
+        )
+
+    def negative_curve(self, cosine: Tensor) -> Tensor:
+        return circle_weight(cosine, self.margin) * (cosine - self.margin)
+
+    def negative_slope(self, cosine: Tensor) -> Tensor:  # the weight is a constant
+        return circle_weight(cosine, self.margin)
+
+    def combine(
+        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+    ) -> Tensor:
+        weighted = self.scale * self._target(target / self.scale)
+        return super().combine(weighted, others, margin_free, reduction)
+
+    def _target(self, cosine: Tensor) -> Tensor:
+        weight = circle_weight(1 - cosine, self.margin).detach()
+        return weight * (cosine - 1 + self.margin)
+
+    def expected(self, target: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        cosine, at = logits / self.scale, target / self.scale
+        positive, negatives = self._target(at), self.negative_curve(cosine)
+        return super().expected(self.scale * positive, self.scale * negatives, counts)
+
+
+def circle_weight(distance: Tensor, margin: float) -> Tensor:
+    """[distance + m]_+: distance is the cosine of a negative, 1 - cosine of the target."""
+    return (distance + margin).clamp(min=0)
+
+
+class LogSumExp(Reduction):
+    """value = log sum_j exp(z_j), by an online softmax.
+
+    Args:
+        bounded: whether float32 holds the exponentials without a running maximum.
+    """
+
+    def __init__(self, bounded: bool = False, across_ranks: bool = False) -> None:
+        super().__init__(across_ranks)
+        self.bounded = bounded
+
+    def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().begin(rows, dtype, device)
+        self._sum = self.zeros
+        self._top = torch.full((rows,), 0.0 if self.bounded else NEVER, dtype=dtype, device=device)
+
+    def update(self, logits: Tensor, scratch: Tensor) -> None:
+        if self.bounded:
+            self._sum += torch.exp(logits, out=scratch).sum(0)
+            return
+        top = torch.maximum(self._top, logits.amax(0))
+        self._sum *= (self._top.double() - top).exp()
+        self._sum += torch.sub(logits, top, out=scratch).exp_().sum(0)
+        self._top = top
+
+    def finish(self) -> bool:
+        top = self._max(self._top.clone())
+        total = self._add(self._sum * (self._top.double() - top).exp())
+        self.value = (top + total.log()).to(self.dtype)
+        return False
+
+    def weights(self, logits: Tensor, out: Tensor) -> Tensor:
+        return torch.sub(logits, self.value, out=out).exp_()

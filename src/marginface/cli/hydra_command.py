@@ -1,0 +1,46 @@
+"""A function of a composed configuration as a command with overrides."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import hydra
+from omegaconf import DictConfig
+
+from marginface.cli.errors import clear_errors
+from marginface.config.command_line import Problems, check_command_line
+from marginface.config.resolve import config_dir
+from marginface.training.config import config_problems
+
+
+def hydra_command(
+    config_name: str, problems: Problems = config_problems
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorator: a function of the composed configuration becomes a command.
+
+    Args:
+        config_name: of the configuration in configs/.
+        problems: what is wrong with a resolved configuration, in words.
+
+    The command line is checked as a whole before Hydra sees it, because Hydra stops at the first
+    mistake and would already have made the run folder.
+    """
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @wraps(task)
+        def with_clear_errors(config: DictConfig) -> None:
+            with clear_errors():
+                task(config)
+
+        @wraps(task)
+        def main() -> None:
+            with clear_errors():
+                check_command_line(config_name, sys.argv[1:], problems)
+            # An absolute path: a relative one fails when a console script imports the function.
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
+                with_clear_errors
+            )()
+
+        return main
+
+    return decorate

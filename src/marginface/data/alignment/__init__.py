@@ -1,0 +1,1 @@
+"""From photographs to aligned faces: landmarks, detectors, the template."""

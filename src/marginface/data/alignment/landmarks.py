@@ -1,0 +1,113 @@
+"""Files with five points a face, as they go round: csv, CelebA's list, insightface's two kinds."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from marginface.data.alignment.template import Points
+from marginface.utils.errors import InputError, MissingInputError
+
+T = TypeVar("T")
+
+
+class Face(NamedTuple):
+    """A face in a photograph.
+
+    Attributes:
+        points: (5, 2) in pixels, see `alignment.Points`.
+        score: of the detector, when known.
+        identity: when the file says it.
+    """
+
+    points: Points
+    score: float | None = None
+    identity: str | None = None
+
+
+def read_landmarks(path: str | Path) -> dict[str, list[Face]]:
+    """Faces by photograph, as the file names them.
+
+    Lines are `path,x1,y1,...,x5,y5` (csv, with or without a line of headings; columns `identity`,
+    `label` and `score` may follow), CelebA's and insightface's `name x1 y1 ... x5 y5 [score]`, or
+    insightface's lst, `aligned<TAB>path<TAB>label<TAB>box (4)<TAB>x1..x5<TAB>y1..y5`.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: a line of no known kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"no landmark file {path}")
+    faces: dict[str, list[Face]] = {}
+    headings: list[str] = []
+    for number, fields in enumerate(_rows(path), start=1):
+        if number <= 2 and _is_heading(fields):
+            headings = [field.strip().lower() for field in fields]
+            continue
+        try:
+            name, face = _face(fields, headings)
+        except (ValueError, IndexError) as error:
+            raise InputError(
+                f"{path}: line {number} does not hold a name and five points "
+                f"(x1 y1 ... x5 y5): {' '.join(fields)[:100]!r}"
+            ) from error
+        faces.setdefault(name, []).append(face)
+    if not faces:
+        raise InputError(f"{path} holds no faces")
+    return faces
+
+
+def for_photos(named: dict[str, T], photos: list[str]) -> dict[str, T]:
+    """What a file says of each photograph: under its path, or under its name alone when the file
+    names no folder and no other photograph has that name."""
+    names = Counter(PurePosixPath(photo).name for photo in photos)
+    found = {}
+    for photo in photos:
+        name = PurePosixPath(photo).name
+        key = photo if photo in named or names[name] > 1 else name
+        if key in named:
+            found[photo] = named[key]
+    return found
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        first = file.readline()
+        file.seek(0)
+        if "," in first:
+            yield from (row for row in csv.reader(file) if row)
+            return
+        for line in file:
+            if line.strip():
+                # Names may hold blanks where tabs part the fields.
+                yield line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+
+
+def _is_heading(fields: list[str]) -> bool:
+    """CelebA's number of images, or names of columns: no numbers after the first field."""
+    return len(fields) == 1 or not any(map(_is_number, fields[1:]))
+
+
+def _face(fields: list[str], headings: list[str]) -> tuple[str, Face]:
+    if len(fields) >= 17 and fields[0] in ("0", "1"):  # insightface's lst: all x, then all y
+        points = np.array(fields[7:17], np.float64).reshape(2, 5).T
+        return fields[1], Face(points, identity=fields[2])
+    values = fields[1:]
+    points = np.array(values[:10], np.float64).reshape(5, 2)
+    # CelebA names its coordinates only, so its headings are one shorter.
+    named = dict(zip(headings[-len(fields) :][11:], values[10:], strict=False)) if headings else {}
+    identity = named.get("identity", named.get("label"))
+    score = named.get("score", values[10] if len(values) == 11 and not headings else None)
+    return fields[0], Face(points, None if score is None else float(score), identity)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,197 @@
+"""Align a folder of photographs: every face warped onto the template, everything else explained."""
+
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from marginface.data.alignment.detectors import Detector
+from marginface.data.alignment.landmarks import Face, for_photos
+from marginface.data.alignment.template import align, check_points, template
+from marginface.data.image_files import find_photos
+from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
+from marginface.utils.errors import InputError
+
+
+@dataclass
+class AlignResult:
+    """What became of the photographs.
+
+    Attributes:
+        aligned: path of the aligned face by photograph, both relative.
+        rejected: reason by photograph.
+        several: photographs with more than one face, of which the largest was taken.
+        mean: (S, S, 3) float, the mean aligned face.
+        examples: some aligned faces.
+    """
+
+    aligned: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    several: list[str] = field(default_factory=list)
+    mean: NDArray[np.float64] | None = None
+    examples: list[Pixels] = field(default_factory=list)
+
+    def reasons(self) -> Counter[str]:
+        """How often each reason occurs, numbers in it left out."""
+        return Counter(
+            "".join("#" if c.isdigit() else c for c in reason.split(" (")[0])
+            for reason in self.rejected.values()
+        )
+
+
+def align_photos(
+    source: str | Path,
+    target: str | Path,
+    detector: Detector,
+    *,
+    size: int = 112,
+    min_face: float = 10.0,
+    identities: dict[str, str] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> AlignResult:
+    """Write the aligned face of every photograph below `source` into the new folder `target`.
+
+    A photograph identity/name.png becomes identity/name.jpg, unless `identities` says whose it is;
+    one that lies in no folder goes to the identity the landmark file gives it. `target` appears
+    when all are done.
+
+    Args:
+        source: folder with photographs, in folders or not.
+        target: a folder that does not exist or is empty.
+        detector: finds the faces in a photograph; the largest of several is taken.
+        size: S, side of the aligned faces; a multiple of 112 or 128.
+        min_face: pixels of the photograph between the eyes or from eyes to mouth; smaller faces
+            are rejected.
+        identities: identity by photograph.
+        report: called with the photographs done and all of them.
+
+    Raises:
+        MissingInputError: no folder `source`, or no photograph in it.
+        InputError: a target that is not empty, a size without template, no face, or no space.
+    """
+    source, target = Path(source), Path(target).absolute()
+    template(size)
+    photos = find_photos(source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists; choose another name, nothing is overwritten")
+    partial = target.with_name(f".{target.name}.aligning")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    result = AlignResult()
+    whose = for_photos(identities or {}, photos)
+    total = np.zeros((size, size, 3))
+    try:
+        worker = _Worker(source, detector, size, min_face)
+        for number, (photo, outcome) in enumerate(_in_order(worker, photos), start=1):
+            try:
+                if isinstance(outcome, str):
+                    raise InputError(outcome)
+                path = _path(photo, whose.get(photo), outcome.face.identity)
+                if (partial / path).exists():
+                    raise InputError(f"another photograph became {path} already")
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                (partial / path).write_bytes(outcome.encoded)
+            except InputError as error:
+                result.rejected[photo] = str(error)
+            else:
+                result.aligned[photo] = path
+                total += outcome.pixels
+                if outcome.num_faces > 1:
+                    result.several.append(photo)
+                if len(result.examples) < 48:
+                    result.examples.append(outcome.pixels)
+            report(number, len(photos))
+        if not result.aligned:
+            photo, reason = next(iter(result.rejected.items()))
+            raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
+        result.mean = total / len(result.aligned)
+        partial.replace(target)
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+@dataclass
+class _Aligned:
+    face: Face
+    pixels: Pixels
+    encoded: bytes
+    num_faces: int
+
+
+@dataclass
+class _Worker:
+    """Aligns one photograph; the reason as text when it cannot."""
+
+    source: Path
+    detector: Detector
+    size: int
+    min_face: float
+
+    def __call__(self, photo: str) -> _Aligned | str:
+        try:
+            rgb = ANY_IMAGE.decode((self.source / photo).read_bytes())
+            faces = self._faces(rgb, photo)
+            if not faces:
+                return "no face"
+            face = max(faces, key=_extent)
+            check_points(face.points, rgb.shape[0], rgb.shape[1], self.min_face)
+            aligned = align(rgb, face.points, self.size)
+        except InputError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return _Aligned(face, aligned, encode_jpeg(aligned), len(faces))
+
+    def _faces(self, rgb: Pixels, photo: str) -> list[Face]:
+        try:
+            return self.detector(rgb, photo)
+        except InputError:
+            raise
+        except Exception as error:  # the user's code; the other photographs may be fine
+            raise InputError(f"the detector failed ({type(error).__name__}: {error})") from error
+
+
+def _path(photo: str, given: str | None, from_landmarks: str | None) -> str:
+    """Where the aligned face goes, relative to the target."""
+    place = PurePosixPath(photo)
+    in_folder = str(place.parent) if len(place.parts) > 1 else None
+    identity = given or in_folder or from_landmarks
+    if not identity:
+        raise InputError(
+            "no identity: it lies in no folder, and neither --identities nor the landmarks name one"
+        )
+    folder = PurePosixPath(identity)
+    if folder.is_absolute() or ".." in folder.parts:
+        raise InputError(f"identity {identity!r} is no name of a folder")
+    return str(folder / f"{place.stem}.jpg")
+
+
+def _in_order(worker: _Worker, photos: list[str]) -> Iterator[tuple[str, _Aligned | str]]:
+    """Outcomes in the order of the photographs, a bounded number of them ahead."""
+    cv2.setNumThreads(1)
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[str, Future[_Aligned | str]]] = deque()
+        for photo in photos:
+            ahead.append((photo, pool.submit(worker, photo)))
+            if len(ahead) > 4 * workers:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        for first, future in ahead:
+            yield first, future.result()
+
+
+def _extent(face: Face) -> float:
+    return float(np.ptp(face.points, axis=0).max())

@@ -1,0 +1,152 @@
+"""A folder per identity: root/identity/image.jpg."""
+
+import os
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.image_files import SUFFIXES, hash_of_names, is_image_name, read_image_file
+from marginface.utils.console import warn
+from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.files import atomic_write
+
+
+class FolderDataset(FaceDataset):
+    """Identities are the sub-folders of `root` in sorted order, images the files in them.
+
+    Hidden files are not looked at. Files with other endings are no images; they are listed in
+    `ignored` and a warning says how many there are. Folders without images are no identities;
+    they are listed in `empty`.
+
+    Raises:
+        MissingInputError: no folder `root`.
+        InputError: no identity with an image below it, or a folder that cannot be read.
+    """
+
+    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise MissingInputError(f"no folder {root}; data.root must name a folder of identities")
+        self.root = root
+        self.files: list[str] = []  # relative to root
+        self.ignored: list[str] = []
+        self.empty: list[str] = []
+        identities: list[str] = []
+        labels: list[int] = []
+        for folder in _entries(root):
+            if not folder.is_dir():
+                if folder.is_symlink() and not os.path.exists(folder.path):
+                    raise InputError(f"{folder.path}: a link to nothing; remove or mend it")
+                self.ignored.append(folder.name)
+                continue
+            entries = _entries(folder.path)
+            names = [e.name for e in entries if is_image_name(e.name) and not e.is_dir()]
+            taken = set(names)
+            self.ignored += [f"{folder.name}/{e.name}" for e in entries if e.name not in taken]
+            if names:
+                labels += [len(identities)] * len(names)
+                self.files += [f"{folder.name}/{name}" for name in names]
+                identities.append(folder.name)
+            else:
+                self.empty.append(folder.name)
+        if not self.files:
+            raise InputError(
+                f"{root} holds no images: expected {root}/<identity>/<image>"
+                f"{{{','.join(sorted(SUFFIXES))}}}"
+            )
+        if self.ignored:
+            warn(
+                f"{root}: {len(self.ignored)} entries are no images of an identity and are not "
+                f"used, the first is {self.ignored[0]}"
+            )
+        super().__init__(
+            np.asarray(labels, np.int64), where=str(root), identities=identities, **options
+        )
+
+    def image_bytes(self, index: int) -> bytes:
+        return read_image_file(self.root, self.files[index])
+
+    def describe(self, index: int) -> str:
+        return str(self.root / self.files[index])
+
+    def stem(self, index: int) -> str:
+        return Path(self.files[index]).stem
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"files_sha256": hash_of_names(self.files)}
+
+
+def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
+    """What a folder holds, sorted, without hidden entries."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the folder cannot be read ({error.strerror}); mend its permissions or "
+            "remove it"
+        ) from error
+
+
+class FolderPacker:
+    """identity/image.jpg, with the endings that the bytes ask for."""
+
+    list_name: str | None = None
+
+    def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
+        self._folder, self._source, self._order = folder, source, order
+        self.done = 0  # each file is looked for: they are written whole or not at all
+        self._files: dict[str, int] = {}
+        for label in np.unique(source.labels).tolist():
+            _check_folder_name(source.identity(label))
+        for left in folder.rglob(".*.tmp"):
+            left.unlink()
+
+    def holds(self, number: int, image: bytes) -> bool:
+        raise AssertionError("nothing is taken as there unseen")
+
+    def write(self, number: int, image: bytes) -> None:
+        index = self._order[number]
+        label = int(self._source.labels[index])
+        name = self._name(index, label, _suffix(image))
+        self._files[name] = label
+        path = self._folder / name
+        if not path.is_file() or path.read_bytes() != image:
+            path.parent.mkdir(exist_ok=True)
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(image)
+            temporary.replace(path)
+
+    def _name(self, index: int, label: int, suffix: str) -> str:
+        folder, stem = self._source.identity(label), self._source.stem(index)
+        name = f"{folder}/{stem}{suffix}"
+        # a.jpg beside a.png, both of them JPEGs
+        return f"{folder}/{stem}-{index}{suffix}" if name in self._files else name
+
+    def finish(self) -> None:
+        if self.list_name is not None:
+            text = "".join(f"{name}\t{label}\n" for name, label in self._files.items())
+            with atomic_write(self._folder / self.list_name) as file:
+                file.write(text.encode(errors="surrogateescape"))
+
+    def close(self) -> None:
+        pass
+
+
+def _check_folder_name(name: str) -> None:
+    """InputError for an identity that is no name of a visible folder."""
+    if not name or name[0] in ".#" or any(c in name for c in "/\0\t\n\r"):
+        raise InputError(
+            f"identity {name!r} cannot be the name of a folder; rename it in the source, or pack "
+            "into recordio or lmdb"
+        )
+
+
+def _suffix(image: bytes) -> str:
+    """The ending of a file with these bytes."""
+    for start, suffix in ((b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"RIFF", ".webp")):
+        if image.startswith(start):
+            return suffix
+    return ".jpg"

@@ -1,0 +1,167 @@
+"""Images in an LMDB database, with the keys scene-text sets made common.
+
+`num-samples`, `image-000000001`, `label-000000001` and so on, counted from 1; values are the
+encoded image and the class number as text. `num-classes` is ours and may be missing.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.optional_packages import require
+
+COUNT, CLASSES, IDENTITIES = b"num-samples", b"num-classes", b"identities"
+
+
+class LMDBDataset(FaceDataset):
+    """Images of an LMDB database; needs the package lmdb (`pip install marginface[lmdb]`).
+
+    Args:
+        root: folder with data.mdb, or that file.
+        options: see `FaceDataset`.
+
+    Raises:
+        MissingInputError: no database.
+        InputError: one that does not have the keys above, or the package is not there.
+    """
+
+    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+        self.root = Path(root).parent if Path(root).name == "data.mdb" else Path(root)
+        if not (self.root / "data.mdb").is_file():
+            raise MissingInputError(
+                f"no file {self.root / 'data.mdb'}; data.root must name an LMDB database"
+            )
+        try:
+            labels, num_classes, identities = self._read_labels()
+        except OSError as error:
+            raise InputError(f"{self.root}: {error}") from error
+        super().__init__(
+            labels, num_classes, where=str(self.root), identities=identities, **options
+        )
+
+    def image_bytes(self, index: int) -> bytes:
+        try:
+            with lmdb_errors(), _open(self.root).begin() as transaction:
+                value = transaction.get(image_key(index))
+        except OSError as error:
+            raise InputError(str(error)) from error
+        if value is None:
+            raise InputError("the database has no such key")
+        return value
+
+    def describe(self, index: int) -> str:
+        return f"{image_key(index).decode()} of {self.root}"
+
+    def _read_labels(self) -> tuple[Labels, int | None, list[str] | None]:
+        with lmdb_errors(), _open(self.root).begin() as transaction:
+            count = transaction.get(COUNT)
+            entries = transaction.stat(_open(self.root).open_db())["entries"]
+            if count is None or not count.isdigit() or int(count) > entries:
+                raise InputError(
+                    f"{self.root}: num-samples is {count!r} among {entries} keys; expected the "
+                    "keys num-samples, image-000000001, label-000000001, ..."
+                )
+            labels = np.empty(int(count), np.int64)
+            for index in range(int(count)):
+                value = transaction.get(label_key(index))
+                if value is None or not value.isdigit():
+                    raise InputError(
+                        f"{self.root}: {label_key(index).decode()} is {value!r}, no class number"
+                    )
+                labels[index] = int(value)
+            classes, identities = transaction.get(CLASSES), transaction.get(IDENTITIES)
+        try:
+            return labels, classes and int(classes), identities and json.loads(identities)
+        except ValueError as error:
+            raise InputError(f"{self.root}: damaged num-classes or identities ({error})") from error
+
+
+@contextmanager
+def lmdb_errors() -> Iterator[None]:
+    """LMDB's own errors, a full disk among them, as OSError."""
+    lmdb = require("lmdb", extra="lmdb")
+    try:
+        yield
+    except lmdb.Error as error:
+        raise OSError(f"LMDB: {error}") from error
+
+
+@cache
+def _open(root: Path) -> Any:
+    """The database, once a process: LMDB refuses a second time.
+
+    Read-only and without locks it is no more than a memory map, so forked workers can go on with
+    the one they inherit. No read-ahead: images are read at random.
+    """
+    lmdb = require("lmdb", extra="lmdb")
+    try:
+        return lmdb.open(str(root), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise InputError(f"{root} is no LMDB database ({error})") from error
+
+
+def image_key(index: int) -> bytes:
+    """Key of image `index`, counted from 0."""
+    return b"image-%09d" % (index + 1)
+
+
+def label_key(index: int) -> bytes:
+    """Key of its label."""
+    return b"label-%09d" % (index + 1)
+
+
+_COMMIT_EVERY = 1000
+
+
+class LMDBPacker:
+    """One database, committed every so many images."""
+
+    def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
+        lmdb = require("lmdb", extra="lmdb")
+        self._source, self._labels = source, source.labels[order].tolist()
+        # An upper limit of the address space; the file grows as it is filled.
+        self._environment = lmdb.open(str(folder), map_size=1 << 42, lock=False)
+        self._transaction = self._environment.begin(write=True)
+        self.done = self._count() // _COMMIT_EVERY * _COMMIT_EVERY
+        self._written, self._seen = self.done, 0
+
+    def holds(self, number: int, image: bytes) -> bool:
+        self._seen += 1
+        found = [self._transaction.get(key(self._seen - 1)) for key in (image_key, label_key)]
+        return found == [image, b"%d" % self._labels[number]]
+
+    def _count(self) -> int:
+        value = self._transaction.get(COUNT)
+        return 0 if value is None else int(value)
+
+    def write(self, number: int, image: bytes) -> None:
+        with lmdb_errors():
+            self._transaction.put(image_key(self._written), image)
+            self._transaction.put(label_key(self._written), b"%d" % self._labels[number])
+            self._written += 1
+            if self._written % _COMMIT_EVERY == 0:
+                self._commit()
+
+    def _commit(self) -> None:
+        self._transaction.put(COUNT, b"%d" % self._written)
+        self._transaction.commit()
+        self._transaction = self._environment.begin(write=True)
+
+    def finish(self) -> None:
+        with lmdb_errors():
+            self._transaction.put(CLASSES, b"%d" % self._source.num_classes)
+            if self._source.identities is not None:
+                names = json.dumps(self._source.identities).encode()
+                self._transaction.put(IDENTITIES, names)
+            self._commit()
+
+    def close(self) -> None:
+        self._transaction.abort()
+        self._environment.close()

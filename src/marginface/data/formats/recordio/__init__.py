@@ -1,0 +1,1 @@
+"""MXNet's RecordIO without MXNet: format, reader, writer."""

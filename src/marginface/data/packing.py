@@ -1,0 +1,194 @@
+"""Write any dataset in another format: streaming, resumable, and whole or not at all."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from marginface.data.dataset import FaceDataset
+from marginface.data.formats.folder import FolderPacker
+from marginface.data.formats.list import ListPacker
+from marginface.data.formats.lmdb import (
+    LMDBPacker,
+)
+from marginface.data.formats.recordio.writer import (
+    RecordIOPacker,
+)
+from marginface.data.images import ANY_IMAGE
+from marginface.utils.console import warn_here
+from marginface.utils.errors import InputError, unknown_name
+
+
+class Packer(Protocol):
+    """Writes images one after the other into a folder, and can go on where another one stopped.
+
+    Attributes:
+        done: images that were there when it began.
+    """
+
+    done: int
+
+    def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None: ...
+
+    def holds(self, number: int, image: bytes) -> bool:
+        """Whether the next of the images that were there is image `number` of the order."""
+
+    def write(self, number: int, image: bytes) -> None:
+        """Add image `number` of the order."""
+
+    def finish(self) -> None:
+        """Write what comes last."""
+
+    def close(self) -> None:
+        """Close, also after a failure; what is whole stays for the next try."""
+
+
+PACKERS: dict[str, type[Packer]] = {
+    "recordio": RecordIOPacker,
+    "folder": FolderPacker,
+    "list": ListPacker,
+    "lmdb": LMDBPacker,
+}
+
+Faulty = Literal["stop", "skip", "copy"]
+_PROGRESS = "pack.json"
+
+
+def pack(
+    source: FaceDataset,
+    target: str | Path,
+    format: str,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    faulty: Faulty = "stop",
+) -> int:
+    """Write `source` as `format` into the new folder `target`; returns the images left out.
+
+    Images are copied byte for byte, ordered by identity. They are written into a neighbour of
+    `target`, which is renamed at the end: `target` is whole or not there. After an interruption
+    the same call compares what the neighbour holds with the source and goes on from there.
+
+    Args:
+        source: what to write.
+        target: a folder that does not exist or is empty.
+        format: recordio, folder, list or lmdb.
+        report: called with the images done and all of them.
+        faulty: stop at an image that cannot be decoded, skip it, or copy all without looking.
+
+    Raises:
+        InputError: an unknown format, a target that is not empty, a faulty image, or no space left.
+    """
+    target = Path(target).absolute()
+    if format not in PACKERS:
+        raise InputError(unknown_name("format to write", format, PACKERS))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists; choose another name, nothing is overwritten")
+    order = np.argsort(source.labels, kind="stable").tolist()
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with _begun(partial, {"format": format, "source": source.fingerprint()}):
+            packer = PACKERS[format](partial, source, order)
+            try:
+                skipped = _write_all(packer, source, order, report, faulty)
+                packer.finish()
+            finally:
+                packer.close()
+            _publish(partial, target)
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"packing into {target} stopped: {error.strerror or error}. {partial} holds what is "
+            "done; make room (or mend the cause) and repeat the command to go on"
+        ) from error
+    return skipped
+
+
+def _write_all(
+    packer: Packer,
+    source: FaceDataset,
+    order: list[int],
+    report: Callable[[int, int], None],
+    faulty: Faulty,
+) -> int:
+    written = 0
+    kept = np.zeros(source.num_classes, bool)
+    for number, index in enumerate(order):
+        image = _checked(source, index, faulty)
+        if image is not None:
+            if written >= packer.done:
+                packer.write(number, image)
+            elif not packer.holds(number, image):
+                raise InputError(
+                    f"what was packed before differs from {source.describe(index)}: the source "
+                    "was changed or images were skipped otherwise; remove the hidden .partial "
+                    "folder beside the target to begin anew"
+                )
+            written += 1
+            kept[source.labels[index]] = True
+        if number % 100 == 99 or number + 1 == len(order):
+            report(number + 1, len(order))
+    lost = np.setdiff1d(source.labels, np.flatnonzero(kept))
+    if len(lost):
+        raise InputError(
+            f"identity {source.identity(int(lost[0]))} of {source.where} has no image that can be "
+            "read; remove it there"
+        )
+    return len(order) - written
+
+
+def _checked(source: FaceDataset, index: int, faulty: Faulty) -> bytes | None:
+    """The bytes of an image, None for one to skip."""
+    try:
+        image = source.image_bytes(index)
+        if not image:
+            raise InputError("no bytes")
+        if faulty != "copy":
+            ANY_IMAGE.decode(image)
+    except InputError as error:
+        if faulty == "skip":
+            warn_here(f"left out: {source.describe(index)}: {error}")
+            return None
+        raise InputError(
+            f"{source.describe(index)}: {error}; mend or remove it, or leave such images out with "
+            "--faulty skip"
+        ) from error
+    return image
+
+
+@contextmanager
+def _begun(partial: Path, description: dict[str, Any]) -> Iterator[None]:
+    """The folder, made or found to be begun for the same, and kept from other processes."""
+    partial.mkdir(parents=True, exist_ok=True)
+    path = partial / _PROGRESS
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing {partial}; wait for it") from error
+        file.seek(0)
+        text, wanted = file.read(), json.dumps(description)
+        if text and text != wanted:
+            raise InputError(
+                f"{partial} was begun from other data or for another format; remove it to begin "
+                "anew"
+            )
+        if not text:
+            file.write(wanted)
+            file.flush()
+        yield
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Everything onto the disk, then the name: only then is the description gone."""
+    for folder, _, names in os.walk(partial):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                os.fsync(file.fileno())
+    (partial / _PROGRESS).unlink()
+    partial.replace(target)

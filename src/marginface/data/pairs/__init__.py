@@ -1,0 +1,1 @@
+"""Verification pairs: files, and sets sampled from held-out identities."""

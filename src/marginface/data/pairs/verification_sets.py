@@ -1,0 +1,208 @@
+"""Verification sets: images, and pairs of them that show the same person or not."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marginface.data.dataset import FaceDataset
+from marginface.data.image_files import read_image_file
+from marginface.data.images import ImageRules, Pixels, fit_square
+from marginface.data.pairs.files import read_pair_csv, read_pair_file, read_pairs_txt
+from marginface.utils.errors import InputError, MissingInputError
+
+
+class PairFile(FaceDataset):
+    """Pairs in a file: pair i is images 2i and 2i + 1. Made by `load_pairs`.
+
+    Images of another size are scaled so that the short side fits and cut to the centre, as in
+    insightface's reader. A faulty image stops the run: leaving it out would change the protocol.
+
+    Attributes:
+        same: (N,) whether a pair shows one person.
+        pairs: (N, 2) image indices of each pair.
+        images: uint8 (2N, 3, S, S), decoded on first use.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        images: list[bytes] | list[str],
+        same: NDArray[np.bool_],
+        *,
+        root: Path | None = None,
+        image_size: int = 112,
+    ) -> None:
+        self.path, self.root = path, root
+        self.encoded = images
+        self.same = same
+        self.pairs = np.arange(len(images)).reshape(-1, 2)
+        self._any_size = ImageRules(size=None, alpha="drop")
+        super().__init__(np.zeros(len(images), np.int64), image_size=image_size, where=str(path))
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem if self.path.suffix in (".bin", ".txt", ".csv") else self.path.name
+
+    def resize_to(self, image_size: int) -> None:
+        """Give images of another size from now on."""
+        self.image_size = image_size
+        self.__dict__.pop("images", None)
+
+    @cached_property
+    def images(self) -> Tensor:
+        return self.__getitems__(list(range(len(self))))[0]
+
+    def image_bytes(self, index: int) -> bytes:
+        image = self.encoded[index]
+        if isinstance(image, bytes):
+            return image
+        assert self.root is not None
+        return read_image_file(self.root, image)
+
+    def fill(self, index: int, out: Pixels) -> None:
+        try:
+            out[:] = fit_square(self._any_size.decode(self.image_bytes(index)), self.image_size)
+        except InputError as error:
+            raise InputError(f"{self.describe(index)}: {error}") from error
+
+    def describe(self, index: int) -> str:
+        image = self.encoded[index]
+        return super().describe(index) if isinstance(image, bytes) else f"{self.root}/{image}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        sizes = np.asarray([len(image) for image in self.encoded], np.int64)
+        names = "\n".join(image for image in self.encoded if isinstance(image, str))
+        content = hashlib.sha256(
+            self.same.tobytes() + sizes.tobytes() + names.encode(errors="surrogateescape")
+        ).hexdigest()[:16]
+        return {"kind": "PairFile", "pairs": len(self.same), "content_sha256": content}
+
+
+class DrawnPairs(FaceDataset):
+    """Genuine and impostor pairs, half each, drawn from the images of another dataset.
+
+    Args:
+        source: faces of at least two identities, one of them with two images.
+        num_pairs: at most so many, rounded down to a multiple of 20 so that ten folds hold equal
+            halves; fewer where there are no more different ones.
+        seed: decides the pairs.
+    """
+
+    name = "heldout"
+
+    def __init__(self, source: FaceDataset, num_pairs: int, seed: int) -> None:
+        self.source = source
+        self.pairs, self.same = draw_pairs(source.labels, num_pairs, seed)
+        super().__init__(
+            source.labels, source.num_classes, image_size=source.image_size, where=source.where
+        )
+
+    def image_bytes(self, index: int) -> bytes:
+        return self.source.image_bytes(index)
+
+    def fill(self, index: int, out: Pixels) -> None:
+        self.source.fill(index, out)
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+
+VerificationSet = PairFile | DrawnPairs
+
+
+def load_pairs(
+    path: str | Path, *, root: str | Path | None = None, image_size: int = 112
+) -> PairFile:
+    """Read verification pairs, without running anything in the file.
+
+    Args:
+        path: insightface .bin; LFW's pairs.txt; or a .csv with the columns first, second, same.
+        root: folder of the images that a .txt or .csv names; its own folder when not given.
+        image_size: S in pixels.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: something else in it.
+    """
+    path = Path(path)
+    folder = path.parent if root is None else Path(root)
+    if path.is_dir() and (path / "meta").is_dir():
+        raise InputError(
+            f"{path} is a bcolz array, a format without a maintained reader. Where bcolz can still "
+            "be installed, write a .bin: images = bcolz.carray(rootdir=..., mode='r'), scale "
+            "(x * 0.5 + 0.5) * 255 to uint8 HWC RGB, encode each as PNG, and pickle (list of "
+            "bytes, list of bool) with protocol 2"
+        )
+    if not path.is_file():
+        raise MissingInputError(f"no pair file {path}; check its path")
+    if path.suffix == ".txt":
+        files, same = read_pairs_txt(path, folder)
+        return PairFile(path, files, same, root=folder, image_size=image_size)
+    if path.suffix == ".csv":
+        files, same = read_pair_csv(path)
+        return PairFile(path, files, same, root=folder, image_size=image_size)
+    return PairFile(path, *read_pair_file(path), image_size=image_size)
+
+
+def draw_pairs(
+    labels: NDArray[np.int64], num_pairs: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Distinct pairs (N, 2) of image indices, genuine and impostor by turns, and which is which.
+
+    Genuine pairs take identities in turn, so that one with many images does not dominate.
+
+    Raises:
+        InputError: too few identities or images for the pairs wanted.
+    """
+    members = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
+    several = [m for m in members if len(m) > 1]
+    same = sum(len(m) * (len(m) - 1) // 2 for m in several)
+    different = len(labels) * (len(labels) - 1) // 2 - same
+    wanted = min(num_pairs // 2, same, different) // 10 * 10  # of each kind
+    if wanted < 10:
+        raise InputError(
+            f"cannot draw data.val_pairs={num_pairs} pairs from {len(members)} held-out identities "
+            f"with {same} genuine and {different} impostor pairs; ten folds need 10 of each, hold "
+            "out more (data.val_identities)"
+        )
+    rng = np.random.default_rng(seed)
+    genuine: set[tuple[int, int]] = set()
+    turn = 0
+    while len(genuine) < wanted:
+        first, second = rng.choice(several[turn % len(several)], 2, replace=False)
+        genuine.add((min(first, second), max(first, second)))
+        turn += 1
+    impostor: set[tuple[int, int]] = set()
+    while len(impostor) < wanted:
+        one, other = rng.choice(len(members), 2, replace=False)
+        first, second = rng.choice(members[one]), rng.choice(members[other])
+        impostor.add((min(first, second), max(first, second)))
+    # Sorted before shuffling: the order of a set is no property of the seed.
+    orders = [rng.permutation(np.asarray(sorted(p), np.int64)) for p in (genuine, impostor)]
+    pairs = np.stack(orders, axis=1).reshape(-1, 2)
+    return pairs, np.tile([True, False], wanted)
+
+
+def hold_out(
+    labels: NDArray[np.int64], identities: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Image indices to train on and to verify on, with `identities` persons only in the latter.
+
+    Raises:
+        InputError: fewer than two identities would be left to train on.
+    """
+    known = np.unique(labels)
+    if not 0 <= identities <= len(known) - 2:
+        raise InputError(
+            f"data.val_identities={identities} of {len(known)} identities leaves fewer than 2 to "
+            f"train on; hold out 0 to {max(len(known) - 2, 0)}"
+        )
+    held = np.random.default_rng(seed).permutation(known)[:identities]
+    is_held = np.isin(labels, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)

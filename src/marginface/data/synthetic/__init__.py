@@ -1,0 +1,1 @@
+"""Procedural faces: no download, no license."""

@@ -1,0 +1,113 @@
+"""What every benchmark is: images to embed, and an outcome computed from their embeddings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marginface.data.dataset import FaceDataset
+from marginface.metrics.bootstrap import Estimate, Identities
+from marginface.metrics.groups import GroupRates
+from marginface.metrics.scores import ScoredPairs
+
+
+class Decisions(NamedTuple):
+    """Pairs one by one, to compare networks on them; no embeddings and no images.
+
+    Attributes:
+        scores: (N,) cosines.
+        same: (N,) whether a pair is genuine.
+        right: (N,) whether it was decided rightly.
+        identity1, identity2: (N,) person of both sides.
+        compared: (N,) pairs that count in a comparison; all where accuracy is the measure, the
+            genuine ones where it is TAR.
+    """
+
+    scores: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    identity1: Identities
+    identity2: Identities
+    compared: NDArray[np.bool_]
+
+
+class HardPair(NamedTuple):
+    """A pair that was hard: indices of its images in the dataset, and its score."""
+
+    first: int
+    second: int
+    score: float
+
+
+class Table(NamedTuple):
+    """Any other table for the report."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass
+class Outcome:
+    """Results of a benchmark.
+
+    Attributes:
+        name: of the benchmark or pair file.
+        protocol: how the numbers came about, in words; stands beside them everywhere.
+        metrics: estimates by name, fractions unless the name says otherwise.
+        counts: how many images, pairs, people, ...
+        pairs: scores for curves, histograms and thresholds.
+        decisions: for paired comparisons.
+        pairs_sha256: tells whether others decided on the same pairs of the same images.
+        hard: the hardest genuine and the hardest impostor pairs of images.
+        groups: error rates of groups at the threshold `group_threshold`.
+        reject: shares left out and FNMR, the error-versus-reject curve.
+        tables: anything else.
+    """
+
+    name: str
+    protocol: list[str]
+    metrics: dict[str, Estimate]
+    counts: dict[str, int]
+    pairs: ScoredPairs | None = None
+    decisions: Decisions | None = None
+    pairs_sha256: str = ""
+    hard: dict[str, list[HardPair]] = field(default_factory=dict)
+    groups: list[GroupRates] = field(default_factory=list)
+    group_threshold: float | None = None
+    reject: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
+    tables: list[Table] = field(default_factory=list)
+
+
+@dataclass
+class Task:
+    """Images to embed and what to make of them.
+
+    Attributes:
+        name: the first part of its metrics' names.
+        faces: the images.
+        evaluate: (N, D) float32 embeddings, not normalised, to an outcome.
+    """
+
+    name: str
+    faces: FaceDataset
+    evaluate: Callable[[Tensor], Outcome]
+
+
+class Benchmark(Protocol):
+    """Reads the files of a benchmark."""
+
+    def tasks(self, name: str, image_size: int) -> list[Task]:
+        """What there is to embed and to compute.
+
+        Args:
+            name: of the benchmark in the configuration.
+            image_size: S that the network takes.
+
+        Raises:
+            InputError: files that are missing or wrong.
+        """
+        ...

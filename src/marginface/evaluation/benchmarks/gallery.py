@@ -1,0 +1,164 @@
+"""Identification with one's own gallery and probes, listed in .csv files."""
+
+import csv
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marginface.data.image_files import find_photos
+from marginface.data.unlabeled import FileFaces
+from marginface.evaluation.benchmarks.base import Outcome, Table, Task
+from marginface.evaluation.benchmarks.identities import numbered
+from marginface.metrics.bootstrap import Estimate
+from marginface.metrics.identification import (
+    DEFAULT_RANKS,
+    check_subjects,
+    distractor_identification,
+    identification,
+)
+from marginface.metrics.identification_intervals import identification_intervals
+from marginface.metrics.templates import aggregate_templates
+from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
+from marginface.utils.errors import InputError, MissingInputError
+
+DISTRACTOR = "\0distractor"
+
+
+class Listed(NamedTuple):
+    """Images of a list: file, subject and template of each."""
+
+    files: list[str]
+    subjects: list[str]
+    templates: list[str]
+
+
+class GalleryBenchmark:
+    """Probes searched in a gallery.
+
+    Args:
+        root: folder of the images and, unless their paths are absolute, of the lists.
+        gallery, probes: .csv with the columns path,subject and, where several images make one
+            template, template.
+        distractors: folder (below root) of further gallery images of other people; null for none.
+        ranks: to report identification rates at.
+        fpirs: rates to report TPIR at; empty for a closed set, in which every probe's subject must
+            be in the gallery.
+        bootstrap: replicates for the intervals.
+        seed: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        gallery: str = "gallery.csv",
+        probes: str = "probes.csv",
+        distractors: str | None = None,
+        ranks: Ranks = DEFAULT_RANKS,
+        fpirs: Sequence[Probability] = (),
+        bootstrap: WholeNumber = 1000,
+        seed: Seed = 0,
+    ) -> None:
+        self.root = Path(root)
+        self.gallery, self.probes, self.distractors = gallery, probes, distractors
+        self.ranks, self.fpirs = tuple(ranks), tuple(fpirs)
+        self.bootstrap, self.seed = bootstrap, seed
+
+    def tasks(self, name: str, image_size: int) -> list[Task]:
+        lists = [read_gallery(self.root / file) for file in (self.gallery, self.probes)]
+        owners, subjects = (np.array(listed.subjects) for listed in lists)
+        check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
+        if self.distractors is not None:
+            photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
+            lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))
+        faces = FileFaces(
+            self.root, [f for listed in lists for f in listed.files], image_size=image_size
+        )
+        return [Task(name, faces, partial(self.evaluate, name, lists))]
+
+    def evaluate(self, name: str, lists: list[Listed], embeddings: Tensor) -> Outcome:
+        """Results from the embeddings of gallery, probes and distractors, in that order."""
+        parts = embeddings.split([len(listed.files) for listed in lists])
+        sides = [_templates(part, listed) for part, listed in zip(parts, lists, strict=True)]
+        (gallery, owners), (probes, subjects) = sides[:2]
+        tables, counts = [], {"probes": len(probes), "gallery entries": len(gallery)}
+        if self.distractors is not None:
+            others = sides[2][0]
+            counts["distractors"] = len(others)
+            images, whose = torch.cat([gallery, probes]), np.array(owners + subjects)
+            rates = distractor_identification(images, whose, others, self.ranks)
+            rows = [(k, f"{100 * rate:.2f}") for k, rate in rates.items()]
+            title = (
+                "MegaFace's protocol: each image, each other one of its subject, distractors (%)"
+            )
+            tables.append(Table(title, ("rank", "rate"), rows))
+            gallery, owners = torch.cat([gallery, others]), owners + [DISTRACTOR] * len(others)
+        result = identification(
+            gallery, np.array(owners), probes, np.array(subjects), self.ranks, self.fpirs
+        )  # fmt: skip
+        counts |= {"mated": result.mated, "non-mated": result.non_mated}
+        metrics: dict[str, Estimate] = identification_intervals(
+            [result], np.array(subjects), self.bootstrap, self.seed
+        )
+        kind = "open" if self.fpirs else "closed"
+        return Outcome(
+            name,
+            [
+                "images: cut to a square, not aligned; align them first",
+                f"1:N {kind} set: cosine; templates are the normalised sum of their images; of "
+                "equal scores the wrong one comes first",
+                f"intervals: 95 %, {self.bootstrap} bootstrap replicates over the probes' subjects",
+            ],
+            metrics,
+            counts,
+            tables=tables,
+        )
+
+
+def read_gallery(path: Path) -> Listed:
+    """A .csv with the columns path,subject and perhaps template.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: other columns, a row without a value, or a template of two subjects.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no list {path}")
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        missing = {"path", "subject"} - set(reader.fieldnames or ())
+        if missing:
+            raise InputError(
+                f"{path}: no column {', '.join(sorted(missing))}; expected path,subject and got "
+                f"{','.join(reader.fieldnames or ())}"
+            )
+        rows = list(reader)
+    if not rows:
+        raise InputError(f"{path} lists no images")
+    for number, row in enumerate(rows, start=2):
+        if not all((row.get(key) or "").strip() for key in ("path", "subject")):
+            raise InputError(f"{path}: line {number} has no path or no subject")
+    files, subjects = ([row[key].strip() for row in rows] for key in ("path", "subject"))
+    # Without a name of its own each image is a template.
+    templates = [row.get("template") or f"\0{number}" for number, row in enumerate(rows)]
+    owner: dict[str, str] = {}
+    for template, subject in zip(templates, subjects, strict=True):
+        if owner.setdefault(template, subject) != subject:
+            raise InputError(f"{path}: template {template!r} has subjects {owner[template]!r} and "
+                             f"{subject!r}")  # fmt: skip
+    return Listed(files, subjects, templates)
+
+
+def _templates(embeddings: Tensor, listed: Listed) -> tuple[Tensor, list[str]]:
+    """(T, D) templates and the subject of each."""
+    number = numbered(listed.templates)
+    features, _ = aggregate_templates(
+        embeddings, torch.from_numpy(number), torch.arange(len(embeddings))
+    )
+    first = np.unique(number, return_index=True)[1]
+    return features, [listed.subjects[row] for row in first]

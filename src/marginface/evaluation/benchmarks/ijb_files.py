@@ -1,0 +1,185 @@
+"""The files of IJB-B and IJB-C as they are published."""
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marginface.utils.errors import InputError, MissingInputError
+
+Ints = NDArray[np.int64]
+_BLOCK = 1 << 24
+
+
+class Media(NamedTuple):
+    """Images of a set: names, template and medium of each, five points, detector score."""
+
+    images: list[str]
+    template_id: Ints
+    media_id: Ints
+    points: NDArray[np.float64]  # (N, 5, 2)
+    detector_score: NDArray[np.float64]
+
+
+class Subjects(NamedTuple):
+    """Templates of a gallery or of probes, and whose they are."""
+
+    template_id: Ints
+    subject_id: Ints
+
+
+def find_meta(root: Path, suffix: str) -> Path | None:
+    """The one file `*suffix` in root/meta or root.
+
+    Raises:
+        MissingInputError: no folder `root`.
+        InputError: several.
+    """
+    if not root.is_dir():
+        raise MissingInputError(f"no folder {root}; root must hold meta/ and loose_crop/")
+    found = sorted({*root.glob(f"meta/*{suffix}"), *root.glob(f"*{suffix}")})
+    if len(found) > 1:
+        raise InputError(
+            f"{root} holds several files *{suffix}: {', '.join(p.name for p in found)}"
+        )
+    return found[0] if found else None
+
+
+def needed_meta(root: Path, suffix: str) -> Path:
+    """The same; MissingInputError when there is none."""
+    path = find_meta(root, suffix)
+    if path is None:
+        raise MissingInputError(f"no file *{suffix} in {root / 'meta'} or {root}")
+    return path
+
+
+def read_media(root: Path) -> Media:
+    """*_face_tid_mid.txt (`image template medium`) and *_name_5pts_score.txt (`image x1 y1 ...`).
+
+    Raises:
+        MissingInputError, InputError: a file that is not there or holds something else, or an
+            image without points.
+    """
+    media = needed_meta(root, "_face_tid_mid.txt")
+    images, ids = _table(media, 2, "image template_id media_id", np.int64)
+    landmarks = needed_meta(root, "_name_5pts_score.txt")
+    names, values = _table(landmarks, 11, "image x1 y1 ... x5 y5 score")
+    if names != images:  # another order: by name
+        place = {name: row for row, name in enumerate(names)}
+        if len(place) < len(names):
+            raise InputError(f"{landmarks} names an image twice and has another order than {media}")
+        missing = [name for name in images if name not in place]
+        if missing:
+            raise InputError(
+                f"{landmarks} has no points for {missing[0]} ({len(missing)} of the "
+                f"{len(images)} images in {media})"
+            )
+        values = values[[place[name] for name in images]]
+    points = values[:, :10].reshape(-1, 5, 2)
+    in_one_place = np.ptp(points, axis=1).max(1) <= 0
+    if in_one_place.any():
+        raise InputError(
+            f"{landmarks}: all points of {images[in_one_place.argmax()]} are in one place"
+        )
+    return Media(images, ids[:, 0], ids[:, 1], points, values[:, 10])
+
+
+def read_template_pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """*_template_pair_label.txt: both templates of each pair and whether they are of one person.
+
+    Raises:
+        InputError: a line that is not `template1 template2 label` with label 0 or 1.
+    """
+    parts, rest = [], b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            end = block.rfind(b"\n") + 1
+            parts.append(_whole_numbers(rest + block[:end], path))
+            rest = block[end:]
+    parts.append(_whole_numbers(rest, path))
+    table = np.concatenate(parts)
+    if not len(table):
+        raise InputError(f"{path} lists no pairs")
+    label = table[:, 2]
+    if ((label != 0) & (label != 1)).any():
+        row = int(((label != 0) & (label != 1)).argmax())
+        raise InputError(f"{path}: pair {row} has label {label[row]}; expected 0 or 1")
+    return table[:, 0].copy(), table[:, 1].copy(), label == 1
+
+
+def read_subjects(path: Path) -> Subjects:
+    """A 1:N file: csv whose first columns are TEMPLATE_ID,SUBJECT_ID, below a line of headings.
+
+    A template that is listed again (once an image, as in the official files) counts once.
+
+    Raises:
+        InputError: other columns, another value, or a template of two subjects.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file))
+    heading = [word.strip().upper() for word in rows[0][:2]] if rows else []
+    if heading != ["TEMPLATE_ID", "SUBJECT_ID"]:
+        raise InputError(
+            f"{path}: the first columns must be TEMPLATE_ID,SUBJECT_ID, got {','.join(heading)}"
+        )
+    subjects: dict[int, int] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        try:
+            template, subject = int(np.int64(row[0])), int(np.int64(row[1]))
+        except (ValueError, IndexError, OverflowError) as error:
+            raise InputError(
+                f"{path}: line {number} is not two whole numbers: {row[:2]}"
+            ) from error
+        if subjects.setdefault(template, subject) != subject:
+            raise InputError(f"{path}: line {number} gives template {template} a second subject")
+    if not subjects:
+        raise InputError(f"{path} lists no templates")
+    return Subjects(np.array(list(subjects), np.int64), np.array(list(subjects.values()), np.int64))
+
+
+def _table(
+    path: Path, numbers: int, expected: str, kind: type = np.float64
+) -> tuple[list[str], NDArray[Any]]:
+    """A name and some numbers a line."""
+    names: list[str] = []
+    values: list[list[str]] = []
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != numbers + 1:
+            raise InputError(f"{path}: line {number} is not '{expected}': {line[:100]!r}")
+        names.append(fields[0])
+        values.append(fields[1:])
+    if not names:
+        raise InputError(f"{path} lists no images")
+    try:
+        table: NDArray[Any] = np.array(values).astype(kind)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: expected lines '{expected}': {error}") from error
+    if not np.isfinite(table).all():
+        row = int((~np.isfinite(table).all(1)).argmax())
+        raise InputError(f"{path}: {names[row]} has a number that is not finite")
+    return names, table
+
+
+def _whole_numbers(text: bytes, path: Path) -> Ints:
+    """Lines of three whole numbers; one NumPy call, because there are 16 million."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy warns where it stops reading
+            numbers = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
+    except (DeprecationWarning, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: expected lines 'template1 template2 label'") from error
+    lines = sum(1 for line in text.split(b"\n") if line.strip()) if text.strip() else 0
+    if len(numbers) != 3 * lines or (numbers == np.iinfo(np.int64).max).any():
+        raise InputError(
+            f"{path}: expected three whole numbers a line, got {len(numbers)} in {lines} lines"
+        )
+    return numbers.reshape(-1, 3)

@@ -1,0 +1,256 @@
+"""Benchmarks of image pairs: LFW, CFP-FP, AgeDB-30, CALFW, CPLFW, VGG2-FP, and one's own."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marginface.data.pairs.files import read_pair_columns
+from marginface.data.pairs.verification_sets import PairFile, load_pairs
+from marginface.evaluation.benchmarks.base import Decisions, HardPair, Outcome, Table, Task
+from marginface.evaluation.benchmarks.identities import linked_people, numbered
+from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
+from marginface.metrics.bootstrap_rates import WeightedRates
+from marginface.metrics.cross_validation import (
+    Binned,
+    ThresholdRule,
+    bin_pairs,
+    check_folds,
+    fold_accuracy,
+)
+from marginface.metrics.groups import group_rates
+from marginface.metrics.operating_points import operating_points
+from marginface.metrics.quality import error_versus_reject, qmagface_scores
+from marginface.metrics.scores import check_finite, checked_pairs, sort_scores
+from marginface.metrics.verification import (
+    DEFAULT_FARS,
+    PairResult,
+    evaluate_distances,
+    pair_distances,
+    rate_name,
+)
+from marginface.utils.arguments import NotNegative, Probability, Seed, WholeNumber
+from marginface.utils.errors import InputError
+
+_RULES = {
+    "grid": "insightface's: squared distances 0 to 3.99 in steps of 0.01, on the other folds",
+    "exact": "between any two neighbouring distances, on the other folds",
+    "in_sample": "OPTIMISTIC: one for all, chosen on the very pairs it is judged on (X2-Softmax's)",
+}
+_OTHER_ACCURACIES = {
+    "grid": "accuracy_grid",
+    "exact": "accuracy_exact",
+    "in_sample": "accuracy_in_sample",
+}
+_MOST_BINS = 4096  # of an exact rule within the bootstrap
+_GROUP_FMR = 1e-2
+HARDEST = 12
+
+# Person of both sides of each pair, and further columns of a .csv.
+People = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
+
+
+class PairsBenchmark:
+    """Verification on one or several pair files.
+
+    Args:
+        files: .bin, LFW's pairs.txt or .csv with the columns first,second,same and, if known,
+            identity1,identity2 and group (or group1,group2).
+        root: folder of the files and of the images that lists name; null: as the files say.
+        folds: of the accuracy.
+        thresholds: how the threshold of `accuracy` is found: grid, exact or in_sample.
+        fars: rates to report TAR at.
+        bootstrap: replicates for the intervals.
+        seed: of the bootstrap.
+        qmagface: {alpha: ..., beta: ...} to lower scores of bad images; null leaves them. Such
+            scores are no cosines, so a threshold of the grid becomes an exact one.
+    """
+
+    def __init__(
+        self,
+        files: list[str],
+        *,
+        root: str | None = None,
+        folds: int = 10,
+        thresholds: ThresholdRule = "grid",
+        fars: Sequence[Probability] = DEFAULT_FARS,
+        bootstrap: WholeNumber = 1000,
+        seed: Seed = 0,
+        qmagface: dict[str, NotNegative] | None = None,
+    ) -> None:
+        if not files:
+            raise InputError("a benchmark of pairs needs files, got none")
+        if qmagface is not None and qmagface.keys() != {"alpha", "beta"}:
+            raise InputError(f"qmagface needs alpha and beta, got {sorted(qmagface)}")
+        self.rules: list[ThresholdRule] = [thresholds]
+        if qmagface is not None and thresholds == "grid":
+            self.rules = ["exact"]
+        others: tuple[ThresholdRule, ...] = ("grid", "exact", "in_sample")
+        self.rules += [
+            rule
+            for rule in others
+            if rule not in self.rules and not (rule == "grid" and qmagface is not None)
+        ]
+        self.files, self.root, self.folds = files, root, folds
+        self.fars, self.bootstrap, self.seed, self.qmagface = tuple(fars), bootstrap, seed, qmagface
+
+    def tasks(self, name: str, image_size: int) -> list[Task]:
+        found = []
+        for file in self.files:
+            path = Path(file) if self.root is None else Path(self.root) / file
+            pairs = load_pairs(path, root=self.root, image_size=image_size)
+            # A published set goes by its name, whatever the file is called.
+            title = name if len(self.files) == 1 and name != "pairs" else pairs.name
+            # Now, because embedding takes long.
+            check_folds(self.folds, len(pairs.same), self.rules[0])
+            checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
+            found.append(Task(title, pairs, partial(self.evaluate, title, pairs, _people(pairs))))
+        return found
+
+    def evaluate(self, name: str, pairs: PairFile, known: People, embeddings: Tensor) -> Outcome:
+        """Results of one file from the embeddings of its images."""
+        people, columns = known
+        check_finite(embeddings, "embeddings")
+        first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
+        quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
+        distance = pair_distances(first, second)
+        if self.qmagface is not None:
+            alpha, beta = self.qmagface["alpha"], self.qmagface["beta"]
+            cosines = (1 - distance / 2).numpy()
+            lowered = qmagface_scores(cosines, quality1, quality2, alpha, beta)
+            distance = torch.from_numpy(2 - 2 * lowered)
+        labels, same = torch.from_numpy(pairs.same), pairs.same
+        result = evaluate_distances(distance, labels, self.folds, self.fars, self.rules[0])
+        scores, scored = result.scores.numpy(), sort_scores(result.scores, labels)
+        limit = operating_points(scored, [_GROUP_FMR])[0].threshold
+        groups = []
+        if "group1" in columns:
+            sides = columns["group1"], columns["group2"]
+            groups = group_rates(
+                scores, same, *sides, *people, limit, replicates=self.bootstrap, seed=self.seed
+            )
+        return Outcome(
+            name,
+            self._protocol(),
+            self._estimates(result, distance, people),
+            {
+                "pairs": len(same),
+                "genuine": int(same.sum()),
+                "impostor": int((~same).sum()),
+                "images": len(pairs),
+                "people, as far as pairs tell": len(np.unique(np.concatenate(people))),
+            },
+            pairs=scored,
+            pairs_sha256=hashlib.sha256(pairs.content_hash().encode() + same.tobytes()).hexdigest(),
+            decisions=Decisions(
+                scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
+            ),
+            hard=_hardest(scores, pairs),
+            groups=groups,
+            group_threshold=limit,
+            reject=error_versus_reject(scores, same, quality1, quality2, limit),
+            tables=[] if self.qmagface is not None else [_insightface_table(result)],
+        )
+
+    def _protocol(self) -> list[str]:
+        scores = "cosine of the embeddings"
+        if self.qmagface is not None:
+            alpha, beta = self.qmagface["alpha"], self.qmagface["beta"]
+            scores += f" lowered by quality (QMagFace, alpha {alpha}, beta {beta}, quality = norm)"
+        names = ["accuracy", *(_OTHER_ACCURACIES[rule] for rule in self.rules[1:])]
+        return [
+            "images: as they are, aligned beforehand",
+            f"scores: {scores}",
+            f"accuracies: {self.folds} contiguous folds, for each the first threshold that is best",
+            *(f"{n}: threshold {_RULES[r]}" for n, r in zip(names, self.rules, strict=True)),
+            "tar@far: all pairs, the ROC point whose FAR is nearest, not interpolated",
+            f"intervals: 95 %, {self.bootstrap} bootstrap replicates over people",
+        ]
+
+    def _estimates(
+        self, result: PairResult, distance: Tensor, people: tuple[Identities, Identities]
+    ) -> dict[str, Estimate]:
+        values = result.metrics()
+        accuracies = {"accuracy": _coarse(distance, result, self.folds, self.rules[0])}
+        for rule in self.rules[1:]:
+            other = evaluate_distances(distance, result.same, self.folds, (), rule)
+            values[_OTHER_ACCURACIES[rule]] = other.accuracy
+            accuracies[_OTHER_ACCURACIES[rule]] = _coarse(distance, result, self.folds, rule)
+        rates = WeightedRates(result.scores.numpy(), result.same.numpy(), self.seed)
+        looked_at = rates.pairs()
+
+        # Each fold keeps its shares of genuine and impostor pairs, as the set was made to have.
+        cell = 2 * accuracies["accuracy"].fold.numpy() + result.same.numpy()
+        size = np.bincount(cell, minlength=2 * self.folds)
+
+        def statistic(weights: NDArray[np.float64]) -> dict[str, float]:
+            total = np.bincount(cell, weights, minlength=2 * self.folds)
+            drawn = torch.from_numpy(weights * (size / np.maximum(total, 1e-9))[cell])
+            folds = {name: fold_accuracy(binned, drawn) for name, binned in accuracies.items()}
+            found = {name: float(fold.accuracy.nanmean()) for name, fold in folds.items()}
+            found["accuracy_std"] = float(folds["accuracy"].accuracy.std(correction=0))
+            found["threshold"] = float((1 - folds["accuracy"].threshold / 2).mean())
+            return found | rates(weights[looked_at], self.fars)
+
+        rates_of = [name for name in values if name not in ("accuracy_std", "threshold")]
+        trials = dict.fromkeys(rates_of, people_of(*people, result.same.numpy()))
+        drawn = pair_weights(*people, self.bootstrap, self.seed)
+        return intervals(values, statistic, drawn, trials)
+
+
+def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRule) -> Binned:
+    """Pairs by threshold for the replicates; of more thresholds than matter, quantiles."""
+    binned = bin_pairs(distance, result.same, folds, rule)
+    if len(binned.thresholds) <= _MOST_BINS:
+        return binned
+    kept = torch.linspace(0, len(binned.thresholds) - 1, _MOST_BINS).long()
+    thresholds = binned.thresholds[kept]
+    bins = torch.searchsorted(thresholds, distance, right=True)
+    return binned._replace(thresholds=thresholds, bins=bins)
+
+
+def _people(pairs: PairFile) -> People:
+    """Person of both sides of each pair, and further columns of a .csv."""
+    columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
+    if "identity1" in columns:
+        both = numbered([*columns["identity1"], *columns["identity2"]])
+        one, other = both[: len(pairs.same)], both[len(pairs.same) :]
+        wrong = (one == other) != pairs.same
+        if wrong.any():
+            pair = int(wrong.argmax())
+            raise InputError(
+                f"{pairs.path}: pair {pair} says same={int(pairs.same[pair])} of its identities; "
+                "mend one or the other"
+            )
+        return (one, other), columns
+    words = pairs.encoded
+    if pairs.path.suffix == ".txt":  # LFW's lists name the person
+        words = [str(word).split("/")[0] for word in words]
+    images = numbered(words)[pairs.pairs]
+    return linked_people(images[:, 0], images[:, 1], pairs.same), columns
+
+
+def _hardest(scores: NDArray[np.float64], pairs: PairFile) -> dict[str, list[HardPair]]:
+    genuine, impostor = np.flatnonzero(pairs.same), np.flatnonzero(~pairs.same)
+    chosen = {
+        "genuine": genuine[np.argsort(scores[genuine], kind="stable")[:HARDEST]],
+        "impostor": impostor[np.argsort(-scores[impostor], kind="stable")[:HARDEST]],
+    }
+    return {
+        kind: [
+            HardPair(int(pairs.pairs[n, 0]), int(pairs.pairs[n, 1]), float(scores[n]))
+            for n in numbers
+        ]
+        for kind, numbers in chosen.items()
+    }
+
+
+def _insightface_table(result: PairResult) -> Table:
+    rows = [(rate_name(far), tar) for far, tar in result.fold_tar_at_far.items()]
+    title = "TAR by insightface's interpolation: threshold from the other folds, mean over folds"
+    return Table(title, ("FAR", "TAR"), rows)

@@ -1,0 +1,39 @@
+"""The configuration of `python evaluate.py`: whether it is right."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from marginface.backbones.factory import backbone_problems
+from marginface.config.instantiate import target_problems
+from marginface.utils.arguments import Probability, WholeNumber, mapping_problems
+
+EVALUATE_KEYS: dict[str, Any] = {
+    "checkpoint": str,
+    "benchmark": dict,
+    "backbone": dict | None,
+    "color": Literal["rgb", "bgr"] | None,
+    "flip": bool,
+    "precision": Literal["32-true", "bf16-mixed", "16-mixed"],
+    "devices": str | list[str],
+    "batch_size": WholeNumber,
+    "num_workers": Annotated[int, Field(ge=0)],
+    "cache": bool,
+    "fmrs": list[Probability],
+    "thumbnails": bool,
+    "paths": dict,
+}
+
+
+def evaluation_problems(config: dict[str, Any]) -> list[str]:
+    """What is wrong with a resolved configuration, in words; empty when nothing is."""
+    problems = mapping_problems("", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS))
+    if problems:
+        return problems
+    if config["backbone"] is not None:
+        problems += backbone_problems(config["backbone"])
+    if not config["benchmark"]:
+        problems.append("benchmark names nothing to evaluate on; benchmark=[lfw,ijbc]")
+    for name, node in config["benchmark"].items():
+        problems += target_problems(f"benchmark.{name}", node)
+    return problems

@@ -1,0 +1,268 @@
+"""An evaluation on disk: a page, result.json, evaluation.json, scores.npz, a row in all.csv."""
+
+import csv
+import fcntl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from marginface.data.dataset import FaceDataset
+from marginface.evaluation.benchmarks.base import HardPair, Outcome
+from marginface.metrics.bootstrap import Estimate
+from marginface.metrics.groups import GroupRates
+from marginface.metrics.operating_points import operating_points, transfer
+from marginface.metrics.roc import det_curve
+from marginface.metrics.scores import ScoredPairs
+from marginface.metrics.verification import rate_name
+from marginface.reporting.html_page import Page
+from marginface.reporting.svg_charts import SERIES, Axis, Series, histogram_chart, line_chart
+from marginface.utils.files import atomic_write, write_json
+
+REPORT, RESULT, FACTS, SCORES = "report.html", "result.json", "evaluation.json", "scores.npz"
+_TRANSFERRED = (1e-2, 1e-3)
+_AS_IS = ("threshold",)  # a cosine; everything else is a fraction, printed in percent
+
+
+@dataclass
+class Evaluation:
+    """What was evaluated and what came out.
+
+    Attributes:
+        facts: of the network and of how images were embedded; beside every number.
+        outcomes: of the benchmarks.
+    """
+
+    facts: dict[str, Any]
+    outcomes: list[Outcome]
+
+    def result(self) -> dict[str, float]:
+        """Flat: <benchmark>/<metric>, with /low and /high beside."""
+        return {
+            f"{outcome.name}/{key}": value
+            for outcome in self.outcomes
+            for name, estimate in outcome.metrics.items()
+            for key, value in estimate.metrics(name).items()
+        }
+
+    def write(
+        self, folder: str | Path, fmrs: Sequence[float], faces: Mapping[str, FaceDataset]
+    ) -> dict[str, float]:
+        """Write everything into `folder`; returns what result.json holds.
+
+        Args:
+            folder: of this evaluation.
+            fmrs: false match rates to give thresholds for.
+            faces: images by benchmark, to show the hardest pairs of; biometric data.
+        """
+        folder, result = Path(folder), self.result()
+        write_json(folder / RESULT, result)
+        outcomes = [
+            {
+                "name": outcome.name,
+                "protocol": outcome.protocol,
+                "counts": outcome.counts,
+                "pairs_sha256": outcome.pairs_sha256,
+                "tables": [table._asdict() for table in outcome.tables],
+                "groups": [_group_facts(group) for group in outcome.groups],
+                "error_versus_reject": outcome.reject and [c.tolist() for c in outcome.reject],
+                "thresholds": []
+                if outcome.pairs is None
+                else [vars(point) for point in operating_points(outcome.pairs, fmrs)],
+            }
+            for outcome in self.outcomes
+        ]
+        write_json(folder / FACTS, {"facts": self.facts, "benchmarks": outcomes})
+        arrays = {
+            f"{outcome.name}/{key}": column
+            for outcome in self.outcomes
+            if outcome.decisions is not None
+            for key, column in outcome.decisions._asdict().items()
+        }
+        with atomic_write(folder / SCORES) as file:
+            np.savez_compressed(file, **arrays)
+        self._page(fmrs, faces).write(folder / REPORT)
+        return result
+
+    def append_to(self, table: str | Path, folder: str | Path) -> None:
+        """Add a row to a .csv of all evaluations; columns that are new to it are added."""
+        table = Path(table)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        row = {
+            "time": datetime.now().isoformat(timespec="seconds"),
+            "folder": str(folder),
+            **{key: str(self.facts[key]) for key in ("checkpoint", "network", "flip", "precision")},
+        }
+        # Names of files need not be UTF-8; what is not becomes a question mark.
+        row = {key: value.encode("utf-8", "replace").decode() for key, value in row.items()}
+        row |= {key: repr(float(value)) for key, value in self.result().items()}
+        with (table.parent / f".{table.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # evaluations may end at the same time
+            rows: list[dict[str, str]] = []
+            if table.is_file():
+                with table.open(newline="") as file:
+                    rows = list(csv.DictReader(file))
+            columns = list(dict.fromkeys(key for entry in [*rows, row] for key in entry))
+            with atomic_write(table, "w") as file:
+                writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows([*rows, row])
+
+    def _page(self, fmrs: Sequence[float], faces: Mapping[str, FaceDataset]) -> Page:
+        page = Page(f"Evaluation of {self.facts['network']}")
+        page.table(list(self.facts.items()))
+        for outcome in self.outcomes:
+            _outcome(page, outcome, fmrs, faces.get(outcome.name))
+        scored = {o.name: o.pairs for o in self.outcomes if o.pairs is not None}
+        if len(scored) > 1:
+            _transfers(page, scored)
+        return page
+
+
+def _group_facts(group: GroupRates) -> dict[str, Any]:
+    rates = {"fnmr": group.fnmr, "fmr": group.fmr}
+    known = {name: rate._asdict() if rate else None for name, rate in rates.items()}
+    return {"group": group.group, "genuine": group.genuine, "impostor": group.impostor, **known}
+
+
+def print_outcomes(evaluation: Evaluation) -> None:
+    """The protocol and all estimates as a table."""
+    console = Console(width=110)
+    for outcome in evaluation.outcomes:
+        counts = ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items())
+        console.print(f"\n{outcome.name}: {counts}", markup=False, highlight=False)
+        table = RichTable()
+        for column in ("metric (percent)", "value", "95 % interval"):
+            table.add_column(column, justify="left" if column[0] == "m" else "right")
+        for name, estimate in outcome.metrics.items():
+            table.add_row(name, *shown(name, estimate))
+        console.print(table)
+        for line in outcome.protocol:
+            console.print(f"  {line}", markup=False, highlight=False)
+
+
+def shown(name: str, estimate: Estimate) -> tuple[str, str]:
+    """An estimate as printed: the value, its interval."""
+    if name in _AS_IS:
+        return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}"
+    value, low, high = (100 * number for number in estimate)
+    return f"{value:.2f}", f"{low:.2f} to {high:.2f}"
+
+
+def _outcome(
+    page: Page, outcome: Outcome, fmrs: Sequence[float], faces: FaceDataset | None
+) -> None:
+    page.heading(outcome.name)
+    for line in outcome.protocol:
+        page.text(line, "protocol")
+    page.table(list(outcome.counts.items()))
+    rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
+    page.table(rows, ("metric (percent)", "value", "95 % interval"))
+    if outcome.pairs is not None:
+        page.chart(score_histogram(outcome.pairs))
+        for chart in rate_charts({outcome.name: outcome.pairs}):
+            page.chart(chart)
+        _thresholds(page, outcome.pairs, fmrs)
+    for title, headings, table_rows in outcome.tables:
+        page.text(title)
+        page.table(table_rows, headings)
+    if outcome.groups:
+        _groups(page, outcome.groups, outcome.group_threshold)
+    if outcome.reject is not None:
+        shares, fnmr = outcome.reject
+        page.chart(
+            line_chart(
+                "FNMR (threshold at FMR 1e-2) without the pairs of lowest quality (norm)",
+                [Series("quality = norm of the embedding", shares, fnmr)],
+                Axis("share of genuine pairs left out", 0.0, 1.0),
+                Axis("FNMR", 0.0, max(float(fnmr.max()), 1e-3)),
+            )
+        )
+    if faces is not None:
+        _hardest(page, outcome.hard, faces)
+
+
+def score_histogram(pairs: ScoredPairs) -> str:
+    """Genuine and impostor scores."""
+    return histogram_chart(
+        "scores of genuine and impostor pairs",
+        {"genuine": pairs.genuine.cpu().numpy(), "impostor": pairs.impostor.cpu().numpy()},
+        "score",
+    )
+
+
+def rate_charts(scored: Mapping[str, ScoredPairs]) -> list[str]:
+    """ROC and DET, both over a logarithmic false match rate, of up to SERIES sets of scores."""
+    curves = {name: det_curve(pairs) for name, pairs in list(scored.items())[:SERIES]}
+    lowest = min(1 / len(pairs.impostor) for pairs in scored.values())
+    x = Axis("false match rate", 10 ** np.floor(np.log10(min(lowest, 0.1))), 1.0, log=True)
+    roc = [Series(name, far.numpy(), 1 - frr.numpy()) for name, (far, frr) in curves.items()]
+    misses = [frr[frr > 0].min() for _, frr in curves.values() if (frr > 0).any()]
+    least = min([0.1, *map(float, misses)])
+    det = [Series(name, far.numpy(), frr.numpy()) for name, (far, frr) in curves.items()]
+    y = Axis("false non-match rate", 10 ** np.floor(np.log10(least)), 1.0, log=True)
+    return [
+        line_chart("ROC", roc, x, Axis("true match rate", 0.0, 1.0)),
+        line_chart("DET (detection error trade-off)", det, x, y),
+    ]
+
+
+def _thresholds(page: Page, pairs: ScoredPairs, fmrs: Sequence[float]) -> None:
+    page.text(
+        "Thresholds: accept cosines >= the threshold. A rate is supported when 30 false matches "
+        "are expected (rule of 30); others are guesses from too few impostor pairs."
+    )
+    rows = [
+        (
+            rate_name(point.wanted),
+            f"{point.threshold:.4f}",
+            f"{point.fmr:.3g}",
+            f"{point.fnmr:.4f}",
+            point.false_matches,
+            "yes" if point.supported else "NO, too few impostor pairs",
+        )
+        for point in operating_points(pairs, fmrs)
+    ]
+    headings = ("FMR wanted", "threshold", "FMR", "FNMR", "false matches", "supported")
+    page.table(rows, headings)
+
+
+def _groups(page: Page, groups: Sequence[GroupRates], threshold: float | None) -> None:
+    page.text(f"Groups at the common threshold {threshold:.4f} (FMR 1e-2 over all pairs), percent")
+    rows = [
+        (
+            group.group,
+            group.genuine,
+            " ".join(shown("fnmr", group.fnmr)) if group.fnmr else "no genuine pair",
+            group.impostor,
+            " ".join(shown("fmr", group.fmr)) if group.fmr else "no impostor pair",
+        )
+        for group in groups
+    ]
+    page.table(rows, ("group", "genuine", "FNMR", "impostor", "FMR"))
+
+
+def _transfers(page: Page, scored: Mapping[str, ScoredPairs]) -> None:
+    page.heading("Thresholds carried to another set")
+    page.text("A threshold for an FMR on one set, and the FMR and FNMR it has on another.")
+    rows = [
+        (chosen, rate_name(p.wanted), f"{p.threshold:.4f}", other, f"{p.fmr:.3g}", f"{p.fnmr:.4f}")
+        for chosen in scored
+        for other in scored
+        if other != chosen
+        for p in transfer(scored[chosen], scored[other], _TRANSFERRED)
+    ]
+    page.table(rows, ("chosen on", "for FMR", "threshold", "applied to", "FMR", "FNMR"))
+
+
+def _hardest(page: Page, hard: Mapping[str, Sequence[HardPair]], faces: FaceDataset) -> None:
+    for kind, pairs in hard.items():
+        page.text(f"Hardest {kind} pairs")
+        for pair in pairs:
+            sides = [faces.pixels(index) for index in (pair.first, pair.second)]
+            page.picture(np.concatenate(sides, axis=1), f"{kind}, cosine {pair.score:.3f}")

@@ -1,0 +1,120 @@
+"""One evaluation: a network on benchmarks, to a page and result.json."""
+
+from pathlib import Path
+from typing import Any
+
+from marginface.config.instantiate import build
+from marginface.evaluation.benchmarks import Outcome, Task
+from marginface.evaluation.config import evaluation_problems
+from marginface.evaluation.report import RESULT, Evaluation, print_outcomes
+from marginface.inference.embedder import Embedder, check_devices
+from marginface.inference.embedding_cache import EmbeddingCache
+from marginface.inference.model_file import ModelFile, open_model
+from marginface.utils.console import progress_bar, say
+from marginface.utils.errors import InputError, raise_problems
+
+
+def evaluate(config: dict[str, Any]) -> dict[str, float]:
+    """Carry out an evaluation; returns what result.json holds.
+
+    Args:
+        config: resolved configuration, see configs/evaluate.yaml.
+
+    Raises:
+        InputError: anything the user can mend.
+    """
+    raise_problems(evaluation_problems(config))
+    folder = Path(config["paths"]["run_dir"])
+    if (folder / RESULT).exists():
+        raise InputError(
+            f"{folder} holds results already; choose another hydra.run.dir, nothing is overwritten"
+        )
+    devices = check_devices(config["devices"])
+    model = open_model(config["checkpoint"], config["backbone"], config["color"])
+    if model.path.suffix == ".onnx" and config["precision"] != "32-true":
+        raise InputError("an ONNX graph has its own precision; leave precision=32-true")
+    tasks = _tasks(config["benchmark"], model.image_size)
+    embed = _Embedding(model, devices, config)
+    outcomes: list[Outcome] = []
+    images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
+    for task, content in zip(tasks, images, strict=True):
+        embeddings = embed(task, content)
+        try:
+            outcomes.append(task.evaluate(embeddings))
+        except InputError as error:
+            raise InputError(f"{task.name}: {error}") from error
+    evaluation = Evaluation(
+        {
+            "checkpoint": str(model.path),
+            "weights_sha256": embed.weights,
+            "network": model.name,
+            "image_size": model.image_size,
+            "color": model.color,
+            "normalisation": "(x/255 - 0.5) / 0.5",
+            "flip": "embedding of the mirror image added" if config["flip"] else "none",
+            "precision": config["precision"],
+        },
+        outcomes,
+    )
+    faces = {task.name: task.faces for task in tasks} if config["thumbnails"] else {}
+    result = evaluation.write(folder, config["fmrs"], faces)
+    evaluation.append_to(f"{config['paths']['log_dir']}/evaluations/all.csv", folder)
+    print_outcomes(evaluation)
+    say(f"report {folder}/report.html")
+    return result
+
+
+def _tasks(benchmarks: dict[str, Any], image_size: int) -> list[Task]:
+    tasks: list[Task] = []
+    for name, node in benchmarks.items():
+        tasks += build(node).tasks(name, image_size)
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two benchmarks are called {twice[0]}; rename one of the files")
+    return tasks
+
+
+class _Embedding:
+    """Embeds tasks; the network is built when the first embedding is not in the cache."""
+
+    def __init__(self, model: ModelFile, devices: list[str], config: dict[str, Any]) -> None:
+        self.model, self.devices, self.config = model, devices, config
+        folder = f"{config['paths']['cache_dir']}/embeddings" if config["cache"] else None
+        self.cache = EmbeddingCache(folder)
+        self.weights = model.fingerprint()
+        self.embedder: Embedder | None = None
+
+    def __call__(self, task: Task, images: str) -> Any:
+        facts = {
+            "weights": self.weights,
+            "images": images,
+            "network": self.model.settings,
+            "image_size": self.model.image_size,
+            "color": self.model.color,
+            "flip": self.config["flip"],
+            "precision": self.config["precision"],
+        }
+        embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
+        source = "from the cache" if was_there else f"on {', '.join(self.devices)}"
+        say(f"{task.name}: {len(task.faces)} images embedded {source}")
+        return embeddings
+
+    def _compute(self, task: Task) -> Any:
+        if self.embedder is None:
+            self.embedder = Embedder(
+                self.model.build(),
+                self.model.image_size,
+                self.model.color,
+                flip=self.config["flip"],
+                devices=self.devices,
+                precision=self.config["precision"],
+            )
+        with progress_bar() as bar:
+            shown = bar.add_task(task.name, total=len(task.faces))
+            return self.embedder.embed(
+                task.faces,
+                batch_size=self.config["batch_size"],
+                num_workers=self.config["num_workers"],
+                report=lambda done, total: bar.update(shown, completed=done),
+            )

@@ -1,0 +1,1 @@
+"""Trained networks: open any model file, embed images, export."""

@@ -1,0 +1,147 @@
+"""A trained network for use: images to embeddings, with the preprocessing it was trained with."""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from marginface.backbones.preprocessing import Color, to_input
+from marginface.data.dataset import FaceDataset
+from marginface.data.loader import make_loader
+from marginface.inference.model_file import open_model
+from marginface.utils.errors import InputError
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # as the trainer calls them
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Embedder:
+    """A network in evaluation mode, on one device or on several.
+
+    Args:
+        network: (B, 3, S, S) to (B, D).
+        image_size: S.
+        color: channel order it was trained in.
+        flip: add the embedding of the mirror image (the flip test).
+        devices: of torch, by name; all GPUs, or the CPU without any, when not given.
+        precision: the mixed ones compute convolutions in 16 bits; embeddings are float32 always.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: int,
+        color: Color,
+        *,
+        flip: bool = True,
+        devices: Sequence[str] | None = None,
+        precision: Precision = "32-true",
+    ) -> None:
+        self.image_size, self.color, self.flip, self.precision = image_size, color, flip, precision
+        self.devices = [torch.device(d) for d in devices or available_devices()]
+        network = network.eval().to(memory_format=torch.channels_last)
+        self.networks = [
+            (network if place == 0 else copy.deepcopy(network)).to(device)
+            for place, device in enumerate(self.devices)
+        ]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) RGB to float32 (B, D), not normalised."""
+        return self._embed(images, 0)
+
+    @torch.inference_mode()
+    def _embed(self, images: Tensor, place: int) -> Tensor:
+        device, network = self.devices[place], self.networks[place]
+        x = to_input(images.to(device, non_blocking=True), self.color)
+        x = x.contiguous(memory_format=torch.channels_last)
+        kind = _AUTOCAST.get(self.precision)
+        with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
+            embeddings = network(x).float()
+            return embeddings + network(x.flip(3)).float() if self.flip else embeddings
+
+    def embed(
+        self,
+        dataset: FaceDataset,
+        *,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tensor:
+        """float32 (N, D) of a whole dataset, not normalised; NaN for images `faulty=skip` leaves
+        out.
+
+        Args:
+            dataset: its images must have the size of this network.
+            batch_size: images per forward pass and device.
+            num_workers: decoding processes.
+            report: called with the images done and all of them.
+
+        Raises:
+            InputError: an image that cannot be read.
+        """
+        table: Tensor | None = None
+        under_way: deque[tuple[Tensor, Tensor]] = deque()
+
+        def finish() -> None:
+            nonlocal table
+            indices, embeddings = under_way.popleft()
+            rows = embeddings.cpu()  # waits for its device
+            if table is None:
+                table = torch.full((len(dataset), rows.shape[1]), torch.nan)
+            table[indices] = rows
+
+        done = 0
+        loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers)
+        for number, (images, _, indices) in enumerate(loader):
+            # GPUs compute behind our back; a batch is fetched when its device is wanted again.
+            under_way.append((indices, self._embed(images, number % len(self.devices))))
+            if len(under_way) > len(self.devices):
+                finish()
+            done += len(indices)
+            report(done, len(dataset))
+        while under_way:
+            finish()
+        assert table is not None, "datasets are never empty"
+        return table
+
+
+def available_devices() -> list[str]:
+    """All GPUs, or the CPU when there is none."""
+    return [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def check_devices(devices: str | Sequence[str]) -> list[str]:
+    """Devices by name; "auto" is all there are.
+
+    Raises:
+        InputError: one that is not there.
+    """
+    if devices == "auto":
+        return available_devices()
+    names = [devices] if isinstance(devices, str) else list(devices)
+    if not names:
+        raise InputError("devices names none; auto takes all there are")
+    known = [*available_devices(), "cpu", "cuda", "mps"]
+    for name in names:
+        usable = name in known and (name != "cuda" or torch.cuda.is_available())
+        if not usable or (name == "mps" and not torch.backends.mps.is_available()):
+            raise InputError(
+                f"devices: {name!r} is not there; auto takes all of: "
+                f"{', '.join(available_devices())}"
+            )
+    return names
+
+
+def load_embedder(path: str | Path) -> Embedder:
+    """The network of a run folder or of one of our checkpoints.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: a file that does not say which network it holds.
+    """
+    model = open_model(path)
+    return Embedder(model.build(), model.image_size, model.color)

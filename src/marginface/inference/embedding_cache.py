@@ -1,0 +1,45 @@
+"""Embeddings kept on disk, so that scoring again needs no network."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marginface.utils.files import atomic_write
+
+_FORMAT = 1  # of what is computed; another number, other embeddings
+
+
+class EmbeddingCache:
+    """Embeddings by what they depend on: weights, images, and how these are embedded.
+
+    Args:
+        folder: for the files; None keeps nothing.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+
+    def get(self, facts: dict[str, Any], compute: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+        """(N, D) embeddings, and whether they were there.
+
+        Args:
+            facts: everything they depend on, as JSON.
+            compute: called when they are not there.
+        """
+        if self.folder is None:
+            return compute(), False
+        words = json.dumps({"format": _FORMAT, **facts}, sort_keys=True)
+        key = hashlib.sha256(words.encode()).hexdigest()[:32]
+        path = self.folder / f"{key}.npy"
+        if path.is_file():
+            return torch.from_numpy(np.load(path)), True
+        embeddings = compute()
+        with atomic_write(path) as file:
+            np.save(file, embeddings.numpy())
+        return embeddings, False

@@ -1,0 +1,137 @@
+"""Trained networks in files: run folders, our checkpoints, bare weights, ONNX."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import marginface.backbones  # noqa: F401  (registers our networks with timm)
+from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.backbones.preprocessing import Color
+from marginface.backbones.weights import _recognise
+from marginface.inference.onnx import open_onnx, weights_beside
+from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.runs.folder import RunFolder
+from marginface.utils.errors import InputError, MissingInputError
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file with a network, not loaded yet.
+
+    Attributes:
+        path: of the file.
+        name: of the network.
+        image_size: S, side of the images it takes, in pixels.
+        color: channel order it was trained in.
+        settings: what the network is built with, beside its weights.
+        build: the network, with its weights.
+    """
+
+    path: Path
+    name: str
+    image_size: int
+    color: Color
+    settings: dict[str, Any]
+    build: Callable[[], nn.Module]
+
+    def fingerprint(self) -> str:
+        """A hash of the file, which stands for the weights."""
+        files = [self.path]
+        if self.path.suffix == ".onnx":
+            files += weights_beside(self.path)
+        digest = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def open_model(
+    path: str | Path, backbone: dict[str, Any] | None = None, color: Color | None = None
+) -> ModelFile:
+    """Find out what a file holds.
+
+    Args:
+        path: a run folder, a .ckpt, weights (.pth, .pt, .safetensors; insightface's as they are),
+            or .onnx.
+        backbone: configuration of the network in a file of bare weights; without it the file is
+            compared with insightface's networks.
+        color: channel order, where the file does not say it; rgb when not given.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: nothing we know, or another colour order or network than the file says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path
+        path = RunFolder(folder).last
+        if not path.is_file():
+            raise MissingInputError(f"no checkpoint {path}; {folder} is no run folder with one")
+    if not path.is_file():
+        raise MissingInputError(
+            f"no checkpoint {path}; give a run folder, a .ckpt, .pth, .safetensors or .onnx file"
+        )
+    if path.suffix == ".onnx":
+        _check_no_backbone(path, backbone)
+        build, size = open_onnx(path)
+        return ModelFile(path, path.stem, size, color or "rgb", {}, build)
+    if path.suffix != ".safetensors":
+        description = _description(path)
+        if description is not None:
+            _check_no_backbone(path, backbone)
+            return _ours(path, description, color)
+    config = dict(backbone) if backbone is not None else _recognise(path)
+    config.pop("weights", None)
+    stated = config.pop("color", None)
+    return ModelFile(
+        path,
+        config["name"],
+        config["image_size"],
+        color or stated or "rgb",
+        config,
+        lambda: _built(config, path),
+    )
+
+
+def _ours(path: Path, description: dict[str, Any], color: Color | None) -> ModelFile:
+    config = dict(description["config"]["backbone"])
+    trained_in = config.pop("color")
+    del config["weights"]
+    if color is not None and color != trained_in:
+        raise InputError(
+            f"{path} was trained in {trained_in} order; color={color} would give it other images "
+            "than it knows, leave color out"
+        )
+    # What starting weights it was trained from does not matter any more.
+    config["pretrained"] = False
+    return ModelFile(
+        path,
+        config["name"],
+        config["image_size"],
+        trained_in,
+        config,
+        lambda: _built(config, path),
+    )
+
+
+def _built(config: dict[str, Any], path: Path) -> nn.Module:
+    network = create_backbone(**config)
+    load_backbone_weights(network, path)
+    return network
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    """What one of our checkpoints says of itself."""
+    stored = read_checkpoint(path).get("marginface", {})
+    return stored.get("description") if isinstance(stored, dict) else None
+
+
+def _check_no_backbone(path: Path, backbone: dict[str, Any] | None) -> None:
+    if backbone is not None:
+        raise InputError(f"{path} says itself which network it holds; leave backbone= out")

@@ -1,0 +1,140 @@
+"""What can be said of each image by itself, measured by several processes."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from marginface.data.dataset import FaceDataset
+from marginface.data.images import ImageRules, Pixels
+from marginface.utils.errors import InputError
+
+SIDE = 112  # images are brought to this size before they are measured
+_CHUNK = 256
+_HASH_SIDE = 16
+
+
+@dataclass
+class Facts:
+    """One row for each of N images; rows of unreadable images hold zeros.
+
+    Attributes:
+        sha256: (N, 16) first bytes of the hash of the encoded image; zeros without any bytes.
+        phash: (N, 32) perceptual hash, see `perceptual_hash`.
+        shape: (N, 2) height and width.
+        brightness: (N,) mean grey value, 0 to 255.
+        sharpness: (N,) variance of the Laplacian of the grey image.
+        colour: (N, 3) mean red, green, blue of the middle.
+        grey: (SIDE, SIDE) sum of the standardised grey images.
+        rgb: (SIDE, SIDE, 3) sum of the images.
+        faults: reason by image.
+    """
+
+    sha256: NDArray[np.uint8]
+    phash: NDArray[np.uint8]
+    shape: NDArray[np.int32]
+    brightness: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
+    colour: NDArray[np.float32]
+    grey: NDArray[np.float64]
+    rgb: NDArray[np.float64]
+    faults: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """(N,) whether an image could be decoded."""
+        return self.shape[:, 0] > 0
+
+
+def measure(dataset: FaceDataset, rules: ImageRules, report: Callable[[int, int], None]) -> Facts:
+    """Facts of all images.
+
+    Args:
+        dataset: what to look at.
+        rules: of decoding; what they refuse is a fault.
+        report: called with the images done and all of them.
+    """
+    chunks = [range(s, min(s + _CHUNK, len(dataset))) for s in range(0, len(dataset), _CHUNK)]
+    parts = []
+    with ProcessPoolExecutor(os.cpu_count(), initializer=_begin, initargs=(dataset, rules)) as pool:
+        for chunk, part in zip(chunks, pool.map(_measure_chunk, chunks), strict=True):
+            parts.append(part)
+            report(chunk.stop, len(dataset))
+    joined = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])
+        for f in fields(Facts)
+        if f.name not in ("grey", "rgb", "faults")
+    }
+    return Facts(
+        **joined,
+        grey=sum((part.grey for part in parts), np.zeros((SIDE, SIDE))),
+        rgb=sum((part.rgb for part in parts), np.zeros((SIDE, SIDE, 3))),
+        faults={index: reason for part in parts for index, reason in part.faults.items()},
+    )
+
+
+_work: tuple[FaceDataset, ImageRules]  # of this worker process
+
+
+def _begin(dataset: FaceDataset, rules: ImageRules) -> None:
+    global _work
+    _work = dataset, rules
+    cv2.setNumThreads(0)
+
+
+def _measure_chunk(indices: range) -> Facts:
+    dataset, rules = _work
+    n = len(indices)
+    facts = Facts(
+        sha256=np.zeros((n, 16), np.uint8),
+        phash=np.zeros((n, _HASH_SIDE**2 // 8), np.uint8),
+        shape=np.zeros((n, 2), np.int32),
+        brightness=np.zeros(n, np.float32),
+        sharpness=np.zeros(n, np.float32),
+        colour=np.zeros((n, 3), np.float32),
+        grey=np.zeros((SIDE, SIDE)),
+        rgb=np.zeros((SIDE, SIDE, 3)),
+    )
+    for row, index in enumerate(indices):
+        try:
+            encoded = dataset.image_bytes(index)
+            if not encoded:
+                raise InputError("the file is empty (0 bytes)")
+            digest = hashlib.sha256(encoded).digest()[:16]
+            facts.sha256[row] = np.frombuffer(digest, np.uint8)
+            _measure_image(facts, row, rules.decode(encoded))
+        except InputError as error:
+            facts.faults[index] = str(error)
+    return facts
+
+
+def _measure_image(facts: Facts, row: int, rgb: Pixels) -> None:
+    facts.shape[row] = rgb.shape[:2]
+    if rgb.shape[:2] != (SIDE, SIDE):
+        rgb = np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    facts.phash[row] = perceptual_hash(grey)
+    facts.brightness[row] = grey.mean()
+    facts.sharpness[row] = cv2.Laplacian(grey, cv2.CV_32F).var()
+    quarter = SIDE // 4
+    facts.colour[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
+    facts.grey += (grey - grey.mean()) / (grey.std() + 1)
+    facts.rgb += rgb
+
+
+def perceptual_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """256 bits: which of the lowest DCT coefficients are above their median, the mean left out.
+
+    Of 16,611 aligned faces re-encoded at JPEG quality 30, scaled to 80 pixels or brightened, most
+    differ in under 12 bits; two different photographs did so once.
+    """
+    small = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    lowest = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()
+    bits = lowest > np.median(lowest[1:])
+    bits[0] = False
+    return np.packbits(bits)

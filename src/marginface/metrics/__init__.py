@@ -1,0 +1,1 @@
+"""Numbers from arrays: verification, ROC, templates, identification, intervals; pure functions."""

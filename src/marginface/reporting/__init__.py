@@ -1,0 +1,1 @@
+"""Pages, charts, pictures and tables."""

@@ -1,0 +1,1 @@
+"""A run on disk: its folder, metadata, checkpoint file, and tables of several runs."""

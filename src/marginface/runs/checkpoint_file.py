@@ -1,0 +1,66 @@
+"""Reading checkpoint files; nothing in them is executed."""
+
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from marginface.utils.errors import InputError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; nothing in it is run."""
+    try:
+        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        mmap = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch has many ways to refuse a file
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not a checkpoint")
+    return content
+
+
+# The one parameter that differs between processes; in a submodule, or DDP would average it.
+CENTRES = "head.weight"
+Checkpoint = dict[str, Any]
+
+
+def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
+    """(C K, D) all class centres of the checkpoint at `path`, wherever they lie."""
+    weight: Tensor = checkpoint["state_dict"][CENTRES]
+    about = checkpoint["marginface"].get("head")
+    if about is None or about["folder"] is None:
+        return weight
+    folder = _complete(path.parent / about["folder"])
+    saved = FileSystemReader(folder).read_metadata().state_dict_metadata["weight"]
+    assert isinstance(saved, TensorStorageMetadata)
+    content = {"weight": torch.empty(saved.size, dtype=weight.dtype)}
+    with _alone():
+        load(content, checkpoint_id=folder, no_dist=True)
+    return content["weight"].view(-1, weight.shape[1])
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is meant to be
+        yield
+
+
+def _complete(folder: Path) -> Path:
+    if not (folder / ".metadata").is_file():
+        raise InputError(
+            f"{folder} is missing or incomplete: the class centres of a checkpoint lie there, "
+            "it has to stay beside the .ckpt file"
+        )
+    return folder

@@ -1,0 +1,39 @@
+"""The run folder and its metadata: what was run, on what, and whether it may go on."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from marginface.utils.files import atomic_write, write_json
+
+
+class RunFolder:
+    """A run on disk: its config, runinfo.json, checkpoints, metrics.csv, result.json, figures."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.runinfo = self.path / "runinfo.json"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.result = self.path / "result.json"
+        self.figures = self.path / "figures"
+
+    def read_result(self) -> dict[str, float]:
+        """The flat metrics written so far."""
+        return json.loads(self.result.read_text()) if self.result.is_file() else {}
+
+    def add_result(self, metrics: dict[str, float]) -> None:
+        """Add flat metrics to result.json."""
+        write_json(self.result, self.read_result() | metrics)
+
+    def begin(self, config: dict[str, Any], info: dict[str, Any]) -> None:
+        """Write what is run; a resumed run keeps the list of earlier starts."""
+        starts = json.loads(self.runinfo.read_text())["starts"] if self.runinfo.is_file() else []
+        starts.append({"command": shlex.join(sys.argv), "world_size": info["world_size"]})
+        write_json(self.runinfo, info | {"starts": starts})
+        with atomic_write(self.config, "w") as file:
+            yaml.safe_dump(config, file, sort_keys=False)

@@ -1,0 +1,1 @@
+"""A training run: module, callbacks, checkpoints, loggers, and the function that runs it."""

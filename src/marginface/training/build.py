@@ -1,0 +1,97 @@
+"""The module and the trainer of a run, from its configuration."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+
+from marginface.backbones import checkpoint_activations, create_backbone, load_backbone_weights
+from marginface.classifier import ClassifierOptions, sharded
+from marginface.config.instantiate import build
+from marginface.data.datamodule import FaceDataModule
+from marginface.heads import create_head
+from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
+from marginface.training.module import FaceRecognizer
+from marginface.training.strategies import check_classifier, shares_classes
+from marginface.utils.console import say
+from marginface.utils.errors import InputError
+
+
+def _build_module(
+    config: dict[str, Any],
+    datamodule: FaceDataModule,
+    description: dict[str, Any],
+    trainer: L.Trainer,
+) -> FaceRecognizer:
+    backbone_config = dict(config["backbone"])
+    weights, color = backbone_config.pop("weights"), backbone_config.pop("color")
+    backbone = create_backbone(**backbone_config)
+    if weights is not None:
+        load_backbone_weights(backbone, weights)
+    if config["gradient_checkpointing"]:
+        checkpoint_activations(backbone)
+    if config["compile"]:
+        backbone.compile()  # in place: the names of the weights stay
+    options: ClassifierOptions = build(config["classifier"])
+    check_classifier(options, trainer)
+    ranks = (trainer.global_rank, trainer.world_size)
+    with sharded(*ranks) if shares_classes(trainer) else nullcontext():
+        head = create_head(
+            **config["head"],
+            embedding_size=backbone_config["embedding_size"],
+            num_classes=datamodule.num_classes,
+        )
+    return FaceRecognizer(
+        backbone,
+        head,
+        make_optimizer=build(_scaled_optimizer(config, datamodule.batch_size)),
+        make_schedule=build(config["scheduler"]),
+        augmentation=build(config["augmentation"]),
+        decay_vectors=config["decay_vectors"],
+        color=color,
+        seed=config["seed"],
+        channels_last=config["channels_last"],
+        classifier=options,
+        description=description,
+    )
+
+
+def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    """The optimizer node with its rate scaled linearly to the batch, when that is asked for."""
+    node, per = dict(config["optimizer"]), config["learning_rate_per"]
+    if per is not None:
+        given = node["lr"]
+        node["lr"] = given * batch_size / per
+        say(
+            f"learning rate {node['lr']:g} = optimizer.lr {given:g} x data.batch_size {batch_size} "
+            f"/ learning_rate_per {per}"
+        )
+    return node
+
+
+def _build_trainer(config: dict[str, Any]) -> L.Trainer:
+    def parts(group: str) -> list[Any]:
+        return [build(node) for node in (config[group] or {}).values() if node is not None]
+
+    callbacks = parts("callbacks")
+    checkpoints: CheckpointIO = AtomicCheckpointIO()
+    if config["asynchronous_checkpoints"]:
+        checkpoints = BackgroundCheckpointIO(checkpoints)
+    plugins: list[Any] = [checkpoints]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # marginface.preemption does it
+    try:
+        return build(
+            config["trainer"],
+            logger=parts("logger") or False,
+            callbacks=callbacks,
+            plugins=plugins,
+            # Lightning would add its own where the configuration has none.
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(f"trainer: {error}") from error

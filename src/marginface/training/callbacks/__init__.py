@@ -1,0 +1,1 @@
+"""Callbacks: metrics to the loggers, checkpoints, preemption."""

@@ -1,0 +1,88 @@
+"""Callbacks that write last.ckpt and best.ckpt."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from marginface.training.checkpoints.writers import BackgroundCheckpointIO
+from marginface.training.module import FaceRecognizer
+from marginface.training.steps import ends_step, steps_per_epoch
+from marginface.utils.errors import InputError
+
+
+def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
+    """Write a checkpoint and what lies beside it."""
+    wait_for_checkpoints(trainer)  # or it would take what is written now for something old
+    module.saving_to = path
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    finally:
+        module.saving_to = None
+
+
+def wait_for_checkpoints(trainer: L.Trainer) -> None:
+    """Until what is written in the background is on disk."""
+    writer = trainer.strategy.checkpoint_io
+    if isinstance(writer, BackgroundCheckpointIO):
+        writer.wait()
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
+
+    Always between two optimizer steps, so that a run goes on exactly where it stopped.
+    """
+
+    def __init__(self, dirpath: str, every_n_train_steps: int = 1000) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(
+                "callbacks.checkpoint.every_n_train_steps must be at least 1, "
+                f"got {every_n_train_steps}"
+            )
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_n_train_steps = every_n_train_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(module, FaceRecognizer)
+        if not ends_step(trainer, batch_idx):
+            return
+        step = trainer.global_step
+        if (
+            step % self.every_n_train_steps == 0
+            or step % steps_per_epoch(trainer) == 0
+            or step == trainer.max_steps
+            or trainer.should_stop  # max_time and the like
+        ):
+            save_checkpoint(trainer, module, self.path)
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps checkpoints/best.ckpt: the highest mean accuracy over the verification sets."""
+
+    def __init__(self, dirpath: str, monitor: str = "val/mean/accuracy") -> None:
+        self.path = Path(dirpath) / "best.ckpt"
+        self.monitor = monitor
+        self.best = -float("inf")
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FaceRecognizer)
+        score = module.validation_metrics().get(self.monitor)
+        # An untrained network is no result; a run without verification sets has last.ckpt.
+        if score is not None and score > self.best and trainer.global_step > 0:
+            self.best = score
+            save_checkpoint(trainer, module, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]

@@ -1,0 +1,97 @@
+"""Stopping in an orderly way when a cluster wants the machine back."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from marginface.training.callbacks.checkpoints import (
+    LastCheckpoint,
+    save_checkpoint,
+    wait_for_checkpoints,
+)
+from marginface.training.module import FaceRecognizer
+from marginface.training.steps import ends_step
+from marginface.utils.console import say
+from marginface.utils.errors import InputError, PreemptedError
+
+
+class Preemption(Callback):
+    """On one of the signals: finish the optimizer step, write last.ckpt, end with the exit code.
+
+    The signal may reach any of the processes; all of them stop after the same step. The same
+    command goes on from there.
+
+    Args:
+        signals: names; SLURM sends SIGUSR1 when asked to (--signal=USR1@90), then SIGTERM.
+        exit_code: 75 is EX_TEMPFAIL, "try again"; set SLURM's RequeueExit to it.
+    """
+
+    def __init__(self, signals: list[str] | None = None, exit_code: int = 75) -> None:
+        self.signals = [_number_of(name) for name in signals or ["SIGTERM", "SIGUSR1"]]
+        self.exit_code = exit_code
+        self._before: dict[signal.Signals, Any] = {}
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._install(module)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._install(module)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._install(module)
+
+    def _install(self, module: L.LightningModule) -> None:
+        """In place of Lightning's handler, which talks to other processes while it handles.
+
+        Lightning installs its own in every stage, so this has to come again.
+        """
+        assert isinstance(module, FaceRecognizer)
+
+        def wanted(number: int, frame: FrameType | None) -> None:
+            module.stop_signal = number
+
+        if threading.current_thread() is threading.main_thread():
+            for number in self.signals:
+                self._before.setdefault(number, signal.getsignal(number))
+                signal.signal(number, wanted)
+
+    def restore(self) -> None:
+        """What was there before; called when the run is over."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(module, FaceRecognizer)
+        if module.agreed_signal is None or not ends_step(trainer, batch_idx):
+            return
+        name = signal.Signals(module.agreed_signal).name
+        writers = [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)]  # type: ignore[attr-defined]
+        if not writers:
+            raise PreemptedError(f"{name}: stopped without a checkpoint, none is kept", 1)
+        save_checkpoint(trainer, module, writers[0].path)
+        wait_for_checkpoints(trainer)
+        trainer.strategy.barrier()  # others that ended first would have the first one killed
+        say(f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written")
+        raise PreemptedError(f"stopped by {name}; the same command goes on", self.exit_code)
+
+
+def _number_of(name: str) -> signal.Signals:
+    try:
+        return signal.Signals[name]
+    except KeyError:
+        raise InputError(
+            f"callbacks.preemption.signals: {name!r} is no signal of this system; SIGTERM and "
+            "SIGUSR1 are usual"
+        ) from None

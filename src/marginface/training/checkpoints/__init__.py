@@ -1,0 +1,1 @@
+"""Writing checkpoints, and the class centers in them."""

@@ -1,0 +1,72 @@
+"""The keys of a training configuration, and what is wrong with one."""
+
+from typing import Any
+
+import marginface.backbones  # noqa: F401  (registers our networks with timm)
+from marginface.backbones.factory import backbone_problems
+from marginface.config.instantiate import build, target_problems
+from marginface.heads._registry import _head_problems
+from marginface.utils.arguments import mapping_problems
+from marginface.utils.errors import InputError, raise_problems
+
+# The top of every training configuration, with its types; groups are checked by what they build.
+TRAIN_KEYS: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "resume": str,
+    "validate_untrained": bool,
+    "learning_rate_per": int | None,
+    "decay_vectors": bool,
+    "channels_last": bool,
+    "compile": bool,
+    "gradient_checkpointing": bool,
+    "asynchronous_checkpoints": bool,
+    "keep_freed_memory": bool,
+    "data": dict,
+    "augmentation": dict,
+    "backbone": dict,
+    "head": dict,
+    "classifier": dict,
+    "optimizer": dict,
+    "scheduler": dict,
+    "trainer": dict,
+    "callbacks": dict | None,
+    "logger": dict | None,
+    "paths": dict,
+}
+# What the code passes in; a configuration must not.
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """InputError with all mistakes of a resolved training configuration."""
+    raise_problems(config_problems(config))
+
+
+def config_problems(config: dict[str, Any]) -> list[str]:
+    """What is wrong with a resolved training configuration, in words; empty when nothing is."""
+    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
+    if problems:
+        return problems
+    if config["seed"] < 0:
+        problems.append(f"seed must not be negative, got {config['seed']}")
+    problems += _head_problems(config["head"])
+    problems += backbone_problems(config["backbone"])
+    for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
+        problems += target_problems(group, config[group])
+    problems += _classifier_problems(config["classifier"])
+    for group in ("callbacks", "logger"):
+        for name, node in (config[group] or {}).items():
+            if node is not None:
+                problems += target_problems(f"{group}.{name}", node)
+    return problems
+
+
+def _classifier_problems(node: dict[str, Any]) -> list[str]:
+    problems = target_problems("classifier", node)
+    if problems:
+        return problems
+    try:
+        build(node)  # a few numbers: ranges are checked where they are defined
+    except InputError as error:
+        problems.append(str(error))
+    return problems

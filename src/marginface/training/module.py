@@ -1,0 +1,294 @@
+"""The LightningModule: a backbone and a head through one training and one validation step."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from marginface.backbones.preprocessing import Color, to_input
+from marginface.classifier import ClassifierOptions
+from marginface.data.augmentation import Augmentation
+from marginface.data.datamodule import FaceDataModule
+from marginface.data.dataset import Batch
+from marginface.data.pairs.verification_sets import VerificationSet
+from marginface.heads import MarginHead
+from marginface.metrics.pair_verification import PairVerification
+from marginface.metrics.verification import PairResult
+from marginface.training.checkpoints.centers import pack_head, unpack_head
+from marginface.training.optimizers import number_of, parameter_groups, step_in_backward
+from marginface.training.schedulers import Schedule
+from marginface.training.step_statistics import StepStatistics
+from marginface.training.steps import (
+    check_whole_steps,
+    logs_step,
+    rescale_micro_batches,
+    steps_per_epoch,
+)
+from marginface.training.strategies import (
+    FullyShardedStrategy,
+    agree_on_overflow,
+    scales_loss,
+    shard_backbone,
+)
+from marginface.utils.console import say
+from marginface.utils.distributed import gather_rows
+from marginface.utils.errors import InputError, NonFiniteLossError, NotFiniteError
+from marginface.utils.seeded_random import sample_bits
+
+
+class FaceRecognizer(L.LightningModule):
+    """Trains a backbone with a margin head and verifies it on pairs.
+
+    Args:
+        backbone: (B, 3, S, S) images to (B, D) embeddings.
+        head: margin head over the D-wide embeddings.
+        make_optimizer: parameter groups to an optimizer.
+        augmentation: changes training images; flips when not given.
+        make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
+        decay_vectors: whether weight decay also acts on biases, norms and other vectors.
+        color: channel order the backbone is trained in.
+        seed: decides augmentation and all randomness within a step.
+        channels_last: memory format of the backbone; faster convolutions on most devices.
+        classifier: how the loss over all classes is computed.
+        description: plain Python put into every checkpoint (resolved config and the like).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: MarginHead,
+        *,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_schedule: Callable[..., Schedule],
+        augmentation: Augmentation | None = None,
+        decay_vectors: bool = True,
+        color: Color = "rgb",
+        seed: int = 0,
+        channels_last: bool = False,
+        classifier: ClassifierOptions | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = backbone.to(memory_format=self.memory_format)
+        self.head = head
+        self.head.options = classifier or ClassifierOptions()
+        self.head.seed = seed
+        self.make_optimizer = make_optimizer
+        self.make_schedule = make_schedule
+        self.augmentation = augmentation or Augmentation()
+        self.decay_vectors = decay_vectors
+        self.color: Color = color
+        self.seed = seed
+        self.description = description or {}
+        self.saving_to: Path | None = None  # the checkpoint that is being written
+        self.going_on_from: Path | None = None  # the checkpoint that is being read
+        self.stop_signal: int | None = None  # that this process got
+        self.agreed_signal: int | None = None  # that any process got
+        self.statistics = StepStatistics(head)
+        self.step_metrics: dict[str, float] = {}  # of the last logged step
+        self.last_loss: float | None = None  # of the last logged step
+        self.validated_step: int | None = None  # steps done when the last validation ran
+        self.results: dict[str, PairResult] = {}  # of the last validation, by verification set
+        self._verification: dict[int, PairVerification] = {}  # under way, by number of the set
+
+    @property
+    def datamodule(self) -> FaceDataModule:
+        """The data of the run under way."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    # -- training ------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Lightning saves no generator state, so dropout and the like start anew from the step.
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        place = torch.tensor([self.trainer.global_rank * 4096 + part])
+        torch.manual_seed(int(sample_bits(self.seed, self.trainer.global_step, place)[0]))
+        if part == 0:
+            self.statistics.begin()
+            self.head.begin_step(self.trainer.global_step)
+
+    def on_train_end(self) -> None:
+        self.head.end_steps()
+        self.head.begin_centre_step = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels, indices = batch
+        embeddings = self.backbone(self.network_input(images, indices))
+        loss = self.head(embeddings, labels)
+        # All processes or none: one that stops alone leaves the others waiting for it.
+        here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_signal or 0)])
+        losses, signals = gather_rows(here[None]).T.tolist()
+        self.agreed_signal = int(max(signals)) or None
+        if not all(map(math.isfinite, losses)):
+            raise NonFiniteLossError(self._facts(loss, embeddings, labels))
+        self.statistics.add_loss(loss)
+        if logs_step(self.trainer, self.trainer.global_step):
+            self.statistics.observe(embeddings, labels)
+        return loss
+
+    def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
+        """uint8 images to what the backbone trains on: augmented by seed, normalised, ordered."""
+        epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
+        return self._normalised(self.augmentation(images, indices, self.seed, epoch))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        x = to_input(images, self.color).contiguous(memory_format=self.memory_format)
+        # Weights are not float32 under 64-true, bf16-true and 16-true.
+        return x.to(next(self.backbone.parameters()).dtype)
+
+    def _facts(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
+        norms = embeddings.detach().float().norm(dim=1)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return (
+            f"the loss is {loss.item()} at step {self.trainer.global_step} (lr {rate:.3g}, "
+            f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-centre norm "
+            f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {labels.min()} to "
+            f"{labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
+            "scheduler.warmup_epochs or train with trainer.precision=32-true"
+        )
+
+    # -- optimization --------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
+        check_whole_steps(self.trainer)
+        try:
+            # A group each: where one is spread over processes and the other is not, optimizers
+            # that step many tensors at once cannot have both.
+            groups = parameter_groups([self.backbone, self.head], self.decay_vectors)
+            optimizer = self.make_optimizer(groups)
+            number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
+            if self.head.options.optimizer_in_backward:
+                self.head.begin_centre_step = step_in_backward(optimizer, self.head.weight)
+        except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
+            raise InputError(f"optimizer: {error}") from error
+        factor = self.make_schedule(
+            total_steps=total_steps, steps_per_epoch=steps_per_epoch(self.trainer)
+        )
+        scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            assert self.device_mesh is not None
+            self.memory_format = torch.contiguous_format  # the only one that FSDP2 takes
+            self.backbone.to(memory_format=self.memory_format)
+            shard_backbone(self.backbone, self.device_mesh["data_parallel"])
+
+    def on_after_backward(self) -> None:
+        """Have all processes skip a step that loss scaling makes too large for one of them."""
+        if scales_loss(self.trainer) and self.head.shard is not None:
+            agree_on_overflow(self.head.weight, self.parameters())
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the backbone's norm only, as the official recipes do; the head's stays free."""
+        # Lightning 2.6.6 refuses to clip with fused optimizers under bf16-mixed (#21435).
+        if gradient_clip_val is None:
+            return
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.backbone.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.backbone.parameters(), gradient_clip_val)
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        # A plain list would do on one process; torchmetrics gathers from all of them.
+        self._verification = {
+            number: PairVerification(verification.pairs, verification.same, len(verification))
+            for number, verification in enumerate(self.datamodule.verification_sets)
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, _, indices = batch
+        self._verification[dataloader_idx].update(self.embed(images), indices)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised.
+
+        Without autocast, as `evaluate.py` embeds: 16-bit convolutions shift accuracies by a point.
+        """
+        x = self._normalised(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.backbone(x).float() + self.backbone(x.flip(3)).float()
+
+    def on_validation_epoch_end(self) -> None:
+        self.results = {}
+        for number, verification in enumerate(self.datamodule.verification_sets):
+            result = self._verified(number, verification)
+            if result is not None:
+                self.results[verification.name] = result
+        self._verification = {}
+        # For callbacks that monitor; every rank computed the same from the gathered table.
+        self.log_dict(self.validation_metrics(), logger=False, rank_zero_only=False)
+
+    def _verified(self, number: int, verification: VerificationSet) -> PairResult | None:
+        """The result of a verification set from all ranks, None where it cannot be had."""
+        if self.trainer.sanity_checking:
+            return None
+        loaders: Any = self.trainer.val_dataloaders
+        if self.trainer.num_val_batches[number] < len(loaders[number]):
+            say(f"{verification.name}: trainer.limit_val_batches leaves images out, not verified")
+            return None
+        metric = self._verification[number]
+        try:
+            metric.compute()
+        except NotFiniteError:
+            if self.trainer.global_step > 0:
+                raise
+            # Running batch statistics are still 0 and 1; a deep network may overflow with them.
+            say(f"{verification.name}: the untrained network's embeddings are not finite")
+        return metric.result
+
+    def validation_metrics(self) -> dict[str, float]:
+        """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""
+        metrics = {
+            f"val/{name}/{metric}": value
+            for name, result in self.results.items()
+            for metric, value in result.metrics().items()
+        }
+        if self.results:
+            accuracies = [result.accuracy for result in self.results.values()]
+            metrics["val/mean/accuracy"] = sum(accuracies) / len(accuracies)
+        return metrics
+
+    def final_metrics(self) -> dict[str, float]:
+        """What the last logged training step had, for result.json."""
+        loss = {} if self.last_loss is None else {"train/loss": self.last_loss}
+        return loss | self.step_metrics
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["marginface"] = {
+            "description": self.description,
+            "accumulate": self.trainer.accumulate_grad_batches,
+        }
+        number = number_of(self.head.weight, self.trainer.optimizers[0])
+        pack_head(checkpoint, self.head, number, self.saving_to)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let a run go on with other processes, and with other accumulation steps."""
+        unpack_head(checkpoint, self.head, self.going_on_from)
+        # Lightning counts micro-batches.
+        before = checkpoint["marginface"]["accumulate"]
+        now = self.trainer.accumulate_grad_batches
+        if before != now:
+            rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
+
+
+def parameter_count(modules: Iterable[nn.Module]) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)

@@ -1,0 +1,89 @@
+"""Which checkpoint a run resumes from, and whether it may."""
+
+from pathlib import Path
+from typing import Any
+
+from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.runs.folder import RunFolder
+from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.nested import flatten
+
+
+def checkpoint_to_resume(
+    resume: str, folder: RunFolder, description: dict[str, Any]
+) -> Path | None:
+    """The checkpoint a run goes on from, None for a fresh start.
+
+    Args:
+        resume: "auto" goes on when `folder` holds a checkpoint, "never" refuses to, anything else
+            is the path of a checkpoint or of a run folder.
+        folder: of this run.
+        description: config and data of this run; the checkpoint's must be the same.
+
+    Raises:
+        MissingInputError: no such checkpoint.
+        InputError: it belongs to another run, or "never" would overwrite one.
+    """
+    if resume == "never":
+        if folder.last.is_file():
+            raise InputError(
+                f"{folder.last} exists and resume=never would overwrite it; "
+                "choose another hydra.run.dir, or resume=auto to go on"
+            )
+        return None
+    if resume == "auto":
+        if not folder.last.is_file():
+            return None
+        path = folder.last
+    else:
+        path = Path(resume)
+        path = RunFolder(path).last if path.is_dir() else path
+        if not path.is_file():
+            raise MissingInputError(f"no checkpoint {path}; resume takes auto, never or a path")
+    stored = read_checkpoint(path).get("marginface", {}).get("description")
+    if stored is None:
+        raise InputError(
+            f"{path} was not written by marginface and cannot be resumed; "
+            "backbone.weights=<file> starts from its weights"
+        )
+    check_same_run(path, stored, description)
+    return path
+
+
+# Keys that say how a run is carried out, not what it computes; a resumed run may change them.
+CARRIED_OUT_BY = (
+    "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
+    "compile", "gradient_checkpointing", "asynchronous_checkpoints", "keep_freed_memory",
+    "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
+    "classifier.memory_mib", "classifier.apart_above_mib", "classifier.optimizer_in_backward",
+)  # fmt: skip
+
+
+def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """InputError that lists every setting by which two runs are not the same one.
+
+    Args:
+        path: where `before` comes from, for the message.
+        before, now: descriptions with "config" and "data" as stored in a checkpoint.
+    """
+    old, new = (_settings(description) for description in (before, now))
+    changed = [
+        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise InputError(
+            f"{path} belongs to another run ({'; '.join(changed)}). Use the same settings to "
+            "go on, another hydra.run.dir for a new run, or backbone.weights=<file> to start from "
+            "its weights"
+        )
+
+
+def _settings(description: dict[str, Any]) -> dict[str, Any]:
+    flat = flatten({**description["config"], "data fingerprint": description["data"]})
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == k or key.startswith(f"{k}.") for k in CARRIED_OUT_BY)
+    }

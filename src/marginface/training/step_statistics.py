@@ -1,0 +1,61 @@
+"""What is logged of an optimizer step, over its whole global batch."""
+
+import torch
+from torch import Tensor
+
+from marginface.classifier.losses import BinaryCrossEntropy
+from marginface.heads import MarginHead
+from marginface.heads._head import predictions
+from marginface.utils.distributed import gather_rows_of_any_number, mean_over_ranks
+
+ANGLE_PERCENTILES = (5, 50, 95)
+
+
+class StepStatistics:
+    """Collects the micro-batches of one optimizer step of a head."""
+
+    def __init__(self, head: MarginHead) -> None:
+        self.head = head
+        self._losses: list[Tensor] = []
+        self._observed: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Forget the step before."""
+        self._losses.clear()
+        self._observed.clear()
+
+    def add_loss(self, loss: Tensor) -> None:
+        """The loss of a micro-batch."""
+        self._losses.append(loss.detach())
+
+    @torch.no_grad()
+    def observe(self, embeddings: Tensor, labels: Tensor) -> None:
+        """What each image of a micro-batch says; all classes are compared with for it."""
+        nearest, target = predictions(self.head, embeddings, labels)
+        angle = target.clamp(-1, 1).arccos().rad2deg()
+        columns = [nearest == labels, angle, embeddings.norm(dim=1)]
+        self._observed.append(torch.stack([column.double() for column in columns], 1))
+
+    def loss(self) -> float:
+        """The mean over the step."""
+        return float(mean_over_ranks(torch.stack(self._losses).double().mean()))
+
+    def metrics(self) -> dict[str, float]:
+        """Margin-free accuracy, target angles in degrees, embedding norms, state of the head."""
+        correct, angle, norms = gather_rows_of_any_number(torch.cat(self._observed)).unbind(1)
+        percentiles = torch.quantile(angle, angle.new_tensor(ANGLE_PERCENTILES) / 100)
+        loss = self.head.loss
+        return {
+            "train/accuracy": float(correct.mean()),
+            "train/feature_norm": float(norms.mean()),
+            **{
+                f"train/target_angle_p{p}": float(value)
+                for p, value in zip(ANGLE_PERCENTILES, percentiles, strict=True)
+            },
+            **{
+                f"head/{name}": float(value)
+                for name, value in self.head.named_buffers()
+                if value.is_floating_point()
+            },
+            **({"head/threshold": loss.threshold} if isinstance(loss, BinaryCrossEntropy) else {}),
+        }

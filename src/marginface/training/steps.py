@@ -1,0 +1,56 @@
+"""Where a run is, counted in optimizer steps; Lightning counts micro-batches."""
+
+from typing import Any
+
+import lightning as L
+
+from marginface.utils.errors import InputError
+
+
+def steps_per_epoch(trainer: L.Trainer) -> int:
+    """Optimizer steps in an epoch of this run, known once the training data is set up."""
+    return int(trainer.num_training_batches) // trainer.accumulate_grad_batches
+
+
+def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether micro-batch `batch_idx` was the last one of an optimizer step."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def check_whole_steps(trainer: L.Trainer) -> None:
+    """InputError unless an epoch is a whole number of optimizer steps."""
+    batches, parts = int(trainer.num_training_batches), trainer.accumulate_grad_batches
+    if batches < 1 or batches % parts:
+        raise InputError(
+            f"an epoch of {batches} micro-batches is no whole number of optimizer steps of "
+            f"{parts}; set trainer.limit_train_batches to a multiple of "
+            "trainer.accumulate_grad_batches"
+        )
+
+
+def logs_step(trainer: L.Trainer, step: int) -> bool:
+    """Whether optimizer step `step` (from 0) is logged.
+
+    These are the first, every n-th, those after which validation runs, and the last.
+    """
+    done = step + 1
+    every = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by a connector
+    in_epoch = done % steps_per_epoch(trainer)
+    validates = float(getattr(trainer, "val_check_batch", None) or "inf")
+    return (
+        step == 0
+        or (every > 0 and done % every == 0)
+        or in_epoch == 0
+        or (in_epoch * trainer.accumulate_grad_batches) % validates == 0
+        or done == trainer.max_steps
+    )
+
+
+def rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:
+    """Change a checkpoint's loop state from `before` micro-batches per step to `now`."""
+    # Checkpoints are written in on_train_batch_end: of the last micro-batch all but `completed` is
+    # counted, so it must end up one short.
+    progress = fit_loop["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        ready = counts["ready"] // before * now
+        counts.update(ready=ready, started=ready, processed=ready, completed=max(ready - 1, 0))

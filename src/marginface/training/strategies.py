@@ -1,0 +1,192 @@
+"""How processes share the work, beyond what Lightning brings."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from marginface.classifier import ClassifierOptions
+from marginface.runs.checkpoint_file import CENTRES
+from marginface.utils.distributed import largest_over_ranks
+from marginface.utils.errors import InputError
+
+
+class ClassParallelStrategy(DDPStrategy):
+    """Data-parallel training whose class centres are spread over the processes.
+
+    Every process has the whole backbone and a part of the classes. DDP never touches that part: it
+    is not sent from the first process and its gradients are not averaged, because each process
+    computes them from the embeddings of all.
+    """
+
+    def setup(self, trainer: L.Trainer) -> None:
+        """Before parameters are synchronised, for training and for validation alone."""
+        assert self.model is not None
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, [CENTRES])
+        super().setup(trainer)
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """FSDP2 for the backbone (torch's fully_shard), class-parallel centres for the head.
+
+    Checkpoints are those of every other strategy: whole tensors, written by the first process, so a
+    run may begin with one strategy and go on with another.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        """Every process is one of the data-parallel ones."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors, on every process; the class centres stay what they are here."""
+        assert self.lightning_module is not None
+        return _whole(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The same for an optimizer."""
+        return _whole(optimizer.state_dict())
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """That Lightning calls `load_optimizer_state_dict`."""
+        return True
+
+    def teardown(self) -> None:
+        """Also wait for a checkpoint that is written in the background."""
+        super().teardown()
+        self.checkpoint_io.teardown()
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the file; states are put in place later, as in other strategies."""
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give every process its part of the weights."""
+        assert self.lightning_module is not None
+        given, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        if given.keys() != own.keys():
+            raise InputError(
+                f"the checkpoint has other weights: {sorted(given.keys() ^ own.keys())}"
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(_part_of(given[name], value))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give every process its part of momentum and moments."""
+        for optimizer, given in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state = {
+                number: {
+                    key: _part_of(value, parameters[number])
+                    if isinstance(value, Tensor) and value.shape == parameters[number].shape
+                    else value
+                    for key, value in values.items()
+                }
+                for number, values in given["state"].items()
+            }
+            optimizer.load_state_dict({**given, "state": state})
+
+
+def _whole(tree: Any) -> Any:
+    """Every DTensor as a whole tensor on the CPU."""
+    return apply_to_collection(tree, DTensor, lambda tensor: tensor.full_tensor().cpu())
+
+
+def _part_of(value: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def shard_backbone(backbone: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread a backbone over the processes, block by block; once."""
+    if isinstance(backbone, FSDPModule):
+        return
+    for module in reversed(list(backbone.modules())):  # inner ones first
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1:
+            for block in module:
+                if any(p.requires_grad for p in block.parameters()):
+                    fully_shard(block, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+
+
+def agree_on_overflow(centres: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+    """Have all processes skip a step that loss scaling makes too large for one of them.
+
+    Args:
+        centres: those of this process, whose gradient no other process sees.
+        parameters: all, to mark: a process may have no centres, but has a backbone.
+    """
+    gradient = centres.grad
+    if gradient is None:  # a step without a label, on all processes
+        return
+    too_large = ~torch.isfinite(_values(gradient).sum())
+    if largest_over_ranks(too_large.to(torch.float32)) > 0:
+        for p in parameters:
+            if p.grad is not None:
+                _values(p.grad).fill_(torch.nan)
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient._values() if gradient.is_sparse else gradient
+
+
+def shares_classes(trainer: L.Trainer) -> bool:
+    """Whether the class centres of this run are spread over its processes."""
+    strategy: Any = trainer.strategy
+    return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
+
+
+def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
+    """InputError for options of the classifier that these processes or steps cannot have."""
+    inside = "classifier.optimizer_in_backward=true"
+    if options.samples and trainer.world_size > 1 and not shares_classes(trainer):
+        # The gradients of different samples would be averaged.
+        raise InputError(
+            f"classifier.sample_rate={options.sample_rate} on {trainer.world_size} processes needs "
+            "trainer=class_parallel, which spreads the classes over them"
+        )
+    if not options.optimizer_in_backward:
+        return
+    if isinstance(trainer.strategy, DDPStrategy) and not shares_classes(trainer):
+        raise InputError(
+            f"{inside} leaves no gradients of the class centres, which this strategy averages over "
+            "its processes, be it one: use trainer=class_parallel, or trainer=cpu or gpu"
+        )
+    if trainer.accumulate_grad_batches > 1:
+        raise InputError(
+            f"{inside} steps with every micro-batch, so nothing can be accumulated: "
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1"
+        )
+    if scales_loss(trainer):
+        raise InputError(
+            f"{inside} cannot take back a step, which the loss scaling of "
+            f"trainer.precision={trainer.precision} needs: use bf16-mixed or 32-true"
+        )
+
+
+def scales_loss(trainer: L.Trainer) -> bool:
+    """Whether losses are scaled, and steps with too large gradients left out (float16)."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None

@@ -1,0 +1,17 @@
+"""Packages that only some uses need."""
+
+import importlib
+from typing import Any
+
+from marginface.utils.errors import InputError
+
+
+def require(package: str, *, extra: str) -> Any:
+    """The imported package; InputError says which extra brings it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"this needs the package {package.split('.')[0]}, which is not installed; "
+            f"pip install 'marginface[{extra}]'"
+        ) from error

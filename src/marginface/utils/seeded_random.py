@@ -1,0 +1,32 @@
+"""What happens to a uint8 batch on the device: normalisation, colour order and seeded flips."""
+
+import torch
+from torch import Tensor
+
+_MIX_1, _MIX_2 = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's constants as int64
+
+
+def sample_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """64 random bits per sample (int64, any sign), from (seed, epoch, index) through splitmix64.
+
+    A hash and not a generator: it does not matter which worker or rank asks, or in which order.
+    """
+    state = _mix(torch.tensor(seed, dtype=torch.int64, device=indices.device))
+    state = _mix(state + epoch)
+    return _mix(state + indices)
+
+
+def sample_uniform(seed: int, epoch: int, indices: Tensor, count: int, stream: int) -> Tensor:
+    """float32 (B, count) in [0, 1), from (seed, epoch, index); another `stream`, other numbers."""
+    draws = torch.arange(1, count + 1, device=indices.device) + stream * 0x10000
+    bits = _mix(sample_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1))
+    # 24 bits are what float32 holds exactly.
+    return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / (1 << 24)
+
+
+def _mix(x: Tensor) -> Tensor:
+    # int64 multiplication wraps around, as splitmix64 wants; >> keeps the sign, so mask it off.
+    x = x + -0x61C8864680B583EB
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX_1
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX_2
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
