@@ -7,7 +7,7 @@ times; the table shows medians. Writes <out>/data.json (every run, hardware, dat
 
 insightface's path (arcface_torch dataset.py) is rebuilt from its description, without MXNet: a
 record is sought and read, its header unpacked, the JPEG decoded by OpenCV (as MXNet does), made a
-PIL image, flipped at random, made a float tensor, normalised, and collated one by one.
+PIL image, flipped at random, made a float tensor, normalized, and collated one by one.
 """
 
 import argparse

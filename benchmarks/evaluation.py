@@ -256,7 +256,7 @@ def _measured(way: Way, folder: str, queue: Any) -> None:
     memory = _memory("VmHWM") - before
     for name, output in outputs.items():
         np.save(Path(folder) / "out" / f"{way.__name__} {name}.npy", output)
-    queue.put({"seconds": seconds, "memory_mib": memory / 1024})
+    queue.put({"seconds": seconds, "chunk_mib": memory / 1024})
 
 
 def _memory(kind: str) -> int:
@@ -308,16 +308,16 @@ def run_suite(name: str, rounds: int) -> dict[str, Any]:
     medians = {
         title: {
             "seconds": statistics.median(sum(run["seconds"].values()) for run in found),
-            "memory_mib": statistics.median(run["memory_mib"] for run in found),
+            "chunk_mib": statistics.median(run["chunk_mib"] for run in found),
         }
         for title, found in runs.items()
     }
     ours = medians["ours"]
     for title, median in medians.items():
         median["times ours"] = median["seconds"] / ours["seconds"]
-        share = ours["memory_mib"] / max(median["memory_mib"], 0.1)
+        share = ours["chunk_mib"] / max(median["chunk_mib"], 0.1)
         print(
-            f"{name:10} {title:26} {median['seconds']:8.3f} s {median['memory_mib']:8.0f} MiB; "
+            f"{name:10} {title:26} {median['seconds']:8.3f} s {median['chunk_mib']:8.0f} MiB; "
             f"ours is {median['times ours']:.1f}x as fast with {share:.2f} of the memory"
         )
     print(f"{name}: largest differences to ours {gaps}")

@@ -1,12 +1,12 @@
 """Seconds and memory of a head's loss, forward and backward: ours against the plain ways.
 
-Ways that end in SGD also take the optimizer step of the centres, with momentum and weight decay.
+Ways that end in SGD also take the optimizer step of the centers, with momentum and weight decay.
 
     python benchmarks/head.py                          everything, about an hour on 2 cores
     python benchmarks/head.py --batches 128 --classes 93431 --rounds 1
     python benchmarks/head.py --device cuda --classes 93431 2000000 10000000 --batches 1024
 
-The peers are written here from the description of what their code does. plain: normalise, product,
+The peers are written here from the description of what their code does. plain: normalize, product,
 margin on the target, cross-entropy, all by autograd. official: the margin layer of X2-Softmax's and
 insightface's code, which takes arccos and cos of all logits in place and without autograd, then
 CrossEntropyLoss. PartialFC: insightface's PartialFC_V2 on one process (arccos in place, clamped
@@ -120,7 +120,7 @@ WAYS: dict[str, tuple[str, Callable[[], Loss]]] = {  # curve, or "" where losses
     "fused": ("x2softmax", lambda: Ours("x2softmax")),
     "PartialFC": ("arcface", lambda: partial_fc(1.0)),
     "fused arcface": ("arcface", lambda: Ours("arcface")),
-    "fused bfloat16": ("", lambda: Ours("x2softmax", gemm="bfloat16")),
+    "fused bfloat16": ("", lambda: Ours("x2softmax", matmul_precision="bfloat16")),
     "PartialFC 0.1": ("", lambda: partial_fc(0.1)),
     "fused 0.1 sparse": ("", lambda: Ours("x2softmax", sample_rate=0.1)),
     "fused 0.1 dense": ("", lambda: Ours("x2softmax", sample_rate=0.1, sampling="dense")),
@@ -158,10 +158,10 @@ def measure(way: str, batch: int, classes: int, rounds: int, device: str, out: A
         seconds.append(time.perf_counter() - start)
     assert e.grad is not None
     # What SGD moved where it moved, else the gradient that it would be given.
-    centres = weight.detach() if optimizer is not None else weight.grad
-    assert centres is not None
+    centers = weight.detach() if optimizer is not None else weight.grad
+    assert centers is not None
     lengths = [
-        float(g.coalesce().values().norm() if g.is_sparse else g.norm()) for g in (e.grad, centres)
+        float(g.coalesce().values().norm() if g.is_sparse else g.norm()) for g in (e.grad, centers)
     ]
     out.put(
         {
@@ -183,7 +183,7 @@ def optimizer_of(way: str, loss_of: Loss, weight: nn.Parameter) -> torch.optim.O
     optimizer = make([weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
     optimizer.state[weight]["momentum_buffer"] = torch.full_like(weight, 0.0)
     if isinstance(loss_of, Ours) and loss_of.head.options.optimizer_in_backward:
-        loss_of.head.begin_centre_step = step_in_backward(optimizer, weight)
+        loss_of.head.step_centers_in_backward = step_in_backward(optimizer, weight)
     return optimizer
 
 

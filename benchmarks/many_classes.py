@@ -6,7 +6,7 @@
 Runs `train.py` in a process of its own on a list of few images whose labels reach to the last
 class, with a small backbone and a batch of 128. What follows `--` is added to its command line. The
 peak is the process's highest resident size (Linux). What the plain formulation needs at least is
-computed beside it: centres, momentum, gradient, the normalised centres and four (B, C) matrices of
+computed beside it: centers, momentum, gradient, the normalized centers and four (B, C) matrices of
 float32 (cosines, their scaled copy with the margin, probabilities, gradient). Writes
 <out>/many_classes.json (hardware, date).
 """

@@ -1,4 +1,4 @@
-"""Class centres on several processes, in whole runs: same losses, any number goes on."""
+"""Class centers on several processes, in whole runs: same losses, any number goes on."""
 
 import subprocess
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_killed_runs_go_on_with_other_processes(
     vit_run: list[str], uninterrupted: Path, tmp_path: Path, command: Command
 ) -> None:
     """1 -> 2 -> 1 -> 3 processes, SIGKILL mid-epoch; whole, apart, in shards, then whole again."""
-    apart = "classifier.apart_above_mib=0.001"
+    apart = "classifier.separate_file_above_mib=0.001"
     for killed_at, options in (
         (4, trainer("class_parallel", 1)),
         (9, [*trainer("class_parallel", 2), apart]),

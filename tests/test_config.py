@@ -48,8 +48,8 @@ def test_the_official_recipe_line_by_line(name: str) -> None:
     assert config["head"] == head | {"margin_gradient": "straight_through", "loss": "cross_entropy"}
     optimizer = {key: config["optimizer"][key] for key in ("lr", "momentum", "weight_decay")}
     assert optimizer == {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-    assert config["decay_vectors"] is True
-    assert config["learning_rate_per"] is None
+    assert config["decay_bias_and_norm"] is True
+    assert config["lr_base_size"] is None
     assert config["data"]["batch_size"] == 128
     assert config["trainer"]["gradient_clip_val"] == 5.0
     assert config["seed"] == 2048
@@ -87,8 +87,8 @@ def test_ranges_of_the_classifier_are_among_the_mistakes() -> None:
         check_config(config)
     assert "2 mistakes" in str(error.value)
     assert "classifier.sample_rate must be in (0, 1], got 2.0" in str(error.value)
-    config = compose("classifier.apart_above_mib=-1")
-    with pytest.raises(InputError, match="apart_above_mib must not be negative, got -1"):
+    config = compose("classifier.separate_file_above_mib=-1")
+    with pytest.raises(InputError, match="separate_file_above_mib must not be negative, got -1"):
         check_config(config)
 
 

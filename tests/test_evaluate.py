@@ -166,7 +166,7 @@ def test_new_columns_join_the_table(run: Path, sets: Path, tmp_path: Path) -> No
     assert rows[0]["custom_pairs/auc"] == rows[1]["tinyface/rank1"] == ""
 
 
-def test_bare_weights_are_recognised(tmp_path: Path) -> None:
+def test_bare_weights_are_recognized(tmp_path: Path) -> None:
     network = create_backbone("iresnet18", embedding_size=128)
     torch.save(network.state_dict(), tmp_path / "backbone.pth")
     model = open_model(tmp_path / "backbone.pth", color="bgr")

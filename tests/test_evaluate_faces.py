@@ -52,9 +52,9 @@ def _look_at(page: Path) -> None:
     assert (light[:20] > 240).mean() > 0.9, "a light page"
     assert (dark[:20] < 60).mean() > 0.9, "a dark page"
     for drawn in (light, dark):
-        # The histograms' areas lie on the page, 35 % of each of their two colours (BGR).
-        for colour in ((219, 111, 42), (13, 115, 217)):
-            blended = 0.35 * np.array(colour) + 0.65 * drawn[5, 5]
-            assert (np.abs(drawn - blended).max(2) < 10).mean() > 2e-4, colour
+        # The histograms' areas lie on the page, 35 % of each of their two colors (BGR).
+        for color in ((219, 111, 42), (13, 115, 217)):
+            blended = 0.35 * np.array(color) + 0.65 * drawn[5, 5]
+            assert (np.abs(drawn - blended).max(2) < 10).mean() > 2e-4, color
         # Nothing runs out of the page: its right edge is empty.
         assert drawn[:, 990:].std(axis=(0, 1)).max() < 1

@@ -1,4 +1,4 @@
-"""Class centres and their optimizer state, written by some processes and read by others."""
+"""Class centers and their optimizer state, written by some processes and read by others."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from marginface.classifier import ClassifierOptions, sharded
 from marginface.heads import create_head
 from marginface.heads._head import MarginHead
-from marginface.runs.checkpoint_file import read_centres
+from marginface.runs.checkpoint_file import read_centers
 from marginface.training.checkpoints.centers import pack_head, remove_old_folders, unpack_head
 from marginface.utils.errors import InputError
 
@@ -29,7 +29,7 @@ def make(rank: int, world: int, shards: bool, apart: bool) -> MarginHead:
             head = create()
     else:
         head = create()
-    head.options = ClassifierOptions(apart_above_mib=1e-6 if apart else 1)
+    head.options = ClassifierOptions(separate_file_above_mib=1e-6 if apart else 1)
     return head
 
 
@@ -71,7 +71,7 @@ def read(rank: int, world: int, folder: Path, shards: bool) -> dict[str, Tensor]
     }
 
 
-def _work(
+def _worker_job(
     rank: int, world: int, store: str, folder: str, what: str, shards: bool, apart: bool
 ) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
@@ -103,17 +103,17 @@ def test_any_number_of_processes_reads_it(
         write(0, 1, tmp_path, spread, apart)
     else:
         (tmp_path / "w").mkdir()
-        run_processes(writers, tmp_path / "w", _work, "write", spread, apart)
+        run_processes(writers, tmp_path / "w", _worker_job, "write", spread, apart)
     assert len(list(tmp_path.glob("last.ckpt.head-*"))) == int(apart)
     stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert torch.equal(read_centres(stored, tmp_path / "last.ckpt"), WHOLE)
+    assert torch.equal(read_centers(stored, tmp_path / "last.ckpt"), WHOLE)
     assert (len(stored["state_dict"]["head.weight"]) == 0) == apart
     for readers, shards in ((1, False), (1, True)):
         assert_whole([read(0, readers, tmp_path, shards)], shards)
     for shards in (False, True):
         folder = tmp_path / f"r{shards}"
         folder.mkdir()
-        assert_whole(run_processes(2, folder, _work, "read", shards, apart), shards)
+        assert_whole(run_processes(2, folder, _worker_job, "read", shards, apart), shards)
 
 
 def test_old_folders_go_and_a_missing_one_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Class centres as a safetensors file."""
+"""Class centers as a safetensors file."""
 
 from pathlib import Path
 
@@ -12,28 +12,28 @@ from marginface.utils.errors import InputError, MissingInputError
 from runs import compose
 
 
-@pytest.mark.parametrize("apart", [[], ["classifier.apart_above_mib=0.001"]])
-def test_centres_of_a_run(tiny_run: list[str], tmp_path: Path, apart: list[str]) -> None:
+@pytest.mark.parametrize("apart", [[], ["classifier.separate_file_above_mib=0.001"]])
+def test_centers_of_a_run(tiny_run: list[str], tmp_path: Path, apart: list[str]) -> None:
     run = [*tiny_run, *apart, "head=subcenter_arcface", "trainer.max_steps=2"]
-    run += ["asynchronous_checkpoints=true", "callbacks.checkpoint.every_n_train_steps=1"]
+    run += ["async_checkpoints=true", "callbacks.checkpoint.every_n_train_steps=1"]
     train(compose(*run, run_dir=tmp_path))
     folders = list((tmp_path / "checkpoints").glob("last.ckpt.head-*"))
     assert len(folders) == len(apart)
-    target = tmp_path / "centres.safetensors"
+    target = tmp_path / "centers.safetensors"
     assert export_head(tmp_path, target) == (33, 512)
     with safe_open(target, "pt") as file:
-        centres = file.get_tensor("head.weight")
+        centers = file.get_tensor("head.weight")
         assert file.metadata() == {
-            "head": "subcenter_arcface", "num_classes": "11", "centres_per_class": "3",
+            "head": "subcenter_arcface", "num_classes": "11", "centers_per_class": "3",
         }  # fmt: skip
-    assert centres.norm(dim=1).min() > 0
+    assert centers.norm(dim=1).min() > 0
     with pytest.raises(InputError, match="exists and would be overwritten"):
         export_head(tmp_path, target)
     unit = tmp_path / "unit.safetensors"
-    export_head(tmp_path / "checkpoints" / "last.ckpt", unit, normalise=True)
+    export_head(tmp_path / "checkpoints" / "last.ckpt", unit, normalize=True)
     with safe_open(unit, "pt") as file:
         torch.testing.assert_close(
-            file.get_tensor("head.weight"), torch.nn.functional.normalize(centres)
+            file.get_tensor("head.weight"), torch.nn.functional.normalize(centers)
         )
     # What was trained is what the next start goes on with.
     goes_on = train(compose(*run[:-2], "trainer.max_steps=3", run_dir=tmp_path))
@@ -44,5 +44,5 @@ def test_nothing_to_export(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no checkpoint .*last.ckpt"):
         export_head(tmp_path, tmp_path / "a.safetensors")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="holds no class centres"):
+    with pytest.raises(InputError, match="holds no class centers"):
         export_head(tmp_path / "other.ckpt", tmp_path / "a.safetensors")

@@ -99,7 +99,7 @@ def test_killed_at_random_moments(tiny_run: list[str], tmp_path: Path) -> None:
     """There is a whole checkpoint each time, and it never goes back."""
     moments = random.Random(0)
     run = [*tiny_run, *ENDLESS, "callbacks.checkpoint.every_n_train_steps=1"]
-    run += ["classifier.apart_above_mib=0.001"]
+    run += ["classifier.separate_file_above_mib=0.001"]
     step = 0
     for _ in range(int(os.environ.get("MARGINFACE_KILLS", "4"))):
         with started(run, tmp_path) as process:

@@ -11,7 +11,7 @@ import yaml
 from marginface.data import SyntheticFaces
 from marginface.data.dataset import Batch
 from marginface.data.packing import pack
-from marginface.data.sampling import Shuffled
+from marginface.data.sampling import ShuffledOrder
 from marginface.training.module import FaceRecognizer
 from marginface.training.run import train
 from marginface.utils.errors import InputError, NonFiniteLossError
@@ -69,7 +69,7 @@ def test_every_epoch_has_an_order_of_its_own(
 
     monkeypatch.setattr(FaceRecognizer, "training_step", recording)
     train(compose(*tiny_run, "trainer.max_epochs=3", run_dir=tmp_path))
-    orders = [Shuffled(66)(2048, epoch) for epoch in range(3)]
+    orders = [ShuffledOrder(66)(2048, epoch) for epoch in range(3)]
     assert seen == [batch.tolist() for order in orders for batch in order.reshape(11, 6)]
 
 
@@ -158,7 +158,7 @@ def test_a_non_finite_loss_stops_with_the_facts(tiny_run: list[str], tmp_path: P
 def test_learning_rate_scaling_is_printed(
     tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ["learning_rate_per=12", "scheduler=constant", "trainer.max_steps=1"]
+    settings = ["lr_base_size=12", "scheduler=constant", "trainer.max_steps=1"]
     train(compose(*tiny_run, *settings, run_dir=tmp_path))
     assert "learning rate 0.05 = optimizer.lr 0.1 x data.batch_size 6" in capsys.readouterr().out
     assert float(rows(tmp_path)[0]["train/lr"]) == pytest.approx(0.05)

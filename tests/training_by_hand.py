@@ -28,7 +28,7 @@ class GivenBatches(L.LightningDataModule):
 
 
 class FromFloats(FaceRecognizer):
-    """The module with images that are normalised already."""
+    """The module with images that are normalized already."""
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
         return images

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones import create_backbone
-from marginface.backbones.preprocessing import to_input
+from marginface.backbones.preprocessing import normalize_images
 from marginface.heads import create_head
 from marginface.training.schedulers import constant
 from training_by_hand import train_steps
@@ -96,8 +96,8 @@ def test_listed_by_timm() -> None:
     assert sorted(timm.list_models("iresnet*")) == sorted(names)
 
 
-def test_normalisation_is_the_one_the_networks_expect() -> None:
+def test_normalization_is_the_one_the_networks_expect() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     expected = torch.tensor([(x / 255 - 0.5) / 0.5 for x in (0, 51, 255)]).view(1, 3, 1, 1)
-    torch.testing.assert_close(to_input(images), expected)
-    torch.testing.assert_close(to_input(images, "bgr"), expected.flip(1))
+    torch.testing.assert_close(normalize_images(images), expected)
+    torch.testing.assert_close(normalize_images(images, "bgr"), expected.flip(1))

@@ -18,7 +18,7 @@ MODES = [
     for mode in ("straight_through", "exact")
     if mode == "exact" or "margin_gradient" in head_defaults(name)
 ]
-SMALL = ClassifierOptions(memory_mib=0.001)  # a class or two at a time
+SMALL = ClassifierOptions(chunk_mib=0.001)  # a class or two at a time
 
 
 def make(name: str, mode: str, dtype: torch.dtype = torch.float64, **more: Any) -> MarginHead:
@@ -123,14 +123,16 @@ def test_predictions_are_by_cosines(name: str) -> None:
 
 def test_filtering_needs_cosines() -> None:
     head = make("softmax", "exact")
-    head.options = ClassifierOptions(filter_above=0.4)
-    with pytest.raises(InputError, match="filter_above is a cosine; head softmax has none"):
+    head.options = ClassifierOptions(interclass_filtering_threshold=0.4)
+    with pytest.raises(
+        InputError, match="interclass_filtering_threshold is a cosine; head softmax has none"
+    ):
         head(*batch())
 
 
 @pytest.mark.parametrize("name", list_heads())
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_centres_in_16_bits(name: str, dtype: torch.dtype) -> None:
+def test_centers_in_16_bits(name: str, dtype: torch.dtype) -> None:
     """As under trainer.precision=bf16-true: computed in float32, then rounded."""
     head, precise = make(name, "exact", torch.float32), make(name, "exact", torch.float32)
     head.weight.data = head.weight.data.to(dtype)
@@ -189,9 +191,9 @@ def test_a_micro_batch_without_labels_keeps_the_state_of_the_step(name: str) -> 
 def test_bfloat16_products_are_near(name: str, rows: int) -> None:
     """The error that docs/classifier.md states, for every kind of gradient."""
     values = []
-    for gemm in ("float32", "bfloat16"):
+    for matmul_precision in ("float32", "bfloat16"):
         head = make(name, "exact", torch.float32)
-        head.options = ClassifierOptions(gemm=gemm)  # type: ignore[arg-type]
+        head.options = ClassifierOptions(matmul_precision=matmul_precision)  # type: ignore[arg-type]
         values.append(outcome(head, call, rows))
     for key in ("loss", "dembeddings", "dweight"):
         a, b = values[0][key], values[1][key]

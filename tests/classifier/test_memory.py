@@ -22,7 +22,7 @@ def test_bytes_are_those_of_a_step() -> None:
             head(torch.randn(8, 16), torch.arange(8)).backward()
             optimizer.step()
             found = classifier_memory(1200, 16, 8, options, optimizer=name, device=CPU)
-            assert found.centres == head.weight.numel() * 4
+            assert found.centers == head.weight.numel() * 4
             state = [v for v in optimizer.state[head.weight].values() if v.ndim == 2]
             assert found.optimizer == sum(v.numel() * 4 for v in state)
             gradient = head.weight.grad
@@ -35,10 +35,10 @@ def test_bytes_are_those_of_a_step() -> None:
 def test_parts_and_accumulation() -> None:
     one = classifier_memory(1000, 16, 8, ClassifierOptions(), device=CPU)
     three = classifier_memory(1000, 16, 8, ClassifierOptions(), world=3, device=CPU)
-    assert three.centres == 334 * 16 * 4
+    assert three.centers == 334 * 16 * 4
     twice = classifier_memory(1000, 16, 8, ClassifierOptions(), accumulates=True, device=CPU)
     assert twice.gradient == 2 * one.gradient
-    dense = ClassifierOptions(sample_rate=0.1, sampling="dense", memory_mib=3)
+    dense = ClassifierOptions(sample_rate=0.1, sampling="dense", chunk_mib=3)
     found = classifier_memory(1000, 16, 8, dense, device=CPU)
     assert (found.gradient, found.chunks) == (4 * 16 * 1100, 3 * MIB)
 
@@ -50,11 +50,11 @@ def lines(classes: int, world: int = 1, **options: float) -> str:
 
 
 def test_advice() -> None:
-    assert "centres 182 MiB, optimizer 182 MiB, gradient 182 MiB" in lines(93_431)
+    assert "centers 182 MiB, optimizer 182 MiB, gradient 182 MiB" in lines(93_431)
     assert "gradient 0 MiB" in lines(93_431, optimizer_in_backward=True)
     assert "partial_fc" not in lines(93_431)
     assert "sampling saves little below about 2,000,000 classes" in lines(93_431, sample_rate=0.1)
     assert "9343 of 93431 classes a step" in lines(93_431, sample_rate=0.1)
     assert "classifier=partial_fc" in lines(5_000_000)
     assert "saves little" not in lines(5_000_000, sample_rate=0.1)
-    assert "on each of 8 processes: centres 1,221 MiB" in lines(5_000_000, world=8)
+    assert "on each of 8 processes: centers 1,221 MiB" in lines(5_000_000, world=8)

@@ -1,4 +1,4 @@
-"""Centres stepped in the backward pass end where optimizer.step() takes them, for every head."""
+"""Centers stepped in the backward pass end where optimizer.step() takes them, for every head."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +22,9 @@ from marginface.training.strategies import check_classifier
 from marginface.utils.errors import InputError
 from runs import compose, losses
 
-# Its exact gradient also comes through the centre nearest to the own one.
+# Its exact gradient also comes through the center nearest to the own one.
 OTHER_GRADIENT = ("dynarcface", "exact")
-SMALL = {"memory_mib": 0.001}  # a class or two at a time
+SMALL = {"chunk_mib": 0.001}  # a class or two at a time
 
 
 def trained(
@@ -34,7 +34,7 @@ def trained(
     head.options = ClassifierOptions(**SMALL, optimizer_in_backward=inside, **options)
     optimizer = MAKE[kind](head.parameters())
     if inside:
-        head.begin_centre_step = step_in_backward(optimizer, head.weight)
+        head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
     embeddings, labels = batch(rows, head.weight.dtype)
     embeddings.requires_grad_()
     for step in range(3):
@@ -99,7 +99,7 @@ def test_the_gradient_is_never_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(seen) <= 2
 
 
-def _work(rank: int, world: int, store: str, folder: str) -> None:
+def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
@@ -107,7 +107,7 @@ def _work(rank: int, world: int, store: str, folder: str) -> None:
             head = make("curricularface", "exact")
         head.options = ClassifierOptions(**SMALL, optimizer_in_backward=True)
         optimizer = MAKE["adamw"](head.parameters())
-        head.begin_centre_step = step_in_backward(optimizer, head.weight)
+        head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
         rows = parts_of(world)[rank]
         embeddings, labels = batch()
         for step in range(3):
@@ -123,7 +123,7 @@ def _work(rank: int, world: int, store: str, folder: str) -> None:
 
 
 def test_shards_equal_one_process(tmp_path: Path) -> None:
-    parts = run_processes(3, tmp_path, _work)
+    parts = run_processes(3, tmp_path, _worker_job)
     expected = trained(make("curricularface", "exact"), "adamw", False)
     for key in ("weight", "exp_avg", "exp_avg_sq"):
         whole = torch.cat([part[key] for part in parts])
@@ -146,7 +146,7 @@ def test_a_process_without_classes_has_a_state_like_the_others(kind: str) -> Non
 def ready(name: str = "x2softmax", mode: str = "exact") -> tuple[MarginHead, SGD]:
     head = make(name, mode)
     optimizer = SGD(head.parameters(), lr=0.1)
-    head.begin_centre_step = step_in_backward(optimizer, head.weight)
+    head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
     return head, optimizer
 
 

@@ -39,7 +39,7 @@ def make(name: str = "x2softmax", mode: str | None = None, **options: Any) -> Ma
     has_mode = mode is not None and "margin_gradient" in head_defaults(name)
     parameters: dict[str, Any] = {"margin_gradient": mode} if has_mode else {}
     head = create_head(name, embedding_size=D, num_classes=C, **parameters).double()
-    head.options = ClassifierOptions(**{"memory_mib": 0.001, **options})
+    head.options = ClassifierOptions(**{"chunk_mib": 0.001, **options})
     return head
 
 
@@ -81,13 +81,13 @@ def test_only_sampled_rows_move(name: str, kind: str) -> None:
         optimizer.zero_grad()
         head(embeddings, labels).backward()
         optimizer.step()
-        k = head.centres_per_class
+        k = head.centers_per_class
         moved = torch.zeros(C, dtype=torch.bool)
         moved[sampled(head, labels, step)] = True
         moved = moved.repeat_interleave(k)
         assert moved.sum() == 10 * k
         assert torch.equal(head.weight[~moved], before[~moved])
-        # Of three sub-centres of a class one may be nearest to no image.
+        # Of three sub-centers of a class one may be nearest to no image.
         changed = (head.weight != before).any(1)[moved]
         assert changed.all() if k == 1 else changed.sum() >= 10
         for key, value in state.items():
@@ -101,11 +101,11 @@ def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(
     name: str, mode: str, per_chunk: float
 ) -> None:
     """The sample as a head of its own: another way to the same loss and gradients."""
-    head = make(name, mode, sample_rate=0.25, memory_mib=per_chunk)
+    head = make(name, mode, sample_rate=0.25, chunk_mib=per_chunk)
     embeddings, labels = batch(1)
     embeddings.requires_grad_()
     classes = sampled(head, labels, 0)
-    k = head.centres_per_class
+    k = head.centers_per_class
     rows = (classes[:, None] * k + torch.arange(k)).flatten()
     mode_of = {"margin_gradient": mode} if "margin_gradient" in head_defaults(name) else {}
     small = create_head(name, embedding_size=D, num_classes=len(classes), **mode_of).double()
@@ -227,7 +227,7 @@ def test_accumulated_gradients_add_up() -> None:
 
 def test_filtering_takes_near_classes_for_orthogonal_ones() -> None:
     """Written out as insightface's code has it: the cosine becomes 0, in value and gradient."""
-    head = make("arcface", filter_above=0.3)
+    head = make("arcface", interclass_filtering_threshold=0.3)
     embeddings, labels = batch(3)
     with torch.no_grad():
         head.weight[7] = embeddings[0]
@@ -249,7 +249,7 @@ def test_filtering_takes_near_classes_for_orthogonal_ones() -> None:
     torch.testing.assert_close(head.weight.grad, weight.grad)
 
 
-def _work(rank: int, world: int, store: str, folder: str) -> None:
+def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
         torch.manual_seed(0)
@@ -275,7 +275,7 @@ def _steps(head: MarginHead, rows: slice) -> tuple[list[float], Tensor]:
 
 
 def test_shards_sample_what_one_process_samples(tmp_path: Path) -> None:
-    parts = run_processes(3, tmp_path, _work)
+    parts = run_processes(3, tmp_path, _worker_job)
     losses, weight = _steps(make(sample_rate=0.25), slice(0, B))
     for found, _ in parts:
         assert found == pytest.approx(losses, rel=1e-12)
@@ -287,8 +287,11 @@ def test_shards_sample_what_one_process_samples(tmp_path: Path) -> None:
     [
         ({"sample_rate": 0.0}, "sample_rate must be in (0, 1], got 0.0"),
         ({"sample_rate": 1.5}, "sample_rate must be in (0, 1], got 1.5"),
-        ({"filter_above": 1.0}, "filter_above is a cosine in (0, 1), got 1.0"),
-        ({"memory_mib": 0.0}, "memory_mib must be positive, got 0.0"),
+        (
+            {"interclass_filtering_threshold": 1.0},
+            "interclass_filtering_threshold is a cosine in (0, 1), got 1.0",
+        ),
+        ({"chunk_mib": 0.0}, "chunk_mib must be positive, got 0.0"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:

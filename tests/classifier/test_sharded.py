@@ -1,4 +1,4 @@
-"""Class centres spread over processes give what one process gives, for every head."""
+"""Class centers spread over processes give what one process gives, for every head."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from classifier.test_fused import MODES, B, C, D, batch, make
 from torch import Tensor
 
 from marginface.classifier import ClassifierOptions, Shard, sharded
-from marginface.classifier.sharding import draw_centres
+from marginface.classifier.sharding import init_centers
 from marginface.heads import create_head
 from marginface.heads._head import dense_loss, predictions
 from marginface.training.strategies import agree_on_overflow
@@ -50,7 +50,7 @@ def part(case: Case, spread: str, rank: int, world: int) -> dict[str, Tensor]:
     """What process `rank` finds: the same loss, its rows of both gradients."""
     with sharded(rank, world):
         head = make(*case)
-    head.options = ClassifierOptions(memory_mib=0.001)
+    head.options = ClassifierOptions(chunk_mib=0.001)
     rows, labels = parts_of(world, spread)[rank], labels_for(spread)
     embeddings = batch()[0][rows].requires_grad_()
     loss = head(embeddings, labels[rows])
@@ -62,7 +62,7 @@ def part(case: Case, spread: str, rank: int, world: int) -> dict[str, Tensor]:
     return {**found, **dict(head.named_buffers())}
 
 
-def _work(rank: int, world: int, store: str, folder: str) -> None:
+def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
@@ -91,7 +91,7 @@ def run_processes(world: int, folder: Path, work: Any, *more: Any) -> list[Any]:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
-    parts = run_processes(world, tmp_path, _work)
+    parts = run_processes(world, tmp_path, _worker_job)
     for key in parts[0]:
         case, spread = key
         expected = whole(case, labels_for(spread))
@@ -154,10 +154,10 @@ def test_one_process_without_labels_keeps_no_other_waiting(tmp_path: Path) -> No
     assert first["batch_mean"] != 20  # where it began
 
 
-def test_a_part_of_the_centres_alone_is_an_error() -> None:
+def test_a_part_of_the_centers_alone_is_an_error() -> None:
     with sharded(0, 2):
         head = make("x2softmax", "exact")
-    with pytest.raises(InputError, match="one of 2 parts of the class centres, and 1 processes"):
+    with pytest.raises(InputError, match="one of 2 parts of the class centers, and 1 processes"):
         head(*batch())
     with pytest.raises(InputError, match="spread over processes"):
         head.logits(*batch())
@@ -168,13 +168,13 @@ def _overflow(rank: int, world: int, store: str, folder: str) -> None:
     try:
         found = []
         for bad in (None, 1):
-            centres, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
-            centres.grad, other.grad = torch.ones(2, 3), torch.ones(2, 3)
+            centers, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+            centers.grad, other.grad = torch.ones(2, 3), torch.ones(2, 3)
             if rank == bad:
-                centres.grad[1, 2] = torch.inf
-            agree_on_overflow(centres, [centres, other])
-            found.append([bool(p.grad.isnan().all()) for p in (centres, other)])
-            found.append([bool(torch.equal(p.grad, torch.ones(2, 3))) for p in (centres, other)])
+                centers.grad[1, 2] = torch.inf
+            agree_on_overflow(centers, [centers, other])
+            found.append([bool(p.grad.isnan().all()) for p in (centers, other)])
+            found.append([bool(torch.equal(p.grad, torch.ones(2, 3))) for p in (centers, other)])
         torch.save(found, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -193,7 +193,7 @@ def _bfloat16(rank: int, world: int, store: str, folder: str) -> None:
         for case in ("all shards", "equal parts"):  # both ways in which gradients are added up
             with sharded(rank, world):
                 head = make("x2softmax", "exact")
-            head.options = ClassifierOptions(collectives="bfloat16")
+            head.options = ClassifierOptions(communication_precision="bfloat16")
             rows, labels = parts_of(world, case)[rank], labels_for(case)
             embeddings = batch()[0][rows].requires_grad_()
             loss = head(embeddings, labels[rows])
@@ -230,9 +230,9 @@ def test_predictions_of_shards(tmp_path: Path) -> None:
     head, (embeddings, labels) = make("arcface", "exact"), batch()
     cosine = head.cosine(embeddings)
     assert torch.equal(torch.cat([p[0] for p in parts]), cosine.argmax(1))
-    labelled = labels >= 0
-    own = torch.cat([p[1] for p in parts])[labelled]
-    torch.testing.assert_close(own, cosine[labelled, labels[labelled]])
+    labeled = labels >= 0
+    own = torch.cat([p[1] for p in parts])[labeled]
+    torch.testing.assert_close(own, cosine[labeled, labels[labeled]])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 40])
@@ -244,10 +244,10 @@ def test_every_class_is_in_one_shard(world: int) -> None:
 @pytest.mark.parametrize("rows", [5, 1 << 16, (1 << 17) + 4097])
 def test_a_shard_is_drawn_like_a_part_of_the_whole(rows: int) -> None:
     torch.manual_seed(3)
-    everything, following = draw_centres(rows, 3, 0.01), torch.rand(1)
+    everything, following = init_centers(rows, 3, 0.01), torch.rand(1)
     for first, stop in ((0, rows // 2), (rows // 2, rows), (rows - 1, rows), (0, 0)):
         torch.manual_seed(3)
-        assert torch.equal(draw_centres(rows, 3, 0.01, first, stop), everything[first:stop])
+        assert torch.equal(init_centers(rows, 3, 0.01, first, stop), everything[first:stop])
         assert torch.equal(torch.rand(1), following)
 
 

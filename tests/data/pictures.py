@@ -12,7 +12,7 @@ from marginface.data.images import encode_jpeg
 
 
 def picture(seed: int, size: int = 112) -> NDArray[np.uint8]:
-    """RGB: smooth colours, different for every seed."""
+    """RGB: smooth colors, different for every seed."""
     small = np.random.default_rng(seed).integers(0, 255, (16, 16, 3), np.uint8)
     return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 

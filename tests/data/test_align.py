@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.pictures import picture
-from marginface.data.alignment.detectors import FromFile, YuNet, from_function
-from marginface.data.alignment.landmarks import Face, for_photos, read_landmarks
+from marginface.data.alignment.detectors import LandmarkFile, YuNet, from_function
+from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_landmarks
 from marginface.data.alignment.photos import align_photos
 from marginface.data.alignment.template import (
     TEMPLATE,
@@ -33,13 +33,13 @@ APP = "from marginface.cli.main import app; app()"
 
 def umeyama(source: Points, target: Points) -> np.ndarray:
     """The solution by singular values, as in the paper."""
-    centre, goal = source.mean(0), target.mean(0)
-    covariance = (target - goal).T @ (source - centre) / len(source)
+    center, goal = source.mean(0), target.mean(0)
+    covariance = (target - goal).T @ (source - center) / len(source)
     u, s, vt = np.linalg.svd(covariance)
     sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     turn = u @ np.diag(sign) @ vt
-    scale = (s * sign).sum() / (source - centre).var(0).sum()
-    return np.column_stack([scale * turn, goal - scale * turn @ centre])
+    scale = (s * sign).sum() / (source - center).var(0).sum()
+    return np.column_stack([scale * turn, goal - scale * turn @ center])
 
 
 @given(st.integers(0, 10_000))
@@ -55,7 +55,7 @@ def placed(scale: float, degrees: float, right: float, down: float) -> np.ndarra
     return np.array([[a, -b, right], [b, a, down]])
 
 
-def photograph(face: np.ndarray, matrix: np.ndarray, side: int = 300) -> tuple[np.ndarray, Points]:
+def render_face(face: np.ndarray, matrix: np.ndarray, side: int = 300) -> tuple[np.ndarray, Points]:
     """An aligned face put somewhere in a larger picture, and where its five points are."""
     canvas = picture(99, side) // 3
     cv2.warpAffine(face, matrix, (side, side), canvas, cv2.INTER_CUBIC, cv2.BORDER_TRANSPARENT)
@@ -64,7 +64,7 @@ def photograph(face: np.ndarray, matrix: np.ndarray, side: int = 300) -> tuple[n
 
 def test_a_face_comes_back() -> None:
     face = picture(5)
-    photo, points = photograph(face, placed(1.4, 20, 60, 40))
+    photo, points = render_face(face, placed(1.4, 20, 60, 40))
     aligned = align(photo, points)
     inside = (slice(4, -4), slice(4, -4))
     assert abs(aligned.astype(int) - face)[inside].mean() < 3
@@ -155,7 +155,7 @@ def photos(tmp_path: Path) -> Path:
     """Two persons with two photographs each, one without landmarks, one damaged; a stray one."""
     root, lines = tmp_path / "photos", ["path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5"]
     for number, name in enumerate(["ann/1.jpg", "ann/2.png", "bo/1.jpg", "bo/3.jpg", "stray.jpg"]):
-        photo, points = photograph(picture(number), placed(1.2, 5 * number, 60, 40))
+        photo, points = render_face(picture(number), placed(1.2, 5 * number, 60, 40))
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(encode_jpeg(photo))
         lines.append(",".join([name, *(f"{v:.2f}" for v in points.ravel())]))
@@ -166,7 +166,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_align_photos(photos: Path, tmp_path: Path) -> None:
-    finder = FromFile(tmp_path / "landmarks.csv", find_photos(photos))
+    finder = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
     result = align_photos(photos, tmp_path / "faces", finder)
     assert result.aligned == {
         "ann/1.jpg": "ann/1.jpg",
@@ -192,7 +192,7 @@ def test_align_photos(photos: Path, tmp_path: Path) -> None:
 
 
 def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
-    finder = FromFile(tmp_path / "landmarks.csv", find_photos(photos))
+    finder = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
     with pytest.raises(MissingInputError, match="no folder"):
         align_photos(tmp_path / "absent", tmp_path / "faces", finder)
     (tmp_path / "empty").mkdir()
@@ -283,7 +283,7 @@ def test_yunet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     rgb = np.full((120, 160, 3), (1, 2, 3), np.uint8)
     (face,) = YuNet(tmp_path / "model.onnx")(rgb, "a.jpg")
-    assert isinstance(face, Face)
+    assert isinstance(face, DetectedFace)
     np.testing.assert_allclose(face.points, TEMPLATE, atol=1e-3)
     assert face.score == pytest.approx(0.8)
 
@@ -320,8 +320,10 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
 
     root = faces / "ijb_style"
     who = dict(line.split()[:2] for line in (root / "meta" / "dev_face_tid_mid.txt").open())
-    finder = FromFile(root / "meta" / "dev_name_5pts_score.txt", find_photos(root / "loose_crop"))
+    finder = LandmarkFile(
+        root / "meta" / "dev_name_5pts_score.txt", find_photos(root / "loose_crop")
+    )
     result = align_photos(root / "loose_crop", tmp_path / "faces", finder, identities=who)
     assert not result.rejected
     facts = measure(open_faces(tmp_path / "faces"), ImageRules(), lambda done, total: None)
-    assert fit_template(facts.grey).is_aligned
+    assert fit_template(facts.gray).is_aligned

@@ -9,7 +9,7 @@ from data.pictures import picture
 from marginface.data import Augmentation
 from marginface.data.augmentation import CHANGES, blur, crop, erase, low_resolution, photometric
 from marginface.utils.errors import InputError
-from marginface.utils.seeded_random import sample_uniform
+from marginface.utils.seeded_random import hash_uniform
 
 
 def faces(count: int, size: int = 48) -> Tensor:
@@ -63,12 +63,12 @@ def test_none_changes_nothing() -> None:
 
 
 def test_uniform_numbers() -> None:
-    numbers = sample_uniform(3, 1, torch.arange(20_000), 2, stream=4).double()
+    numbers = hash_uniform(3, 1, torch.arange(20_000), 2, stream=4).double()
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = torch.histc(numbers.flatten(), 20, 0, 1) / numbers.numel()
     assert ((counts - 0.05).abs() < 0.005).all()
-    other = sample_uniform(3, 1, torch.arange(20_000), 2, stream=5).double()
+    other = hash_uniform(3, 1, torch.arange(20_000), 2, stream=5).double()
     for pair in (numbers.T, torch.stack([numbers[:, 0], other[:, 0]])):
         assert torch.corrcoef(pair)[0, 1].abs() < 0.03
 
@@ -86,7 +86,7 @@ class TestEachChange:
         assert kept.sum() == 71**2
         assert kept[:71, -71:].all(), "at the top, to the right"
 
-    def test_erase_greys_a_window(self) -> None:
+    def test_erase_grays_a_window(self) -> None:
         image = torch.zeros(1, 3, 100, 100)
         erased = erase(image, numbers_of(1.0, 0.5, 0.0, 0.0))[0]
         assert (erased == 127).sum() == 3 * 45**2
@@ -118,7 +118,7 @@ class TestEachChange:
         whole = low_resolution(noise, numbers_of(1.0, 0.1))
         torch.testing.assert_close(whole, noise, atol=30, rtol=0)
 
-    def test_affine_turns_about_the_centre(self) -> None:
+    def test_affine_turns_about_the_center(self) -> None:
         image = torch.zeros(1, 3, 101, 101)
         image[:, :, 48:53, 88:93] = 255
         turned = CHANGES["affine"](image, numbers_of(1.0, 0.5, 0.5, 0.5))[0, 0]  # 15 degrees

@@ -24,17 +24,17 @@ def test_jpegs_decode_as_opencv_does() -> None:
     assert (RULES.decode(image) == out).all()
 
 
-def test_grey() -> None:
-    grey = encoded(RGB[..., 0], "jpeg")
-    rgb = RULES.decode(grey)
+def test_gray() -> None:
+    gray = encoded(RGB[..., 0], "jpeg")
+    rgb = RULES.decode(gray)
     assert (rgb[..., 0] == rgb[..., 2]).all()
     assert abs(rgb[..., 0].astype(int) - RGB[..., 0]).mean() < 3
-    refusing = ImageRules(grey="refuse")
+    refusing = ImageRules(grayscale="refuse")
     for kind in ("jpeg", "png"):
-        with pytest.raises(InputError, match="a grey image; data.dataset.grey=expand"):
+        with pytest.raises(InputError, match="a gray image; data.dataset.grayscale=expand"):
             refusing.decode(encoded(RGB[..., 0], kind))
         out = np.empty((112, 112, 3), np.uint8)
-        with pytest.raises(InputError, match="a grey image"):
+        with pytest.raises(InputError, match="a gray image"):
             refusing.decode_into(encoded(RGB[..., 0], kind), out)
     assert (refusing.decode(encoded(RGB, "png")) == RGB).all()
 

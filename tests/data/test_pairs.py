@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marginface.data import DrawnPairs, SyntheticFaces, load_pairs, write_pair_file
-from marginface.data.images import encode_jpeg, fit_square
-from marginface.data.pairs.verification_sets import draw_pairs, hold_out
+from marginface.data import SampledPairs, SyntheticFaces, load_pairs, write_pair_file
+from marginface.data.images import encode_jpeg, resize_and_center_crop
+from marginface.data.pairs.verification_sets import sample_pairs, split_identities
 from marginface.utils.errors import InputError, MissingInputError
 
 
@@ -74,7 +74,7 @@ def test_faults(tmp_path: Path) -> None:
 def test_other_sizes_are_scaled_by_the_short_side() -> None:
     picture = np.zeros((300, 200, 3), np.uint8)
     picture[100:200] = 255  # the middle third survives the cut
-    fitted = fit_square(picture, 112)
+    fitted = resize_and_center_crop(picture, 112)
     assert fitted.shape == (112, 112, 3)
     assert fitted[56].min() == 255
     assert fitted[0].max() < 255
@@ -90,7 +90,7 @@ def test_drawn_pairs(counts: list[int], num_pairs: int, seed: int) -> None:
     genuine = sum(n * (n - 1) // 2 for n in counts)
     impostor = len(labels) * (len(labels) - 1) // 2 - genuine
     try:
-        pairs, same = draw_pairs(labels, num_pairs, seed)
+        pairs, same = sample_pairs(labels, num_pairs, seed)
     except InputError as error:
         assert "cannot draw" in str(error)
         assert min(genuine, impostor) < 10
@@ -101,34 +101,34 @@ def test_drawn_pairs(counts: list[int], num_pairs: int, seed: int) -> None:
     assert len({tuple(sorted(p)) for p in pairs.tolist()}) == len(pairs)
     for fold in np.array_split(same, 10):
         assert abs(fold.mean() - 0.5) < 0.5 / len(fold) + 1e-9
-    again, _ = draw_pairs(labels, num_pairs, seed)
+    again, _ = sample_pairs(labels, num_pairs, seed)
     assert (again == pairs).all()
 
 
 def test_held_out_identities_are_disjoint_and_seeded() -> None:
     labels = np.repeat(np.arange(20), 3)
-    train, held = hold_out(labels, 5, seed=1)
+    train, held = split_identities(labels, 5, seed=1)
     assert len(np.unique(labels[held])) == 5
     assert not set(labels[train]) & set(labels[held])
     assert len(train) + len(held) == 60
-    assert (hold_out(labels, 5, seed=1)[1] == held).all()
-    assert (hold_out(labels, 5, seed=2)[1] != held).any()
+    assert (split_identities(labels, 5, seed=1)[1] == held).all()
+    assert (split_identities(labels, 5, seed=2)[1] != held).any()
     with pytest.raises(
         InputError,
         match="val_identities=19 of 20 identities leaves fewer than 2 .* hold out 0 to 18",
     ):
-        hold_out(labels, 19, seed=1)
+        split_identities(labels, 19, seed=1)
 
 
 def test_drawn_pairs_are_a_dataset(tmp_path: Path) -> None:
     faces = SyntheticFaces(tmp_path, identities=4, images_per_identity=5, image_size=32)
-    pairs = DrawnPairs(faces, 20, seed=0)
+    pairs = SampledPairs(faces, 20, seed=0)
     assert len(pairs) == 20
     assert (pairs[7][0] == faces[7][0]).all()
-    assert len(DrawnPairs(faces, 3000, seed=0).same) == 80, "as many as there are"
+    assert len(SampledPairs(faces, 3000, seed=0).same) == 80, "as many as there are"
     few = SyntheticFaces(tmp_path, identities=2, images_per_identity=3, image_size=32)
     with pytest.raises(InputError, match="cannot draw data.val_pairs=3000 .* 6 genuine and 9 impo"):
-        DrawnPairs(few, 3000, seed=0)
+        SampledPairs(few, 3000, seed=0)
 
 
 class TestLists:

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from marginface.data.augmentation import random_flip
 from marginface.data.sampling import (
-    ClassBalanced,
+    ClassBalancedOrder,
+    EpochOrder,
     EvaluationSampler,
     GlobalBatchSampler,
-    Grouped,
-    InOrder,
-    Shuffled,
+    GroupedOrder,
+    ShuffledOrder,
     micro_batch_size,
 )
 from marginface.utils.errors import InputError
-from marginface.utils.seeded_random import sample_bits
+from marginface.utils.seeded_random import hash_bits
 
 parts = st.integers(1, 4)
 
@@ -48,7 +48,7 @@ def test_global_batches(
     num_samples = batch_size + extra
     samplers = [
         GlobalBatchSampler(
-            Shuffled(num_samples),
+            ShuffledOrder(num_samples),
             batch_size,
             seed=seed,
             rank=rank,
@@ -60,23 +60,23 @@ def test_global_batches(
     ]
     per_epoch = num_samples // batch_size
     epoch, first = divmod(start, per_epoch)
-    order = Shuffled(num_samples)(seed, epoch).tolist()
+    order = ShuffledOrder(num_samples)(seed, epoch).tolist()
     expected = [order[s * batch_size : (s + 1) * batch_size] for s in range(first, per_epoch)]
     assert steps(samplers, accumulate) == expected
     for sampler in samplers:
         if told:  # as Lightning does; without, the next epoch follows by itself
             sampler.set_epoch(epoch + 1)
         assert len(sampler) == per_epoch * accumulate
-    order = Shuffled(num_samples)(seed, epoch + 1).tolist()
+    order = ShuffledOrder(num_samples)(seed, epoch + 1).tolist()
     expected = [order[s * batch_size : (s + 1) * batch_size] for s in range(per_epoch)]
     assert steps(samplers, accumulate) == expected
 
 
 def test_orders_are_permutations_and_differ() -> None:
-    orders = [Shuffled(50)(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [ShuffledOrder(50)(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert (InOrder(5)(0, 3) == np.arange(5)).all()
+    assert (EpochOrder(5)(0, 3) == np.arange(5)).all()
 
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 9), world=st.integers(1, 5))
@@ -114,11 +114,11 @@ class TestFlips:
         assert 0 < sum(flipped) < 10
 
     def test_half_of_them_and_different_every_epoch(self) -> None:
-        bits = torch.stack([sample_bits(1, epoch, torch.arange(20_000)) & 1 for epoch in range(4)])
+        bits = torch.stack([hash_bits(1, epoch, torch.arange(20_000)) & 1 for epoch in range(4)])
         assert ((bits.double().mean(1) - 0.5).abs() < 0.02).all()
         agreement = (bits[0] == bits[1]).double().mean()
         assert abs(float(agreement) - 0.5) < 0.02
-        assert (sample_bits(1, 0, torch.arange(9)) != sample_bits(2, 0, torch.arange(9))).all()
+        assert (hash_bits(1, 0, torch.arange(9)) != hash_bits(2, 0, torch.arange(9))).all()
 
     def test_bits_are_splitmix64(self) -> None:
         """Against the published algorithm in Python integers."""
@@ -131,7 +131,7 @@ class TestFlips:
             return x ^ (x >> 31)
 
         expected = [mix((mix((mix(5) + 2) & mask) + i) & mask) for i in range(100)]
-        bits = sample_bits(5, 2, torch.arange(100)).tolist()
+        bits = hash_bits(5, 2, torch.arange(100)).tolist()
         assert [b & mask for b in bits] == expected
 
 
@@ -147,7 +147,7 @@ class TestClassBalanced:
     def test_batches(self, counts: list[int], per_batch: int, k: int, epoch: int) -> None:
         labels = np.repeat(np.arange(len(counts)), counts)
         labels = np.random.default_rng(0).permutation(labels)
-        order = ClassBalanced(labels, per_batch * k, k)
+        order = ClassBalancedOrder(labels, per_batch * k, k)
         indices = order(7, epoch)
         assert len(indices) == order.length == len(labels) // (per_batch * k) * per_batch * k
         for batch in indices.reshape(-1, per_batch, k):
@@ -159,22 +159,22 @@ class TestClassBalanced:
 
     def test_every_identity_equally_often_and_every_image_in_turn(self) -> None:
         labels = np.repeat([0, 1, 2, 3], [40, 10, 5, 25])
-        indices = ClassBalanced(labels, 8, 2)(1, 0)
+        indices = ClassBalancedOrder(labels, 8, 2)(1, 0)
         visits = np.bincount(labels[indices])
         assert visits.tolist() == [20, 20, 20, 20]
         assert np.bincount(indices, minlength=80)[40:50].tolist() == [2] * 10
         assert np.bincount(indices, minlength=80)[:40].max() == 1
 
     def test_epochs_and_seeds_differ(self) -> None:
-        order = ClassBalanced(np.repeat(np.arange(5), 8), 8, 2)
+        order = ClassBalancedOrder(np.repeat(np.arange(5), 8), 8, 2)
         assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
     def test_what_cannot_be_split(self) -> None:
         labels = np.repeat(np.arange(5), 8)
         with pytest.raises(InputError, match="images_per_class=3 must divide data.batch_size=8"):
-            ClassBalanced(labels, 8, 3)
+            ClassBalancedOrder(labels, 8, 3)
         with pytest.raises(InputError, match="at most 5 identities a batch .got 8"):
-            ClassBalanced(labels, 16, 2)
+            ClassBalancedOrder(labels, 16, 2)
 
 
 class TestGrouped:
@@ -183,7 +183,7 @@ class TestGrouped:
     @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=10), size=st.integers(1, 5))
     def test_groups(self, counts: list[int], size: int) -> None:
         labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
-        indices = Grouped(labels, size)(3, 1)
+        indices = GroupedOrder(labels, size)(3, 1)
         assert sorted(indices.tolist()) == list(range(len(labels)))
         places = {label: np.flatnonzero(labels[indices] == label) for label in range(len(counts))}
         for label, at in places.items():
@@ -192,7 +192,7 @@ class TestGrouped:
 
     def test_groups_lie_apart(self) -> None:
         labels = np.repeat(np.arange(50), 8)
-        one, other = Grouped(labels, 4)(0, 0), Grouped(labels, 4)(0, 1)
+        one, other = GroupedOrder(labels, 4)(0, 0), GroupedOrder(labels, 4)(0, 1)
         assert (one != other).any()
         heads = labels[one].reshape(-1, 4)[:, 0]
         assert (heads[1:] != heads[:-1]).mean() > 0.9
@@ -201,7 +201,7 @@ class TestGrouped:
 def test_samplers_go_on_in_the_middle() -> None:
     """The same batches from a step on, on any number of ranks."""
     labels = np.repeat(np.arange(6), 10)
-    for order in (Shuffled(60), Grouped(labels, 3), ClassBalanced(labels, 12, 3)):
+    for order in (ShuffledOrder(60), GroupedOrder(labels, 3), ClassBalancedOrder(labels, 12, 3)):
         whole = list(GlobalBatchSampler(order, 12, seed=2))
         for world in (1, 2):
             later = [

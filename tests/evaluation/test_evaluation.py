@@ -105,7 +105,7 @@ def test_equal_error_rate_balances_both_errors(rows: list[tuple[float, bool]]) -
 
 def test_separable_pairs_are_perfect() -> None:
     genuine = torch.eye(8).repeat_interleave(2, 0)  # rows 2i and 2i + 1 are equal
-    impostor = torch.eye(8).repeat(2, 1)  # no two neighbours are
+    impostor = torch.eye(8).repeat(2, 1)  # no two neighbors are
     same = torch.tensor([True, False]).repeat_interleave(8)
     result = evaluate_pairs(torch.cat([genuine, impostor]), same, folds=2)
     assert result.auc == 1

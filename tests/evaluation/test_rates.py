@@ -10,25 +10,29 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from marginface.metrics import roc
-from marginface.metrics.cross_validation import bin_pairs, fold_accuracy, fold_tars
+from marginface.metrics.cross_validation import (
+    bin_by_threshold,
+    fold_accuracy,
+    tar_at_far_over_folds,
+)
 from marginface.metrics.operating_points import operating_points, transfer
 from marginface.metrics.roc import det_curve, tar_at_far
 from marginface.metrics.scores import sort_scores
 from marginface.metrics.verification import evaluate_pairs
 from marginface.utils.errors import InputError
 
-Rows = list[tuple[float, bool]]
+LabeledBatch = list[tuple[float, bool]]
 scored = st.lists(
     st.tuples(st.integers(-6, 6).map(float), st.booleans()), min_size=2, max_size=80
 ).filter(lambda rows: len({same for _, same in rows}) == 2)
 
 
-def columns(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+def columns(rows: LabeledBatch) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows])
 
 
 @given(rows=scored, window=st.integers(1, 4), sample=st.integers(1, 8))
-def test_nearest_tar_from_few_scores(rows: Rows, window: int, sample: int) -> None:
+def test_nearest_tar_from_few_scores(rows: LabeledBatch, window: int, sample: int) -> None:
     """However few scores are looked at, the point is the one scikit-learn's curve has."""
     scores, same = columns(rows)
     far, tar, _ = sklearn_roc_curve(same.numpy(), scores.numpy())
@@ -51,7 +55,7 @@ def test_nearest_tar_of_many_scores() -> None:
 
 
 @given(rows=scored)
-def test_interpolated_tar(rows: Rows) -> None:
+def test_interpolated_tar(rows: LabeledBatch) -> None:
     """On the polyline through all ROC points, at its upper end where it is vertical."""
     scores, same = columns(rows)
     far, tar, _ = sklearn_roc_curve(same.numpy(), scores.numpy(), drop_intermediate=False)
@@ -67,7 +71,7 @@ def test_interpolated_tar(rows: Rows) -> None:
 
 
 @given(rows=scored, fmr=st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
-def test_operating_points(rows: Rows, fmr: float) -> None:
+def test_operating_points(rows: LabeledBatch, fmr: float) -> None:
     scores, same = columns(rows)
     pairs = sort_scores(scores, same)
     (point,) = operating_points(pairs, [fmr])
@@ -93,7 +97,7 @@ def test_the_rule_of_30() -> None:
 
 
 @given(rows=scored)
-def test_det_curve(rows: Rows) -> None:
+def test_det_curve(rows: LabeledBatch) -> None:
     scores, same = columns(rows)
     far, frr = det_curve(sort_scores(scores, same))
     assert far[-1] == 1
@@ -121,16 +125,16 @@ def loop_exact(distance: list[float], same: list[bool], blocks: list[list[int]])
 
 
 @given(rows=scored, folds=st.integers(2, 5))
-def test_exact_and_in_sample_thresholds(rows: Rows, folds: int) -> None:
+def test_exact_and_in_sample_thresholds(rows: LabeledBatch, folds: int) -> None:
     assume(folds <= len(rows))
     distance, same = columns(rows)
     distance = distance.double()
     blocks = [b.tolist() for b in torch.arange(len(same)).tensor_split(folds)]
-    exact = fold_accuracy(bin_pairs(distance, same, folds, "exact"))
+    exact = fold_accuracy(bin_by_threshold(distance, same, folds, "exact"))
     expected = loop_exact(distance.tolist(), same.tolist(), blocks)
     assert exact.accuracy.tolist() == pytest.approx(expected)
     whole = loop_exact(distance.tolist(), same.tolist(), [list(range(len(same)))])
-    in_sample = fold_accuracy(bin_pairs(distance, same, folds, "in_sample"))
+    in_sample = fold_accuracy(bin_by_threshold(distance, same, folds, "in_sample"))
     sizes = torch.tensor([len(b) for b in blocks]).double()
     assert float((in_sample.accuracy * sizes).sum() / sizes.sum()) == pytest.approx(whole[0])
     best = max(float(((distance < t) == same).double().mean()) for t in [*(distance + 0.5), -99.0])
@@ -138,11 +142,11 @@ def test_exact_and_in_sample_thresholds(rows: Rows, folds: int) -> None:
 
 
 @given(rows=scored, seed=st.integers(0, 99))
-def test_weights_are_repeated_pairs(rows: Rows, seed: int) -> None:
+def test_weights_are_repeated_pairs(rows: LabeledBatch, seed: int) -> None:
     distance, same = columns(rows)
     distance = (distance.double() + 6) / 3
     weight = torch.randint(1, 4, (len(same),), generator=torch.Generator().manual_seed(seed))
-    pairs = bin_pairs(distance, same, 2, "grid")
+    pairs = bin_by_threshold(distance, same, 2, "grid")
     weighted = fold_accuracy(pairs, weight.double())
     repeated = fold_accuracy(
         pairs._replace(
@@ -156,7 +160,7 @@ def test_weights_are_repeated_pairs(rows: Rows, seed: int) -> None:
 
 
 @given(rows=scored, folds=st.integers(2, 4))
-def test_insightface_interpolation(rows: Rows, folds: int) -> None:
+def test_insightface_interpolation(rows: LabeledBatch, folds: int) -> None:
     """insightface's calculate_val, one threshold at a time; interpolation at the first crossing."""
     assume(folds <= len(rows))
     distance, same = columns(rows)
@@ -181,7 +185,7 @@ def test_insightface_interpolation(rows: Rows, folds: int) -> None:
                     break
             tars.append(sum(d < threshold for d in genuine) / len(genuine))
         expected = {far: sum(tars) / len(tars)} if tars else {}
-        assert fold_tars(distance, same, folds, (far,)) == pytest.approx(expected)
+        assert tar_at_far_over_folds(distance, same, folds, (far,)) == pytest.approx(expected)
 
 
 def test_rules_are_named() -> None:

@@ -219,7 +219,7 @@ def cosines_to(embedding: Vector, weight: list[Vector], name: str) -> Vector:
     if name == "softmax":
         return [dot(embedding, w) for w in weight]
     values = [cosine_of(embedding, w) for w in weight]
-    if name == "subcenter_arcface":  # three centres of a class lie one after the other
+    if name == "subcenter_arcface":  # three centers of a class lie one after the other
         return [max(values[i : i + 3]) for i in range(0, len(values), 3)]
     return values
 

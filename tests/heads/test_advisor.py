@@ -39,7 +39,7 @@ def test_solved_angle_of_binary_losses_is_at_the_threshold() -> None:
 
 
 def test_least_scale() -> None:
-    # At that scale a perfect image has p = 0.9 among orthogonal centres.
+    # At that scale a perfect image has p = 0.9 among orthogonal centers.
     for name, best in [("x2softmax", 0.65), ("cosface", 0.6), ("arcface", math.cos(0.5))]:
         least = least_scale(make(name))
         assert least is not None
@@ -63,7 +63,7 @@ def test_no_warnings_for_the_official_run() -> None:
         ({"classes": 10, "embedding_size": 64}, "scale 64 is large for 10 classes in 64 dim"),
         ({"k": -0.2}, "unreachable"),
         ({"h": 0.1}, "h > 0 makes the logit fall again"),
-        ({"precision": "16-true"}, "precision=16-true stores class centres and state in 16 bits"),
+        ({"precision": "16-true"}, "precision=16-true stores class centers and state in 16 bits"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:x2softmax. h=0.1")

@@ -12,7 +12,7 @@ from heads.references import TARGETS, reference_loss
 from marginface.classifier.losses import CrossEntropy
 from marginface.config.resolve import config_dir
 from marginface.heads import create_head, head_class, head_defaults, list_heads
-from marginface.heads._batch import Rows
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import derivative
 from marginface.heads._head import MarginHead
 
@@ -121,7 +121,7 @@ def test_straight_through_gradient_of_the_logits(name: str) -> None:
 
 def auxiliary_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor | float:
     cosine = head.cosine(embeddings)
-    return head.auxiliary_loss(Rows(embeddings, labels, cosine[torch.arange(B), labels]))
+    return head.auxiliary_loss(LabeledBatch(embeddings, labels, cosine[torch.arange(B), labels]))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -156,8 +156,8 @@ def test_finite_at_the_ends_and_for_a_zero_embedding(
     name: str, mode: str, dtype: torch.dtype
 ) -> None:
     head = with_gradient(name, mode).to(dtype)
-    centre = head.weight.detach()[0]
-    embeddings = torch.stack([centre, -centre, 3 * centre, torch.zeros(D, dtype=dtype)])
+    center = head.weight.detach()[0]
+    embeddings = torch.stack([center, -center, 3 * center, torch.zeros(D, dtype=dtype)])
     embeddings.requires_grad_()
     loss = head(embeddings, torch.zeros(4, dtype=torch.int64))
     loss.backward()

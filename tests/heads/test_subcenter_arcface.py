@@ -1,9 +1,9 @@
-"""Sub-center ArcFace: nearest of K centres, dominant centres, outliers."""
+"""Sub-center ArcFace: nearest of K centers, dominant centers, outliers."""
 
 import torch
 
 from marginface.heads import create_head
-from marginface.heads.analysis.subcenters import dominant_centres, subcenter_report
+from marginface.heads.analysis.subcenters import dominant_centers, subcenter_report
 from marginface.heads.subcenter_arcface import SubcenterArcFace
 
 
@@ -21,7 +21,7 @@ def at(degrees: list[float]) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], 1)
 
 
-def test_cosine_is_to_the_nearest_sub_centre() -> None:
+def test_cosine_is_to_the_nearest_sub_center() -> None:
     expected = torch.tensor([[80.0, 55.0], [10.0, 100.0]]).deg2rad().cos()
     torch.testing.assert_close(make().cosine(at([280.0, 80.0])), expected)
 
@@ -36,10 +36,10 @@ def test_report() -> None:
     expected = torch.tensor([85.0, 80.0, 10.0, 5.0, 5.0, 5.0, 5.0, 40.0])
     torch.testing.assert_close(report.angle, expected, atol=0.05, rtol=0)
     assert report.outlier.tolist() == [True, True, False, False, False, False, False, False]
-    torch.testing.assert_close(dominant_centres(head, report), at([90.0, 225.0]))
+    torch.testing.assert_close(dominant_centers(head, report), at([90.0, 225.0]))
 
 
-def test_one_sub_centre_is_arcface() -> None:
+def test_one_sub_center_is_arcface() -> None:
     torch.manual_seed(0)
     one = create_head("subcenter_arcface", embedding_size=4, num_classes=3, sub_centers=1)
     arcface = create_head("arcface", embedding_size=4, num_classes=3, margin_gradient="exact")

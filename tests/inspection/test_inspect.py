@@ -77,8 +77,8 @@ def test_every_planted_fault_is_named(clean: Path) -> None:
         "p0/empty.jpg": "the file is empty",
         "p0/text.jpg": "not a decodable image",
         "p1/again.jpg": "the same bytes as p1/1.jpg",
-        "p2/other.jpg": "the same bytes as p3/2.jpg, which is labelled as somebody else",
-        "p3/2.jpg": "the same bytes as p2/other.jpg, which is labelled as somebody else",
+        "p2/other.jpg": "the same bytes as p3/2.jpg, which is labeled as somebody else",
+        "p3/2.jpg": "the same bytes as p2/other.jpg, which is labeled as somebody else",
         "p2/large.jpg": "160x160 pixels, most images have 112x112",
         "p3/softer.jpg": "nearly the same picture as p3/1.jpg",
         "p3/notes.txt": "not an image by its name",
@@ -103,7 +103,7 @@ def test_images_shared_with_a_test_set(clean: Path, tmp_path: Path) -> None:
     assert "nearly the same picture as image 1 of" in found["p1/1.jpg"]
 
 
-def test_swapped_colours_are_noted(tmp_path: Path) -> None:
+def test_swapped_colors_are_noted(tmp_path: Path) -> None:
     for number in range(6):
         skin = np.full((112, 112, 3), (200 - 5 * number, 150, 120), np.uint8)
         path = tmp_path / "faces" / f"p{number % 2}" / f"{number}.png"
@@ -190,10 +190,10 @@ class TestPeople:
 
     def made_up(self) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
-        centres = normalize(torch.randn(20, 64, generator=generator))
+        centers = normalize(torch.randn(20, 64, generator=generator))
         labels = torch.arange(20).repeat_interleave(8)
         noise = 0.05 * torch.randn(160, 64, generator=generator)
-        return normalize(centres[labels] + noise), labels
+        return normalize(centers[labels] + noise), labels
 
     def test_wrong_labels_are_found(self) -> None:
         embeddings, labels = self.made_up()
@@ -211,11 +211,11 @@ class TestPeople:
 
     def test_one_person_under_two_names(self) -> None:
         embeddings, _labels = self.made_up()
-        centres = embeddings[::8]
-        assert alike_identities(centres) == []
-        both = torch.cat([centres, embeddings[3 * 8 + 1][None]])
+        centers = embeddings[::8]
+        assert alike_identities(centers) == []
+        both = torch.cat([centers, embeddings[3 * 8 + 1][None]])
         assert [(p.first, p.second) for p in alike_identities(both)] == [(3, 20)]
-        assert [p.second for p in alike_identities(centres, embeddings[41:42])] == [0]
+        assert [p.second for p in alike_identities(centers, embeddings[41:42])] == [0]
 
 
 def test_a_checkpoint_is_needed_whole(clean: Path, tmp_path: Path) -> None:
@@ -312,5 +312,5 @@ def test_the_page_in_a_browser(faces: Path, tmp_path: Path) -> None:
     drawn = screenshot(page)
     assert (drawn[:20] > 240).mean() > 0.9, "a light page"
     assert (drawn[30:90] < 100).any(), "a dark title"
-    colourful = (drawn.max(2).astype(int) - drawn.min(2) > 40).mean()
-    assert 0.05 < colourful < 0.6, "faces cover part of the page"
+    colorful = (drawn.max(2).astype(int) - drawn.min(2) > 40).mean()
+    assert 0.05 < colorful < 0.6, "faces cover part of the page"

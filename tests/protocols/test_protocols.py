@@ -12,11 +12,11 @@ from scipy.io import savemat
 
 from marginface.data import load_pairs
 from marginface.data.pairs.files import write_pair_file
-from marginface.data.unlabeled import FileFaces
+from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks import (
+    BenchmarkResult,
     GalleryBenchmark,
     IJBBenchmark,
-    Outcome,
     PairsBenchmark,
     TinyFaceBenchmark,
 )
@@ -43,7 +43,7 @@ def ijb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def embeddings_of(faces: FileFaces) -> torch.Tensor:
+def embeddings_of(faces: UnlabeledFaces) -> torch.Tensor:
     """Pixels, coarsely: enough to tell the pictures apart, not enough to be perfect."""
     images = torch.stack([faces[n][0] for n in range(len(faces))]).double()
     coarse = torch.nn.functional.adaptive_avg_pool2d(images, 3).flatten(1)
@@ -195,7 +195,7 @@ def test_faults_of_tinyface(tmp_path: Path) -> None:
         TinyFaceBenchmark(root=str(tmp_path), images="Testing_Set").tasks("tinyface", 32)
 
 
-def gallery_outcome(root: Path, **options: object) -> Outcome:
+def gallery_outcome(root: Path, **options: object) -> BenchmarkResult:
     (task,) = GalleryBenchmark(root=str(root), bootstrap=20, **options).tasks("own", 32)  # type: ignore[arg-type]
     return task.evaluate(embeddings_of(task.faces))  # type: ignore[arg-type]
 

@@ -108,7 +108,7 @@ class MarginfaceLauncher(Launcher):
 
     @staticmethod
     def _objective(folder: Path) -> Any:
-        """What a sweeper maximises: the mean verification accuracy, None without any."""
+        """What a sweeper maximizes: the mean verification accuracy, None without any."""
         return json.loads((folder / "result.json").read_text()).get("val/mean/accuracy")
 
 

@@ -84,7 +84,7 @@ def create_backbone(
         embedding_size: width of the embedding.
         image_size: S, side of the square input in pixels.
         pool: "model" takes the model's own pooled features, "flatten" its whole last feature map.
-        norm: of the embedding: "bn" batch normalisation, "ln" layer normalisation.
+        norm: of the embedding: "bn" batch normalization, "ln" layer normalization.
         dropout: before the last linear layer, in [0, 1).
         pretrained: start from timm's weights.
         model: further arguments of the timm model.

@@ -81,7 +81,7 @@ class IResNet(nn.Module):
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(512 * (-(-self.img_size // 16)) ** 2, num_classes)
         self.features = nn.BatchNorm1d(num_classes)
-        # Fixed gamma: the head normalises; a learned gain per dimension would distort angles.
+        # Fixed gamma: the head normalizes; a learned gain per dimension would distort angles.
         nn.init.constant_(self.features.weight, 1.0)
         self.features.weight.requires_grad = False
         for module in self.modules():

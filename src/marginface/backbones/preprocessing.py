@@ -8,7 +8,7 @@ from torch import Tensor
 Color = Literal["rgb", "bgr"]
 
 
-def to_input(images: Tensor, color: Color = "rgb") -> Tensor:
+def normalize_images(images: Tensor, color: Color = "rgb") -> Tensor:
     """uint8 (B, 3, S, S) RGB to float32 (x/255 - 0.5)/0.5 in [-1, 1], in the network's order."""
     scaled = images.to(torch.float32).div_(127.5).sub_(1.0)
     return scaled.flip(1) if color == "bgr" else scaled

@@ -73,16 +73,16 @@ def _count(names: list[str], what: str) -> str:
 
 
 # Networks that a file of bare weights is compared with when nobody says which it holds.
-RECOGNISED = (
+RECOGNIZED = (
     "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200", "mobilefacenet",
 )  # fmt: skip
 
 
-def _recognise(path: Path) -> dict[str, Any]:
+def identify_network(path: Path) -> dict[str, Any]:
     """The configuration of the one of insightface's networks whose weights these are."""
     state = read_backbone_state(path)
     width = _embedding_size(state)
-    for name in RECOGNISED:
+    for name in RECOGNIZED:
         with torch.device("meta"):
             expected = timm.create_model(name, num_classes=width).state_dict()
         # num_batches_tracked is a counter that old files lack.
@@ -95,12 +95,12 @@ def _recognise(path: Path) -> dict[str, Any]:
             return {"name": name, "embedding_size": width, "image_size": 112}
     raise InputError(
         f"{path} does not say which network it holds, and its weights are none of "
-        f"{', '.join(RECOGNISED)} at 112 pixels; name it with backbone=<name>"
+        f"{', '.join(RECOGNIZED)} at 112 pixels; name it with backbone=<name>"
     )
 
 
 def _embedding_size(state: dict[str, Tensor]) -> int:
-    """Length of the last normalisation, or else of the last one-dimensional tensor."""
+    """Length of the last normalization, or else of the last one-dimensional tensor."""
     for last in ("features.weight", "norm.weight"):  # of IResNets and of MobileFaceNet
         if last in state:
             return len(state[last])

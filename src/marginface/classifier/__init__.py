@@ -1,6 +1,6 @@
-"""Class centres and the loss over all of them: full, sampled, sharded over processes; fused.
+"""Class centers and the loss over all of them: full, sampled, sharded over processes; fused.
 
-Tensor names: R rows of the batch that have a label, C classes, K centres of a class, D embedding,
+Tensor names: R rows of the batch that have a label, C classes, K centers of a class, D embedding,
 n classes of a chunk. Matrices of a chunk are (n, R): a row for each class.
 """
 

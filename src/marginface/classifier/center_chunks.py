@@ -1,4 +1,4 @@
-"""The centres that a process compares with in a step: a shard of them, or a sample of that."""
+"""The centers that a process compares with in a step: a shard of them, or a sample of that."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Chunk:
     stop: int
 
 
-class Centres:
-    """Reads normalised class centres chunk by chunk; never all of them at once.
+class CenterChunks:
+    """Reads normalized class centers chunk by chunk; never all of them at once.
 
     Args:
-        weight: (rows of this process, D) centres as stored.
+        weight: (rows of this process, D) centers as stored.
         dtype: of all computations.
         per_class: K rows of `weight` in a row belong to one class.
-        normalised: whether similarities are cosines rather than inner products.
+        normalized: whether similarities are cosines rather than inner products.
         shard: which classes of all these are, None: all.
         sample: sorted ids of the classes to compare with, of all classes; None: all.
         options: memory of a chunk, precision of the products.
@@ -41,14 +41,14 @@ class Centres:
         dtype: torch.dtype,
         *,
         per_class: int,
-        normalised: bool,
+        normalized: bool,
         shard: Shard | None,
         sample: Tensor | None,
         options: ClassifierOptions,
         rows_of_batch: int,
     ) -> None:
         self.parameter, self.weight, self.dtype = weight, weight.detach(), dtype
-        self.per_class, self.normalised = per_class, normalised
+        self.per_class, self.normalized = per_class, normalized
         self.shard, self.options = shard, options
         self.first = 0 if shard is None else shard.start
         here = len(weight) // per_class
@@ -59,7 +59,7 @@ class Centres:
             self.index = sample[inside] - self.first
         self.count = here if self.index is None else len(self.index)  # classes compared with here
         width = weight.shape[1]
-        # Per class: values and two scratch matrices, K rows of centres and what is made of them,
+        # Per class: values and two scratch matrices, K rows of centers and what is made of them,
         # for an optimizer its temporaries.
         wide = 4 if options.optimizer_in_backward else 2
         each = (3 * rows_of_batch + wide * width) * per_class * dtype.itemsize
@@ -72,11 +72,11 @@ class Centres:
             yield Chunk(number, start, min(start + self.chunk_classes, self.count))
 
     def rows(self, chunk: Chunk) -> Tensor:
-        """(n K, D) centres as they are stored, in the dtype of the computations."""
+        """(n K, D) centers as they are stored, in the dtype of the computations."""
         return self.weight[self.rows_in_weight(chunk)].to(self.dtype)
 
     def rows_in_weight(self, chunk: Chunk) -> slice | Tensor:
-        """Which rows of `weight` the (n K) centres of a chunk are."""
+        """Which rows of `weight` the (n K) centers of a chunk are."""
         if self.index is None:
             return slice(chunk.start * self.per_class, chunk.stop * self.per_class)
         return self.weight_rows(self.index[chunk.start : chunk.stop])
@@ -89,16 +89,16 @@ class Centres:
         return (classes[:, None] * self.per_class + k).flatten()
 
     def inverse_lengths(self, chunk: Chunk, rows: Tensor) -> Tensor | None:
-        """(n K,) 1 / |w|, None for centres that are not normalised."""
-        if not self.normalised:
+        """(n K,) 1 / |w|, None for centers that are not normalized."""
+        if not self.normalized:
             return None
         if chunk.number not in self._inverse_lengths:
             self._inverse_lengths[chunk.number] = inverse_length(rows)
         return self._inverse_lengths[chunk.number]
 
     def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-        """Matrix product in the precision that `options.gemm` names."""
-        if self.options.gemm == "float32":
+        """Matrix product in the precision that `options.matmul_precision` names."""
+        if self.options.matmul_precision == "float32":
             return torch.mm(left, right, out=out)
         left, right = left.bfloat16(), right.bfloat16()
         if left.is_cuda:
@@ -109,7 +109,7 @@ class Centres:
 
     # -- the classes of the labels -----------------------------------------------------------------
 
-    def positions(self, labels: Tensor) -> Tensor:
+    def local_positions(self, labels: Tensor) -> Tensor:
         """(R,) where the classes are among those compared with here; -1: with another process."""
         local = labels - self.first
         if self.index is None:
@@ -119,11 +119,11 @@ class Centres:
         at = torch.searchsorted(self.index, local).clamp_(max=self.count - 1)
         return torch.where(self.index[at] == local, at, -1)
 
-    def own_rows(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which rows of the batch have their class here, sampled or not, and its centres.
+    def target_centers(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which rows of the batch have their class here, sampled or not, and its centers.
 
         Returns:
-            (r,) rows of the batch, (r, K) rows of `weight`, (r, K, D) centres, not normalised.
+            (r,) rows of the batch, (r, K) rows of `weight`, (r, K, D) centers, not normalized.
         """
         here = len(self.weight) // self.per_class
         local = labels - self.first
@@ -131,17 +131,17 @@ class Centres:
         index = self.weight_rows(local[mine]).view(len(mine), self.per_class)
         return mine, index, self.weight[index].to(self.dtype)
 
-    def own_similarity(self, directions: Tensor, labels: Tensor) -> Tensor:
-        """(R,) similarity of each row to the (nearest) centre of its own class; no gradient."""
-        mine, _, rows = self.own_rows(labels)
-        if self.normalised:
+    def target_similarity(self, directions: Tensor, labels: Tensor) -> Tensor:
+        """(R,) similarity of each row to the (nearest) center of its own class; no gradient."""
+        mine, _, rows = self.target_centers(labels)
+        if self.normalized:
             rows = F.normalize(rows, dim=-1)
         own = torch.einsum("rd,rkd->rk", directions[mine], rows)
         result = directions.new_zeros(len(labels))
         result[mine] = own.amax(1)
-        return self.add(result)
+        return self.sum_over_shards(result)
 
-    def add(self, partial: Tensor) -> Tensor:
+    def sum_over_shards(self, partial: Tensor) -> Tensor:
         """Sum over the processes that share the classes."""
         return partial if self.shard is None else add_over_ranks(partial)
 

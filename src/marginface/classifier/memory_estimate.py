@@ -9,14 +9,14 @@ from marginface.utils.hardware import has_bfloat16
 
 # Classes from which insightface's maintainers saw sampling pay (its issue 1622).
 SAMPLING_PAYS_FROM = 2_000_000
-_STATE_COPIES = {"SGD": 1, "AdamW": 2}  # of the centres, that the optimizer keeps
+_STATE_COPIES = {"SGD": 1, "AdamW": 2}  # of the centers, that the optimizer keeps
 
 
 @dataclass(frozen=True)
 class ClassifierMemory:
     """Bytes of one process."""
 
-    centres: int
+    centers: int
     optimizer: int
     gradient: int
     chunks: int
@@ -24,7 +24,7 @@ class ClassifierMemory:
 
     @property
     def total(self) -> int:
-        return self.centres + self.optimizer + self.gradient + self.chunks
+        return self.centers + self.optimizer + self.gradient + self.chunks
 
 
 def classifier_memory(
@@ -38,21 +38,21 @@ def classifier_memory(
     accumulates: bool = False,
     device: torch.device,
 ) -> ClassifierMemory:
-    """The memory of `rows` class centres in float32 on each of `world` processes.
+    """The memory of `rows` class centers in float32 on each of `world` processes.
 
     Args:
-        rows: C K, all centres; `world` is the number of parts they are in.
+        rows: C K, all centers; `world` is the number of parts they are in.
         batch_size: global batch, all of which meets every part.
         accumulates: whether gradients of several micro-batches are added up.
         optimizer: class name; others than SGD and AdamW count like AdamW.
     """
     here = -(-rows // world)
-    centres = 4 * here * width
+    centers = 4 * here * width
     touched = here if not options.samples else min(here, round(rows * options.sample_rate / world))
     kept = here if options.samples and options.sampling == "dense" else 0
     return ClassifierMemory(
-        centres=centres,
-        optimizer=_STATE_COPIES.get(optimizer, 2) * centres,
+        centers=centers,
+        optimizer=_STATE_COPIES.get(optimizer, 2) * centers,
         gradient=0
         if options.optimizer_in_backward
         else (2 if accumulates else 1) * 4 * (touched + kept) * width,
@@ -71,12 +71,14 @@ def classifier_lines(
     """The estimate and the advice in words, for a terminal."""
     each = "" if world == 1 else f" on each of {world} processes"
     lines = [
-        f"about {_size(memory.total)}{each}: centres {_size(memory.centres)}, optimizer "
+        f"about {_size(memory.total)}{each}: centers {_size(memory.centers)}, optimizer "
         f"{_size(memory.optimizer)}, gradient {_size(memory.gradient)}, chunks "
         f"{_size(memory.chunks)} (all logits would be {_size(memory.logits)} a copy; never built)"
     ]
-    if options.gemm == "bfloat16" and not has_bfloat16(device):
-        lines.append("gemm=bfloat16 is many times slower here: this CPU has no such instructions")
+    if options.matmul_precision == "bfloat16" and not has_bfloat16(device):
+        lines.append(
+            "matmul_precision=bfloat16 is many times slower here: this CPU has no such instructions"
+        )
     if options.samples:
         lines.append(
             f"sample_rate {options.sample_rate:g}: {round(options.sample_rate * classes)} of "

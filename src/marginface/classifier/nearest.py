@@ -1,4 +1,4 @@
-"""What a head may ask about the rows of a batch, wherever the centres are."""
+"""What a head may ask about the rows of a batch, wherever the centers are."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marginface.classifier.center_chunks import Centres
-from marginface.classifier.chunked_pass import Plan, reduce_classes
+from marginface.classifier.center_chunks import CenterChunks
+from marginface.classifier.chunked_pass import PassInputs, reduce_classes
 from marginface.classifier.reduction import Largest
 from marginface.utils.distributed import largest_over_ranks
 
 
 @torch.no_grad()
 def nearest_classes(
-    centres: Centres, directions: Tensor, without: Tensor | None = None
+    centers: CenterChunks, directions: Tensor, without: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(R,) largest similarity to any class, (R,) which class, but for the (R,) classes without."""
     found = Largest()
-    reduce_classes(directions, Plan(centres, found, without))
-    if centres.count == 0:  # all with other processes
-        classes = torch.full_like(found.position, centres.num_classes)
+    reduce_classes(directions, PassInputs(centers, found, without))
+    if centers.count == 0:  # all with other processes
+        classes = torch.full_like(found.position, centers.num_classes)
     else:
         position = found.position.clamp(min=0)
-        classes = position if centres.index is None else centres.index[position]
-        classes = classes + centres.first
-    if centres.shard is None:
+        classes = position if centers.index is None else centers.index[position]
+        classes = classes + centers.first
+    if centers.shard is None:
         return found.value, classes
     value = largest_over_ranks(found.value.clone())
     # Of equal ones the first, as argmax would say.
-    mine = torch.where(found.value == value, classes, centres.num_classes)
+    mine = torch.where(found.value == value, classes, centers.num_classes)
     return value, -largest_over_ranks(-mine)
 
 
-def pick_centres(centres: Centres, classes: Tensor) -> Tensor:
-    """(R, D) the centres of classes, not normalised, from whichever process has them."""
-    picked: Tensor = _PickCentres.apply(centres.parameter, centres, classes)
+def pick_centers(centers: CenterChunks, classes: Tensor) -> Tensor:
+    """(R, D) the centers of classes, not normalized, from whichever process has them."""
+    picked: Tensor = _PickCenters.apply(centers.parameter, centers, classes)
     return picked
 
 
-class _PickCentres(torch.autograd.Function):
+class _PickCenters(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, centres: Centres, classes: Tensor) -> Tensor:
-        mine, index, rows = centres.own_rows(classes)
+    def forward(ctx: Any, parameter: Tensor, centers: CenterChunks, classes: Tensor) -> Tensor:
+        mine, index, rows = centers.target_centers(classes)
         ctx.mine, ctx.index = mine, index
         ctx.shape, ctx.dtype = parameter.shape, parameter.dtype
         picked = rows.new_zeros(len(classes), rows.shape[2])
         picked[mine] = rows[:, 0]
-        return centres.add(picked)
+        return centers.sum_over_shards(picked)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:

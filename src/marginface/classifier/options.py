@@ -17,29 +17,30 @@ class ClassifierOptions:
     Args:
         sample_rate: share of the classes each step compares with, in (0, 1]: those of the batch and
             random others (Partial FC, arXiv 2203.15565); 1 is all of them.
-        sampling: "sparse": only the sampled centres move, momentum and weight decay included, as in
+        sampling: "sparse": only the sampled centers move, momentum and weight decay included, as in
             the paper. "dense": the others get a gradient of zero, so momentum and weight decay move
             all of them, as in insightface's PartialFC_V2.
-        filter_above: other classes with a higher cosine count as if it were 0, without a gradient:
-            likely the same person twice (inter-class filtering of insightface; 0.4 there).
-        gemm: precision of the matrix products. "bfloat16" rounds their inputs (and on the CPU their
-            outputs) to 8 bits; sums, exponentials and the cosines of the own classes stay float32.
-        collectives: precision in which shards exchange embeddings and their gradients.
-        memory_mib: what the chunks of classes may take beside the gradient; None chooses.
-        optimizer_in_backward: the backward pass steps each chunk of centres as soon as its gradient
+        interclass_filtering_threshold: negatives with a higher cosine count as if it were 0,
+            without a gradient: likely the same person twice (insightface's option; 0.4 there).
+        matmul_precision: precision of the matrix products. "bfloat16" rounds their inputs (and on
+            the CPU their outputs) to 8 bits; sums, exponentials and target cosines stay float32.
+        communication_precision: precision in which shards exchange embeddings and their gradients.
+        chunk_mib: what the chunks of classes may take beside the gradient; None chooses.
+        optimizer_in_backward: the backward pass steps each chunk of centers as soon as its gradient
             is there: the same numbers without the memory of the gradient, the largest thing beside
-            weights and optimizer state. A step without any label leaves the centres where they are.
-        apart_above_mib: class centres that take more are saved beside a checkpoint, not inside.
+            weights and optimizer state. A step without any label leaves the centers where they are.
+        separate_file_above_mib: class centers that take more are saved in files next to a
+            checkpoint, not inside it.
     """
 
     sample_rate: float = 1.0
     sampling: Literal["sparse", "dense"] = "sparse"
-    filter_above: float | None = None
-    gemm: Literal["float32", "bfloat16"] = "float32"
-    collectives: Literal["float32", "bfloat16"] = "float32"
-    memory_mib: float | None = None
+    interclass_filtering_threshold: float | None = None
+    matmul_precision: Literal["float32", "bfloat16"] = "float32"
+    communication_precision: Literal["float32", "bfloat16"] = "float32"
+    chunk_mib: float | None = None
     optimizer_in_backward: bool = False
-    apart_above_mib: float = 1024.0
+    separate_file_above_mib: float = 1024.0
 
     def __post_init__(self) -> None:
         if not 0 < self.sample_rate <= 1:
@@ -47,22 +48,24 @@ class ClassifierOptions:
                 f"classifier.sample_rate must be in (0, 1], got {self.sample_rate}: it is the "
                 "share of the classes that a step compares with"
             )
-        if self.filter_above is not None and not 0 < self.filter_above < 1:
+        threshold = self.interclass_filtering_threshold
+        if threshold is not None and not 0 < threshold < 1:
             raise InputError(
-                f"classifier.filter_above is a cosine in (0, 1), got {self.filter_above}"
+                f"classifier.interclass_filtering_threshold is a cosine in (0, 1), got {threshold}"
             )
         if self.optimizer_in_backward and self.samples and self.sampling == "dense":
             raise InputError(
-                "classifier.optimizer_in_backward=true steps the sampled centres only, "
+                "classifier.optimizer_in_backward=true steps the sampled centers only, "
                 "classifier.sampling=dense wants all of them moved: use sampling=sparse"
             )
-        if self.memory_mib is not None and not self.memory_mib > 0:
+        if self.chunk_mib is not None and not self.chunk_mib > 0:
             raise InputError(
-                f"classifier.memory_mib must be positive, got {self.memory_mib}; null chooses"
+                f"classifier.chunk_mib must be positive, got {self.chunk_mib}; null chooses"
             )
-        if self.apart_above_mib < 0:
+        if self.separate_file_above_mib < 0:
             raise InputError(
-                f"classifier.apart_above_mib must not be negative, got {self.apart_above_mib}"
+                "classifier.separate_file_above_mib must not be negative, "
+                f"got {self.separate_file_above_mib}"
             )
 
     @property
@@ -72,7 +75,7 @@ class ClassifierOptions:
 
     def chunk_bytes(self, device: torch.device) -> int:
         """Memory for the matrices of one chunk of classes."""
-        if self.memory_mib is not None:
-            return int(self.memory_mib * MIB)
+        if self.chunk_mib is not None:
+            return int(self.chunk_mib * MIB)
         # On a CPU a chunk should stay in its caches; a GPU wants few large kernels.
         return (1024 if device.type == "cuda" else 16) * MIB

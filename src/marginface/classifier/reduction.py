@@ -11,7 +11,7 @@ from torch import Tensor
 
 from marginface.utils.distributed import add_over_ranks, largest_over_ranks
 
-NEVER = -1e30  # logit of a class that does not count; finite, so that 0 x NEVER is 0
+MASKED = -1e30  # logit of a class that does not count; finite, so that 0 x MASKED is 0
 
 
 class Reduction:
@@ -49,7 +49,7 @@ class Largest(Reduction):
 
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         super().begin(rows, dtype, device)
-        self.value = torch.full((rows,), 2 * NEVER, dtype=dtype, device=device)
+        self.value = torch.full((rows,), 2 * MASKED, dtype=dtype, device=device)
         self.position = torch.full((rows,), -1, dtype=torch.int64, device=device)
         self._seen = 0
 

@@ -1,4 +1,4 @@
-"""Which classes a process has: the centres of a head spread over the ranks."""
+"""Which classes a process has: the centers of a head spread over the ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ _PLACE: ContextVar[tuple[int, int] | None] = ContextVar("place", default=None)
 
 @contextmanager
 def sharded(rank: int, world: int) -> Iterator[None]:
-    """Heads created inside hold the centres of process `rank` of `world` only.
+    """Heads created inside hold the centers of process `rank` of `world` only.
 
     Their loss then has to be computed by all processes together, each with its part of the batch:
     it is the mean over the global batch, the same everywhere, and embeddings get `world` times
@@ -61,7 +61,7 @@ def shard_here(num_classes: int) -> Shard | None:
     return None if place is None else Shard(*place, num_classes)
 
 
-def draw_centres(
+def init_centers(
     rows: int, width: int, std: float, first: int = 0, stop: int | None = None
 ) -> Tensor:
     """Rows first to stop - 1 of a (rows, width) matrix of N(0, std^2).

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.data.alignment.detectors import Detector, FromFile, YuNet, from_function
+from marginface.data.alignment.detectors import Detector, LandmarkFile, YuNet, from_function
 from marginface.data.alignment.photos import align_photos
 from marginface.data.formats.list import read_list
 from marginface.data.image_files import find_photos
@@ -49,7 +49,7 @@ def align_command(
                 size=size,
                 min_face=min_face,
                 identities=names,
-                report=lambda done, total: bar.update(task, completed=done, total=total),
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         folder = out or Path("logs/align") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         write_report(result, folder, source, target)
@@ -67,7 +67,7 @@ def _detector(
     if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
         raise InputError("give one of --landmarks, --yunet and --detector")
     if landmarks is not None:
-        return FromFile(landmarks, find_photos(source))
+        return LandmarkFile(landmarks, find_photos(source))
     if yunet is not None:
         return YuNet(yunet)
     assert detector is not None

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from marginface.utils.errors import (
+    CheckpointWriteError,
     InputError,
     NonFiniteLossError,
-    NotSavedError,
-    PeerLostError,
     PreemptedError,
+    ProcessLostError,
 )
 
 
@@ -21,7 +21,7 @@ def clear_errors() -> Iterator[None]:
     except _user_errors() as error:
         print(f"error: {_without_worker_traceback(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (NonFiniteLossError, NotSavedError, PeerLostError) as error:
+    except (NonFiniteLossError, CheckpointWriteError, ProcessLostError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except PreemptedError as stop:

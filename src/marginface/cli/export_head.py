@@ -1,4 +1,4 @@
-"""`marginface export-head`: the class centres of a training run as a safetensors file."""
+"""`marginface export-head`: the class centers of a training run as a safetensors file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from marginface.cli.errors import clear_errors
 def export_head_command(
     run: Annotated[Path, typer.Argument(help="run folder or .ckpt file")],
     target: Annotated[Path, typer.Argument(help="new .safetensors file")],
-    normalise: Annotated[bool, typer.Option(help="make every centre a unit vector")] = False,
+    normalize: Annotated[bool, typer.Option(help="make every center a unit vector")] = False,
 ) -> None:
-    """Write all class centres, in the order of the labels, whatever processes trained them."""
+    """Write all class centers, in the order of the labels, whatever processes trained them."""
     with clear_errors():
         # Not needed by the other commands, and slow to import.
         from marginface.inference.export_head import export_head
 
-        shape = export_head(run, target, normalise=normalise)
-        print(f"{shape[0]} centres of {shape[1]} numbers in {target}")
+        shape = export_head(run, target, normalize=normalize)
+        print(f"{shape[0]} centers of {shape[1]} numbers in {target}")

@@ -48,7 +48,7 @@ def inspect_command(
         with progress_bar() as bar:
             tasks = {}
 
-            def report(stage: str, done: int, total: int) -> None:
+            def on_progress(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
                     tasks[stage] = bar.add_task(stage, total=total)
                 bar.update(tasks[stage], completed=done)
@@ -61,7 +61,7 @@ def inspect_command(
                 pairs=pairs,
                 pairs_root=pairs_root,
                 checkpoint=checkpoint,
-                report=report,
+                on_progress=on_progress,
             )
         folder = out or Path("logs/inspect") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         page = write_inspection(findings, folder)

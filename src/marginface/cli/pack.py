@@ -64,7 +64,7 @@ def pack_command(
                 faces,
                 target,
                 format,
-                report=lambda done, total: bar.update(task, completed=done),
+                on_progress=lambda done, total: bar.update(task, completed=done),
                 faulty=faulty,  # type: ignore[arg-type]  # checked above
             )
         left_out = f", {skipped} faulty ones left out" if skipped else ""

@@ -13,12 +13,11 @@ from marginface.data.formats.shards import ShardDataset
 from marginface.data.joined import JoinedDataset, join_faces
 from marginface.data.loader import make_loader
 from marginface.data.pairs.files import write_pair_file
-from marginface.data.pairs.verification_sets import DrawnPairs, PairFile, load_pairs
+from marginface.data.pairs.verification_sets import PairFile, SampledPairs, load_pairs
 from marginface.data.synthetic.faces import SyntheticFaces
 
 __all__ = [
     "Augmentation",
-    "DrawnPairs",
     "FaceDataset",
     "FolderDataset",
     "JoinedDataset",
@@ -27,6 +26,7 @@ __all__ = [
     "PairFile",
     "ParquetDataset",
     "RecordIODataset",
+    "SampledPairs",
     "ShardDataset",
     "Subset",
     "SyntheticFaces",

@@ -14,7 +14,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 from marginface.utils.arguments import Probability
 from marginface.utils.errors import InputError
-from marginface.utils.seeded_random import sample_bits, sample_uniform
+from marginface.utils.seeded_random import hash_bits, hash_uniform
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUMBERS = 8  # uniform numbers a change may use
@@ -28,13 +28,13 @@ class Augmentation:
         affine: turn by up to 15 degrees, scale by 0.9 to 1.1, shift by up to 5 % of the side.
         crop: keep a window of 20 to 100 % of the area in its place, black around it.
         photometric: brightness, contrast and saturation by factors of 0.5 to 1.5.
-        grey: no colour.
+        grayscale: no color.
         blur: Gaussian of 0.5 to 2 pixels.
         low_resolution: shrink to 20 to 100 % of the side and enlarge again.
-        erase: a grey rectangle over 2 to 20 % of the area.
+        erase: a gray rectangle over 2 to 20 % of the area.
 
     Crop, photometric and low_resolution at 0.2 each follow AdaFace's training code (augmenter.py);
-    its order of the colour changes is random, ours is fixed.
+    its order of the color changes is random, ours is fixed.
 
     Raises:
         InputError: something that is no probability.
@@ -47,7 +47,7 @@ class Augmentation:
         affine: Probability = 0.0,
         crop: Probability = 0.0,
         photometric: Probability = 0.0,
-        grey: Probability = 0.0,
+        grayscale: Probability = 0.0,
         blur: Probability = 0.0,
         low_resolution: Probability = 0.0,
         erase: Probability = 0.0,
@@ -59,7 +59,7 @@ class Augmentation:
             "affine": affine,
             "crop": crop,
             "photometric": photometric,
-            "grey": grey,
+            "grayscale": grayscale,
             "blur": blur,
             "low_resolution": low_resolution,
             "erase": erase,
@@ -75,7 +75,7 @@ class Augmentation:
         for stream, (name, probability) in enumerate(self.probabilities.items()):
             if not probability:
                 continue
-            numbers = sample_uniform(seed, epoch, indices, _NUMBERS + 1, stream)
+            numbers = hash_uniform(seed, epoch, indices, _NUMBERS + 1, stream)
             rows = (numbers[:, 0] < probability).nonzero()[:, 0]
             if len(rows):
                 changed = CHANGES[name](images[rows].float(), numbers[rows, 1:])
@@ -84,7 +84,7 @@ class Augmentation:
 
 
 def affine(images: Tensor, numbers: Tensor) -> Tensor:
-    """Turned, scaled and shifted about the centre; black outside."""
+    """Turned, scaled and shifted about the center; black outside."""
     angle = _between(numbers[:, 0], -15, 15).deg2rad()
     scale = _between(numbers[:, 1], 0.9, 1.1)
     cos, sin = angle.cos() / scale, angle.sin() / scale
@@ -102,20 +102,20 @@ def crop(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def photometric(images: Tensor, numbers: Tensor) -> Tensor:
-    """Brightness, then contrast about the mean, then saturation about the grey image."""
+    """Brightness, then contrast about the mean, then saturation about the gray image."""
     brightness, contrast, saturation = _between(numbers[:, :3, None, None, None], 0.5, 1.5).unbind(
         1
     )
     images = (images * brightness).clamp(0, 255)
-    mean = _grey(images).mean((2, 3), keepdim=True)
+    mean = _gray(images).mean((2, 3), keepdim=True)
     images = (mean + contrast * (images - mean)).clamp(0, 255)
-    colourless = _grey(images)
-    return colourless + saturation * (images - colourless)
+    colorless = _gray(images)
+    return colorless + saturation * (images - colorless)
 
 
-def grey(images: Tensor, numbers: Tensor) -> Tensor:
+def grayscale(images: Tensor, numbers: Tensor) -> Tensor:
     """The luma in all three channels."""
-    return _grey(images).expand_as(images)
+    return _gray(images).expand_as(images)
 
 
 def blur(images: Tensor, numbers: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def low_resolution(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def erase(images: Tensor, numbers: Tensor) -> Tensor:
-    """Mid-grey inside a rectangle of random area, shape (1:3 to 3:1) and place."""
+    """Mid-gray inside a rectangle of random area, shape (1:3 to 3:1) and place."""
     aspect = _between(numbers[:, 1], math.log(1 / 3), math.log(3)).exp()
     inside = _window(images, _between(numbers[:, 0], 0.02, 0.2), aspect, numbers[:, 2:4])
     return torch.where(inside, 127.0, images)
@@ -162,7 +162,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "affine": affine,
     "crop": crop,
     "photometric": photometric,
-    "grey": grey,
+    "grayscale": grayscale,
     "blur": blur,
     "low_resolution": low_resolution,
     "erase": erase,
@@ -182,7 +182,7 @@ def _window(images: Tensor, area: Tensor, aspect: Tensor, place: Tensor) -> Tens
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     red, green, blue = images.split(1, 1)
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
@@ -193,5 +193,5 @@ def _between(uniform: Tensor, low: float, high: float) -> Tensor:
 
 def random_flip(images: Tensor, seed: int, epoch: int, indices: Tensor) -> Tensor:
     """Mirror each image with probability 1/2, decided by (seed, epoch, sample index) alone."""
-    flipped = sample_bits(seed, epoch, indices) & 1 == 1
+    flipped = hash_bits(seed, epoch, indices) & 1 == 1
     return torch.where(flipped[:, None, None, None], images.flip(3), images)

@@ -9,22 +9,22 @@ from torch.utils.data import DataLoader
 from marginface.data.dataset import Batch, FaceDataset, Labels, Subset
 from marginface.data.loader import batch_loader
 from marginface.data.pairs.verification_sets import (
-    DrawnPairs,
+    SampledPairs,
     VerificationSet,
-    hold_out,
     load_pairs,
+    split_identities,
 )
 from marginface.data.sampling import (
-    ClassBalanced,
+    ClassBalancedOrder,
+    EpochOrder,
     EvaluationSampler,
     GlobalBatchSampler,
-    Grouped,
-    InOrder,
-    Shuffled,
+    GroupedOrder,
+    ShuffledOrder,
     steps_per_epoch,
 )
 from marginface.utils.arguments import WholeNumber
-from marginface.utils.console import say
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 SamplerName = Literal["shuffle", "class_balanced", "grouped"]
@@ -175,10 +175,16 @@ class FaceDataModule(L.LightningDataModule):
         self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])
 
 
-def _order(sampler: SamplerName, labels: Labels, batch_size: int, images_per_class: int) -> InOrder:
+def _order(
+    sampler: SamplerName, labels: Labels, batch_size: int, images_per_class: int
+) -> EpochOrder:
     if sampler == "class_balanced":
-        return ClassBalanced(labels, batch_size, images_per_class)
-    return Grouped(labels, images_per_class) if sampler == "grouped" else Shuffled(len(labels))
+        return ClassBalancedOrder(labels, batch_size, images_per_class)
+    return (
+        GroupedOrder(labels, images_per_class)
+        if sampler == "grouped"
+        else ShuffledOrder(len(labels))
+    )
 
 
 def _split(
@@ -206,10 +212,10 @@ def _split(
     automatic = val_identities is None
     wanted = min(dataset.num_classes // 10, 100) if val_identities is None else val_identities
     try:
-        train, held = hold_out(dataset.labels, wanted, seed)
-        return Subset(dataset, train), [DrawnPairs(Subset(dataset, held), val_pairs, seed)]
+        train, held = split_identities(dataset.labels, wanted, seed)
+        return Subset(dataset, train), [SampledPairs(Subset(dataset, held), val_pairs, seed)]
     except InputError as error:
         if not automatic:
             raise
-        say(f"nothing is held out for verification: {error}")
+        rank_zero_print(f"nothing is held out for verification: {error}")
         return dataset, []

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from marginface.data.images import Alpha, Exif, Grey, ImageRules, Pixels
-from marginface.data.shared_memory import Shelf, batch_memory
+from marginface.data.images import Alpha, Exif, Grayscale, ImageRules, Pixels
+from marginface.data.shared_memory import SharedImageCache, new_batch
 from marginface.utils.errors import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
@@ -24,7 +24,7 @@ class ReadingOptions(TypedDict, total=False):
 
     image_size: int
     resize: bool
-    grey: Grey
+    grayscale: Grayscale
     alpha: Alpha
     exif: Exif
     faulty: Literal["stop", "skip"]
@@ -43,7 +43,7 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         num_classes: C; found from the labels when not given.
         where: the data in messages.
         identities: C names, in the order of the labels; the numbers when not given.
-        image_size, resize, grey, alpha, exif: see `ImageRules`.
+        image_size, resize, grayscale, alpha, exif: see `ImageRules`.
         faulty: an image that cannot be read stops the run with its name, or is left out of its
             batch and counted (`skipped`).
         label_gaps: identities without images are refused, kept as classes nobody shows, or
@@ -63,7 +63,7 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         identities: list[str] | None = None,
         image_size: int = 112,
         resize: bool = False,
-        grey: Grey = "expand",
+        grayscale: Grayscale = "expand",
         alpha: Alpha = "refuse",
         exif: Exif = "apply",
         faulty: Literal["stop", "skip"] = "stop",
@@ -72,15 +72,17 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
     ) -> None:
         self.where = where
         self.image_size = image_size
-        self.rules = ImageRules(image_size, resize, grey, alpha, exif)
+        self.rules = ImageRules(image_size, resize, grayscale, alpha, exif)
         self.faulty = faulty
         check_labels(labels, num_classes, where)
         self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
         self.labels, self.identities = labels, identities
         if label_gaps != "keep":
             self._close_gaps(refuse=label_gaps == "refuse")
-        self._shelf = (
-            Shelf(len(labels), image_size if cache else None) if cache or faulty == "skip" else None
+        self._image_cache = (
+            SharedImageCache(len(labels), image_size if cache else None)
+            if cache or faulty == "skip"
+            else None
         )
 
     def image_bytes(self, index: int) -> bytes:
@@ -114,27 +116,27 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
 
     def read(self, index: int, out: Pixels) -> bool:
         """`fill` through the cache; False when the image is faulty and to be skipped."""
-        shelf = self._shelf
-        if shelf is None:
+        cache = self._image_cache
+        if cache is None:
             self.fill(index, out)
             return True
-        if not shelf.take(index, out):
-            if shelf.is_faulty(index):
+        if not cache.get(index, out):
+            if cache.is_faulty(index):
                 return False
             try:
                 self.fill(index, out)
             except InputError as error:
                 if self.faulty == "stop":
                     raise
-                shelf.mark_faulty(index, str(error))
+                cache.mark_faulty(index, str(error))
                 return False
-            shelf.put(index, out)
+            cache.put(index, out)
         return True
 
     @property
     def skipped(self) -> int:
         """Faulty images met so far, by all processes that read this dataset here."""
-        return 0 if self._shelf is None else self._shelf.faulty_count
+        return 0 if self._image_cache is None else self._image_cache.faulty_count
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,7 +154,7 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         Raises:
             InputError: a faulty image, or with faulty="skip" nothing but faulty ones.
         """
-        images = batch_memory(len(indices), self.image_size)
+        images = new_batch(len(indices), self.image_size)
         rows = images.numpy()
         taken: list[int] = []
         for index in indices:

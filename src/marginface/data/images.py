@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from marginface.utils.errors import InputError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-Grey = Literal["expand", "refuse"]
+Grayscale = Literal["expand", "refuse"]
 Alpha = Literal["refuse", "drop", "white"]
 Exif = Literal["apply", "ignore", "refuse"]
 
 MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
 _JPEG = b"\xff\xd8\xff"
 _BEFORE_IMAGE = frozenset(bytes([code]) for code in (*range(0xE0, 0xF0), 0xFE))  # APPn, COM
-_SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # the latter for a header of unknown colours
+_SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # the latter for a header of unknown colors
 _ORIENTATION_TAG = 0x0112
 
 
@@ -30,14 +30,14 @@ class ImageRules:
     Attributes:
         size: S, side of the square images that come out, in pixels; None takes any size.
         resize: stretch images of another size to S x S instead of refusing them.
-        grey: `expand` makes three equal channels of one.
+        grayscale: `expand` makes three equal channels of one.
         alpha: images with transparency are refused, lose it, or are laid on white.
         exif: an EXIF orientation other than upright is applied, ignored or refused.
     """
 
     size: int | None = 112
     resize: bool = False
-    grey: Grey = "expand"
+    grayscale: Grayscale = "expand"
     alpha: Alpha = "refuse"
     exif: Exif = "apply"
 
@@ -68,12 +68,12 @@ class ImageRules:
         orientation = self._orientation(encoded)
         if orientation != 1:
             out = None  # the pixels change places on their way there
-        if out is None or self.grey == "refuse":
+        if out is None or self.grayscale == "refuse":
             shape = _jpeg_shape(encoded)
             if shape is None:
                 return None
             if shape[2] == 1:
-                self._check_grey()
+                self._check_gray()
             if shape[0] * shape[1] > MAX_PIXELS:
                 raise InputError(f"{shape[1]}x{shape[0]} pixels, more than {MAX_PIXELS}; shrink it")
         try:
@@ -101,7 +101,7 @@ class ImageRules:
         if image.dtype != np.uint8:
             raise InputError(f"{image.dtype} pixels, expected 8 bits a channel; convert the image")
         if image.ndim == 2:
-            self._check_grey()
+            self._check_gray()
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         if image.shape[2] == 4:
             image = self._without_alpha(image)
@@ -119,14 +119,16 @@ class ImageRules:
             )
         return orientation
 
-    def _check_grey(self) -> None:
-        if self.grey == "refuse":
-            raise InputError("a grey image; data.dataset.grey=expand makes three equal channels")
+    def _check_gray(self) -> None:
+        if self.grayscale == "refuse":
+            raise InputError(
+                "a gray image; data.dataset.grayscale=expand makes three equal channels"
+            )
 
     def _without_alpha(self, bgra: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.alpha == "refuse":
             raise InputError(
-                "an image with transparency; set data.dataset.alpha=drop (keep the colours under "
+                "an image with transparency; set data.dataset.alpha=drop (keep the colors under "
                 "it) or =white (lay it on white)"
             )
         bgr = bgra[..., :3]
@@ -212,7 +214,7 @@ def _upright(rgb: Pixels, orientation: int) -> Pixels:
 
 
 def _jpeg_shape(encoded: bytes) -> tuple[int, int, int] | None:
-    """Height, width and channels; None for colours and samplings only OpenCV reads."""
+    """Height, width and channels; None for colors and samplings only OpenCV reads."""
     try:
         height, width, color, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
     except _SIMPLEJPEG_ERRORS:
@@ -228,8 +230,8 @@ def _other_size(shape: tuple[int, ...], size: int) -> InputError:
     )
 
 
-def fit_square(rgb: Pixels, size: int) -> Pixels:
-    """Scale the short side to `size` and cut the centre square."""
+def resize_and_center_crop(rgb: Pixels, size: int) -> Pixels:
+    """Scale the short side to `size` and cut the center square."""
     height, width = rgb.shape[:2]
     if (height, width) == (size, size):
         return rgb

@@ -44,7 +44,7 @@ class JoinedDataset(FaceDataset):
             raise InputError(f"the sources have images of several sizes, {sizes}; use one")
         self.sources = sources
         offsets = np.cumsum([0, *(source.num_classes for source in sources)])
-        people = People(sources, offsets)
+        people = IdentityTable(sources, offsets)
         person = np.arange(offsets[-1])
         for line in read_people(merge, 2) if merge else []:
             _merge(person, people.number(line[0], merge), people.number(line[1], merge))
@@ -105,7 +105,7 @@ def join_faces(
     return JoinedDataset([open_faces(root, **options) for root in roots], merge=merge, drop=drop)
 
 
-class People:
+class IdentityTable:
     """Numbers and names of the identities of all sources.
 
     Args:

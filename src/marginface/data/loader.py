@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.dataset import Batch, FaceDataset
-from marginface.data.sampling import GlobalBatchSampler, InOrder, Shuffled
-from marginface.data.shared_memory import PREFETCH, Filled, Slots, hand_over
+from marginface.data.sampling import EpochOrder, GlobalBatchSampler, ShuffledOrder
+from marginface.data.shared_memory import PREFETCH, FilledBuffer, SharedBatchBuffers, to_consumer
 
 
 class TimedLoader(DataLoader[Any]):
@@ -47,11 +47,11 @@ class TimedLoader(DataLoader[Any]):
         )
         self._slot_shape = (num_workers, batch_size, dataset.image_size)
         self._pin = pin_memory
-        self._slots: Slots | None = None
+        self._slots: SharedBatchBuffers | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator is enough
         if self.num_workers and self._iterator is None:  # new workers will be started
-            self._slots = Slots(*self._slot_shape)
+            self._slots = SharedBatchBuffers(*self._slot_shape)
             self.worker_init_fn = partial(_begin_worker, self._slots)
         slots = self._slots
         batches = super().__iter__()
@@ -62,7 +62,7 @@ class TimedLoader(DataLoader[Any]):
             batch = next(batches, None)
             if batch is not None:
                 images, labels, indices = batch
-                if isinstance(images, Filled):
+                if isinstance(images, FilledBuffer):
                     assert slots is not None
                     images = slots.take(images, self._pin)
                 batch = images, torch.from_numpy(labels), torch.from_numpy(indices)
@@ -91,7 +91,7 @@ def make_loader(
         seed: of the order.
         drop_last: leave out the last, incomplete batch.
     """
-    order = Shuffled(len(dataset)) if shuffle else InOrder(len(dataset))
+    order = ShuffledOrder(len(dataset)) if shuffle else EpochOrder(len(dataset))
     sampler = GlobalBatchSampler(order, batch_size, seed=seed, drop_last=drop_last)
     return batch_loader(dataset, sampler, batch_size, num_workers=num_workers)
 
@@ -119,10 +119,10 @@ def batch_loader(
 def _light_batch(batch: Batch) -> tuple[Any, Any, Any]:
     """What leaves the process that decoded: a tensor's way out of a worker is long."""
     images, labels, indices = batch
-    return hand_over(images), labels.numpy(), indices.numpy()
+    return to_consumer(images), labels.numpy(), indices.numpy()
 
 
-def _begin_worker(slots: Slots, worker: int) -> None:
+def _begin_worker(slots: SharedBatchBuffers, worker: int) -> None:
     # Each worker is a process of its own; threads on top of that only fight for the cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

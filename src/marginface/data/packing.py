@@ -11,16 +11,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from marginface.data.dataset import FaceDataset
-from marginface.data.formats.folder import FolderPacker
-from marginface.data.formats.list import ListPacker
+from marginface.data.formats.folder import FolderWriter
+from marginface.data.formats.list import ListWriter
 from marginface.data.formats.lmdb import (
-    LMDBPacker,
+    LMDBWriter,
 )
 from marginface.data.formats.recordio.writer import (
-    RecordIOPacker,
+    RecordIOWriter,
 )
 from marginface.data.images import ANY_IMAGE
-from marginface.utils.console import warn_here
+from marginface.utils.console import print_warning
 from marginface.utils.errors import InputError, unknown_name
 
 
@@ -49,10 +49,10 @@ class Packer(Protocol):
 
 
 PACKERS: dict[str, type[Packer]] = {
-    "recordio": RecordIOPacker,
-    "folder": FolderPacker,
-    "list": ListPacker,
-    "lmdb": LMDBPacker,
+    "recordio": RecordIOWriter,
+    "folder": FolderWriter,
+    "list": ListWriter,
+    "lmdb": LMDBWriter,
 }
 
 Faulty = Literal["stop", "skip", "copy"]
@@ -64,20 +64,20 @@ def pack(
     target: str | Path,
     format: str,
     *,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     faulty: Faulty = "stop",
 ) -> int:
     """Write `source` as `format` into the new folder `target`; returns the images left out.
 
-    Images are copied byte for byte, ordered by identity. They are written into a neighbour of
+    Images are copied byte for byte, ordered by identity. They are written into a neighbor of
     `target`, which is renamed at the end: `target` is whole or not there. After an interruption
-    the same call compares what the neighbour holds with the source and goes on from there.
+    the same call compares what the neighbor holds with the source and goes on from there.
 
     Args:
         source: what to write.
         target: a folder that does not exist or is empty.
         format: recordio, folder, list or lmdb.
-        report: called with the images done and all of them.
+        on_progress: called with the images done and all of them.
         faulty: stop at an image that cannot be decoded, skip it, or copy all without looking.
 
     Raises:
@@ -94,7 +94,7 @@ def pack(
         with _begun(partial, {"format": format, "source": source.fingerprint()}):
             packer = PACKERS[format](partial, source, order)
             try:
-                skipped = _write_all(packer, source, order, report, faulty)
+                skipped = _write_all(packer, source, order, on_progress, faulty)
                 packer.finish()
             finally:
                 packer.close()
@@ -113,7 +113,7 @@ def _write_all(
     packer: Packer,
     source: FaceDataset,
     order: list[int],
-    report: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
     faulty: Faulty,
 ) -> int:
     written = 0
@@ -132,7 +132,7 @@ def _write_all(
             written += 1
             kept[source.labels[index]] = True
         if number % 100 == 99 or number + 1 == len(order):
-            report(number + 1, len(order))
+            on_progress(number + 1, len(order))
     lost = np.setdiff1d(source.labels, np.flatnonzero(kept))
     if len(lost):
         raise InputError(
@@ -152,7 +152,7 @@ def _checked(source: FaceDataset, index: int, faulty: Faulty) -> bytes | None:
             ANY_IMAGE.decode(image)
     except InputError as error:
         if faulty == "skip":
-            warn_here(f"left out: {source.describe(index)}: {error}")
+            print_warning(f"left out: {source.describe(index)}: {error}")
             return None
         raise InputError(
             f"{source.describe(index)}: {error}; mend or remove it, or leave such images out with "

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from marginface.utils.errors import InputError
 
 
-class InOrder:
+class EpochOrder:
     """Image indices of an epoch, from (seed, epoch) alone: here every image once, as they lie.
 
     Attributes:
@@ -28,14 +28,14 @@ class InOrder:
         return np.arange(self.length)
 
 
-class Shuffled(InOrder):
+class ShuffledOrder(EpochOrder):
     """Every image once, in a random order over all of them."""
 
     def __call__(self, seed: int, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([seed, epoch]).permutation(self.length)
 
 
-class Grouped(InOrder):
+class GroupedOrder(EpochOrder):
     """Every image once, `size` of an identity beside each other; groups in random order.
 
     Groups are smaller where an identity runs out of images.
@@ -59,7 +59,7 @@ class Grouped(InOrder):
         return order[np.argsort(rank[group], kind="stable")]
 
 
-class ClassBalanced(InOrder):
+class ClassBalancedOrder(EpochOrder):
     """Batches of m identities with k images each, every identity equally often.
 
     Identities come in random rounds, without one twice in a batch; the images of each come in
@@ -135,7 +135,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        order: InOrder,
+        order: EpochOrder,
         batch_size: int,
         *,
         seed: int,
@@ -182,7 +182,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
 class EvaluationSampler(Sampler[list[int]]):
     """Every sample once over all ranks, in equally many batches per rank.
 
-    Ranks that get fewer samples see index -1 instead of a repeated sample: DDP synchronises buffers
+    Ranks that get fewer samples see index -1 instead of a repeated sample: DDP synchronizes buffers
     at every forward, so all ranks must make the same number of them.
     """
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from marginface.data.images import Pixels
-from marginface.utils.console import warn_here
+from marginface.utils.console import print_warning
 from marginface.utils.errors import InputError
 
 PREFETCH = 2  # batches a worker prepares ahead, torch's default
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledBuffer:
     """Which slot holds a batch, and how many images of it."""
 
     worker: int
@@ -23,7 +23,7 @@ class Filled:
     count: int
 
 
-class Slots:
+class SharedBatchBuffers:
     """Slots for the batches of all workers.
 
     A worker fills its slots in turn. While the consumer copies one batch, the worker has the
@@ -46,45 +46,45 @@ class Slots:
 
     def begin_worker(self, worker: int) -> None:
         """Make this process worker number `worker`: its batches go into its slots."""
-        global _mine
+        global _worker_buffers
         self._worker = worker
-        _mine = self
+        _worker_buffers = self
 
     def next(self, count: int) -> Tensor:
         """(count, S, S, 3) to fill."""
         self._turn += 1
         return self._images[self._worker, self._turn % (PREFETCH + 1), :count]
 
-    def filled(self, count: int) -> Filled:
+    def filled(self, count: int) -> FilledBuffer:
         """What to send for the batch last filled, of which `count` images are used."""
-        return Filled(self._worker, self._turn % (PREFETCH + 1), count)
+        return FilledBuffer(self._worker, self._turn % (PREFETCH + 1), count)
 
-    def take(self, filled: Filled, pin: bool) -> Tensor:
+    def take(self, filled: FilledBuffer, pin: bool) -> Tensor:
         """A copy of a batch, uint8 (B, 3, S, S); in page-locked memory when asked for."""
         images = self._images[filled.worker, filled.slot, : filled.count]
         copy = torch.empty(images.shape, dtype=torch.uint8, pin_memory=pin).copy_(images)
         return copy.permute(0, 3, 1, 2)
 
 
-_mine: Slots | None = None  # of this process when it is a worker
+_worker_buffers: SharedBatchBuffers | None = None  # of this process when it is a worker
 
 
-def batch_memory(count: int, size: int) -> Tensor:
+def new_batch(count: int, size: int) -> Tensor:
     """uint8 (count, size, size, 3) for a batch: in a worker its next slot."""
-    if _mine is None:
+    if _worker_buffers is None:
         return torch.empty((count, size, size, 3), dtype=torch.uint8)
-    return _mine.next(count)
+    return _worker_buffers.next(count)
 
 
-def hand_over(images: Tensor) -> Tensor | Filled:
+def to_consumer(images: Tensor) -> Tensor | FilledBuffer:
     """The batch as it leaves this process: in a worker the number of its slot."""
-    return images if _mine is None else _mine.filled(len(images))
+    return images if _worker_buffers is None else _worker_buffers.filled(len(images))
 
 
 _UNKNOWN, _KEPT, _FAULTY = range(3)
 
 
-class Shelf:
+class SharedImageCache:
     """One state per image and, if asked for, its pixels, in shared memory.
 
     Args:
@@ -103,7 +103,7 @@ class Shelf:
             check_shared_memory(count * image_size * image_size * 3, "data.dataset.cache")
             self._pixels = torch.empty(shape, dtype=torch.uint8).share_memory_()
 
-    def take(self, index: int, out: Pixels) -> bool:
+    def get(self, index: int, out: Pixels) -> bool:
         """Copy a kept image to `out`; False when it is not here."""
         if self._pixels is None or self._state[index] != _KEPT:
             return False
@@ -121,7 +121,7 @@ class Shelf:
 
     def mark_faulty(self, index: int, reason: str) -> None:
         self._state[index] = _FAULTY
-        warn_here(f"left out: {reason}")
+        print_warning(f"left out: {reason}")
 
     @property
     def faulty_count(self) -> int:

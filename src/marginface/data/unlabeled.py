@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from marginface.data.alignment.template import align
 from marginface.data.dataset import FaceDataset
 from marginface.data.image_files import read_image_file
-from marginface.data.images import ImageRules, Pixels, fit_square
+from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
 from marginface.utils.errors import InputError, MissingInputError
 
 
-class FileFaces(FaceDataset):
+class UnlabeledFaces(FaceDataset):
     """Images for evaluation: no labels, and a faulty one stops the run.
 
     Args:
         root: folder of the images.
         files: their names, relative to it or absolute.
         points: (N, 5, 2) in pixels, to align each by; without them the short side is scaled to
-            fit and the centre cut.
+            fit and the center cut.
         image_size: S in pixels. Sizes without an alignment template are scaled from 112.
 
     Raises:
@@ -51,7 +51,7 @@ class FileFaces(FaceDataset):
         try:
             rgb = self._any_size.decode(self.image_bytes(index))
             if self.points is None:
-                out[:] = fit_square(rgb, self.image_size)
+                out[:] = resize_and_center_crop(rgb, self.image_size)
             else:
                 out[:] = _aligned(rgb, self.points[index], self.image_size)
         except InputError as error:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from marginface.evaluation.benchmarks.base import Decisions
+from marginface.evaluation.benchmarks.base import PairDecisions
 from marginface.evaluation.report import FACTS, RESULT, SCORES, rate_charts, shown
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.paired_comparison import Comparison, compare_decisions
@@ -30,7 +30,7 @@ class Evaluated(NamedTuple):
     protocols: dict[str, list[str]]  # by benchmark
     pairs_sha256: dict[str, str]  # likewise
     metrics: dict[str, Estimate]  # <benchmark>/<metric>
-    decisions: dict[str, Decisions]  # by benchmark
+    decisions: dict[str, PairDecisions]  # by benchmark
 
 
 class Paired(NamedTuple):
@@ -86,7 +86,7 @@ def read_evaluation(folder: Path) -> Evaluated:
     facts = json.loads((folder / FACTS).read_text())
     protocols = {entry["name"]: entry["protocol"] for entry in facts["benchmarks"]}
     keys = {entry["name"]: entry["pairs_sha256"] for entry in facts["benchmarks"]}
-    decisions = {benchmark: Decisions(**found) for benchmark, found in columns.items()}
+    decisions = {benchmark: PairDecisions(**found) for benchmark, found in columns.items()}
     return Evaluated(str(folder), facts["facts"], protocols, keys, metrics, decisions)
 
 
@@ -153,13 +153,13 @@ def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]
     for group in groups.values():
         found = [(e.name, e.decisions[benchmark]) for e in group]
         # Of equal results the first given; the comparison calls them equal.
-        name, best = max(found, key=lambda entry: entry[1].right[entry[1].compared].mean())
+        name, best = max(found, key=lambda entry: entry[1].correct[entry[1].compared].mean())
         kept = best.compared
         for other, decisions in found:
             if other != name:
                 comparison = compare_decisions(
-                    best.right[kept],
-                    decisions.right[kept],
+                    best.correct[kept],
+                    decisions.correct[kept],
                     best.identity1[kept],
                     best.identity2[kept],
                 )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from marginface.data.dataset import FaceDataset
-from marginface.evaluation.benchmarks.base import HardPair, Outcome
+from marginface.evaluation.benchmarks.base import BenchmarkResult, HardPair
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.groups import GroupRates
 from marginface.metrics.operating_points import operating_points, transfer
@@ -39,7 +39,7 @@ class Evaluation:
     """
 
     facts: dict[str, Any]
-    outcomes: list[Outcome]
+    outcomes: list[BenchmarkResult]
 
     def result(self) -> dict[str, float]:
         """Flat: <benchmark>/<metric>, with /low and /high beside."""
@@ -155,7 +155,7 @@ def shown(name: str, estimate: Estimate) -> tuple[str, str]:
 
 
 def _outcome(
-    page: Page, outcome: Outcome, fmrs: Sequence[float], faces: FaceDataset | None
+    page: Page, outcome: BenchmarkResult, fmrs: Sequence[float], faces: FaceDataset | None
 ) -> None:
     page.heading(outcome.name)
     for line in outcome.protocol:

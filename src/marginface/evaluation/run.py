@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from marginface.config.instantiate import build
-from marginface.evaluation.benchmarks import Outcome, Task
+from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.report import RESULT, Evaluation, print_outcomes
 from marginface.inference.embedder import Embedder, check_devices
 from marginface.inference.embedding_cache import EmbeddingCache
 from marginface.inference.model_file import ModelFile, open_model
-from marginface.utils.console import progress_bar, say
+from marginface.utils.console import progress_bar, rank_zero_print
 from marginface.utils.errors import InputError, raise_problems
 
 
@@ -35,7 +35,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         raise InputError("an ONNX graph has its own precision; leave precision=32-true")
     tasks = _tasks(config["benchmark"], model.image_size)
     embed = _Embedding(model, devices, config)
-    outcomes: list[Outcome] = []
+    outcomes: list[BenchmarkResult] = []
     images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
     for task, content in zip(tasks, images, strict=True):
         embeddings = embed(task, content)
@@ -50,7 +50,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             "network": model.name,
             "image_size": model.image_size,
             "color": model.color,
-            "normalisation": "(x/255 - 0.5) / 0.5",
+            "normalization": "(x/255 - 0.5) / 0.5",
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
             "precision": config["precision"],
         },
@@ -60,12 +60,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     result = evaluation.write(folder, config["fmrs"], faces)
     evaluation.append_to(f"{config['paths']['log_dir']}/evaluations/all.csv", folder)
     print_outcomes(evaluation)
-    say(f"report {folder}/report.html")
+    rank_zero_print(f"report {folder}/report.html")
     return result
 
 
-def _tasks(benchmarks: dict[str, Any], image_size: int) -> list[Task]:
-    tasks: list[Task] = []
+def _tasks(benchmarks: dict[str, Any], image_size: int) -> list[BenchmarkTask]:
+    tasks: list[BenchmarkTask] = []
     for name, node in benchmarks.items():
         tasks += build(node).tasks(name, image_size)
     names = [task.name for task in tasks]
@@ -85,7 +85,7 @@ class _Embedding:
         self.weights = model.fingerprint()
         self.embedder: Embedder | None = None
 
-    def __call__(self, task: Task, images: str) -> Any:
+    def __call__(self, task: BenchmarkTask, images: str) -> Any:
         facts = {
             "weights": self.weights,
             "images": images,
@@ -97,10 +97,10 @@ class _Embedding:
         }
         embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
         source = "from the cache" if was_there else f"on {', '.join(self.devices)}"
-        say(f"{task.name}: {len(task.faces)} images embedded {source}")
+        rank_zero_print(f"{task.name}: {len(task.faces)} images embedded {source}")
         return embeddings
 
-    def _compute(self, task: Task) -> Any:
+    def _compute(self, task: BenchmarkTask) -> Any:
         if self.embedder is None:
             self.embedder = Embedder(
                 self.model.build(),
@@ -116,5 +116,5 @@ class _Embedding:
                 task.faces,
                 batch_size=self.config["batch_size"],
                 num_workers=self.config["num_workers"],
-                report=lambda done, total: bar.update(shown, completed=done),
+                on_progress=lambda done, total: bar.update(shown, completed=done),
             )

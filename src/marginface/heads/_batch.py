@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marginface.classifier.center_chunks import Centres
-from marginface.classifier.chunked_pass import Plan, reduce_classes
+from marginface.classifier.center_chunks import CenterChunks
+from marginface.classifier.chunked_pass import PassInputs, reduce_classes
 from marginface.classifier.losses.cross_entropy import LogSumExp
-from marginface.classifier.nearest import nearest_classes, pick_centres
+from marginface.classifier.nearest import nearest_classes, pick_centers
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of a batch that have a label; with sharded centres those of all processes."""
+class LabeledBatch:
+    """The rows of a batch that have a label; with sharded centers those of all processes."""
 
     embeddings: Tensor  # (R, D), raw, float32 or float64
     labels: Tensor  # (R,) in [0, C)
-    target: Tensor  # (R,) similarity to the own centre
-    centres: Centres | None = None  # what the rows are compared with
+    target: Tensor  # (R,) similarity to the own center
+    centers: CenterChunks | None = None  # what the rows are compared with
 
     def norms(self) -> Tensor:
         """(R,) lengths of the embeddings; the gradient of a zero embedding is zero."""
@@ -30,15 +30,15 @@ class Rows:
     @torch.no_grad()
     def negatives_logsumexp(self, factor: Tensor) -> Tensor:
         """(R,) log sum exp(factor x similarity) over all other classes."""
-        assert self.centres is not None
-        directions = F.normalize(self.embeddings) if self.centres.normalised else self.embeddings
-        total = LogSumExp(across_ranks=self.centres.shard is not None)
-        reduce_classes(factor * directions, Plan(self.centres, total, self.labels))
+        assert self.centers is not None
+        directions = F.normalize(self.embeddings) if self.centers.normalized else self.embeddings
+        total = LogSumExp(across_ranks=self.centers.shard is not None)
+        reduce_classes(factor * directions, PassInputs(self.centers, total, self.labels))
         return total.value
 
-    def nearest_other_centre(self) -> Tensor:
-        """(R,) cosine between the own centre and the nearest other one, with its gradient."""
-        assert self.centres is not None
-        own = F.normalize(pick_centres(self.centres, self.labels))
-        _, nearest = nearest_classes(self.centres, own.detach(), without=self.labels)
-        return (own * F.normalize(pick_centres(self.centres, nearest))).sum(1)
+    def nearest_other_center(self) -> Tensor:
+        """(R,) cosine between the own center and the nearest other one, with its gradient."""
+        assert self.centers is not None
+        own = F.normalize(pick_centers(self.centers, self.labels))
+        _, nearest = nearest_classes(self.centers, own.detach(), without=self.labels)
+        return (own * F.normalize(pick_centers(self.centers, nearest))).sum(1)

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.utils.distributed import rank
 
@@ -35,7 +35,7 @@ class ElasticHead(MarginHead):
         num_classes: int,
         scale: float,
         margin_gradient: MarginGradient,
-        loss: LossSpec,
+        loss: LossConfig,
         *,
         margin: float,
         sigma: float,
@@ -47,7 +47,7 @@ class ElasticHead(MarginHead):
         self.register_buffer("key", torch.randint(2**40, ()))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         if not self.training:
             return {}
         self.observe(rows.target)

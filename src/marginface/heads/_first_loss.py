@@ -1,4 +1,4 @@
-"""How a fresh head begins: the loss that random embeddings and centres give."""
+"""How a fresh head begins: the loss that random embeddings and centers give."""
 
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossOverLogits
+from marginface.classifier.losses import ClassificationLoss
 from marginface.classifier.options import ClassifierOptions
-from marginface.heads._batch import Rows
-from marginface.heads._running_state import StepState
+from marginface.heads._batch import LabeledBatch
+from marginface.heads._running_state import RunningState
 
 
-class FreshHead(StepState):
+class FreshHead(RunningState):
     """What can be said of a head before training, from random similarities."""
 
     needs_norm: ClassVar[bool]
@@ -20,33 +20,33 @@ class FreshHead(StepState):
     embedding_size: int
     num_classes: int
     weight: Tensor
-    loss: LossOverLogits
+    loss: ClassificationLoss
     options: ClassifierOptions
 
     if TYPE_CHECKING:  # what the head itself defines
 
         def target_logit(self, cosine: Tensor, **facts: Any) -> Tensor: ...
         def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor: ...
-        def auxiliary_loss(self, rows: Rows) -> Tensor | float: ...
+        def auxiliary_loss(self, rows: LabeledBatch) -> Tensor | float: ...
         def _negatives(self, cosine: Tensor, target: Tensor) -> Tensor: ...
 
-    def typical_facts(self) -> dict[str, Any]:
-        """`row_facts` of an embedding after batch normalisation: its norm is sqrt(D)."""
+    def typical_curve_inputs(self) -> dict[str, Any]:
+        """`curve_inputs` of an embedding after batch normalization: its norm is sqrt(D)."""
         return {"norm": math.sqrt(self.embedding_size)} if self.needs_norm else {}
 
     @torch.no_grad()
     def expected_first_loss(self) -> float:
-        """The loss of random centres: cosines are then N(0, 1/D), the target's is taken as 0.
+        """The loss of random centers: cosines are then N(0, 1/D), the target's is taken as 0.
 
         For cross-entropy without changed negatives this is softplus(ln(C - 1) + s^2 / 2D - s f(0));
         in general the sum over the negatives is integrated numerically.
         """
         cosine, density = self.random_similarities()
-        centre = (density * cosine).sum()
+        center = (density * cosine).sum()
         # A curve may jump at a right angle (easy_margin): the mean of both sides.
-        loss = (self.loss_at(centre - 1e-9) + self.loss_at(centre + 1e-9)) / 2
+        loss = (self.loss_at(center - 1e-9) + self.loss_at(center + 1e-9)) / 2
         label = torch.zeros(1, dtype=torch.int64, device=cosine.device)
-        rows = Rows(self._typical_embedding(), label, centre[None])
+        rows = LabeledBatch(self._typical_embedding(), label, center[None])
         return float(loss + self.auxiliary_loss(rows))
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class FreshHead(StepState):
         """The loss of one target cosine () against random negatives, without the auxiliary loss."""
         cosine, density = self.random_similarities()
         embedding = self._typical_embedding()
-        target = self.target_logit(own, **self.typical_facts())
+        target = self.target_logit(own, **self.typical_curve_inputs())
         negatives = self._negatives(cosine, own) if self.changes_negatives else cosine
         return self.loss.expected(
             self.scaled(target[None, None], embedding)[0, 0],
@@ -73,6 +73,6 @@ class FreshHead(StepState):
         return cosine, self.cosine_log_density(deviations).softmax(0)
 
     def _typical_embedding(self) -> Tensor:
-        # All ones: as long as embeddings after batch normalisation.
+        # All ones: as long as embeddings after batch normalization.
         size = (1, self.embedding_size)
         return torch.ones(size, dtype=torch.float64, device=self.weight.device)

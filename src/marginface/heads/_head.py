@@ -1,4 +1,4 @@
-"""What all margin heads share: class centres, cosines, gradient modes, state, the loss.
+"""What all margin heads share: class centers, cosines, gradient modes, state, the loss.
 
 A head is only its curve. Tensor names: B batch, R its rows with a label, C classes, D embedding.
 """
@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marginface.classifier.center_chunks import Centres
-from marginface.classifier.chunked_pass import Plan, StepRows, Transform
-from marginface.classifier.fused import other_classes
-from marginface.classifier.losses import LossSpec, create_loss
+from marginface.classifier.center_chunks import CenterChunks
+from marginface.classifier.chunked_pass import NegativeTransform, PassInputs, StepCenterRows
+from marginface.classifier.fused import target_and_negatives
+from marginface.classifier.losses import LossConfig, create_loss
 from marginface.classifier.nearest import nearest_classes
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.sampling import sample_classes
-from marginface.classifier.sharding import draw_centres, shard_here
-from marginface.heads._batch import Rows
+from marginface.classifier.sharding import init_centers, shard_here
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._first_loss import FreshHead
 from marginface.heads._functional import derivative
 from marginface.utils.distributed import (
@@ -37,22 +37,22 @@ IGNORED_LABEL = -1
 
 
 def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss over the labelled rows, with the auxiliary loss, without (R, C) logits.
+    """Mean loss over the labeled rows, with the auxiliary loss, without (R, C) logits.
 
     Args:
         embeddings: (B, D) float32 or float64, raw.
         labels: (B,) int64 in [0, C), -1 for rows that add no loss.
     """
-    head.rewind()
-    e, labels, counts = _labelled(head, embeddings, labels)
+    head.restore_step_start()
+    e, labels, counts = _labeled(head, embeddings, labels)
     check_labels(head, labels)
-    directions = F.normalize(e) if head.normalises else e
-    centres = all_centres(head, e.dtype, len(e), _sample(head, labels))
-    own = centres.own_similarity(directions.detach(), labels)
-    rows = Rows(e, labels, own, centres)
-    facts = head.row_facts(rows)  # also without rows: other processes may have some
+    directions = F.normalize(e) if head.normalizes else e
+    centers = center_chunks(head, e.dtype, len(e), _sample(head, labels))
+    own = centers.target_similarity(directions.detach(), labels)
+    rows = LabeledBatch(e, labels, own, centers)
+    facts = head.curve_inputs(rows)  # also without rows: other processes may have some
     if len(labels) == 0:
-        return _nothing(head, e)
+        return _zero_loss(head, e)
     # Logits are scale x cosine, unless something is done to the cosines first.
     transform = _transform(head, own)
     ones = e.new_ones(len(e), 1)
@@ -67,24 +67,26 @@ def fused_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
         bounded=_fits_without_maximum(head, transform is None),
         across_ranks=head.shard is not None,
     )
-    above = head.options.filter_above
-    if above is not None and not head.normalises:
-        raise InputError(f"classifier.filter_above is a cosine; head {head.name} has none")
-    plan = Plan(
-        centres,
+    above = head.options.interclass_filtering_threshold
+    if above is not None and not head.normalizes:
+        raise InputError(
+            f"classifier.interclass_filtering_threshold is a cosine; head {head.name} has none"
+        )
+    plan = PassInputs(
+        centers,
         reduction,
         labels,
         target=lengths.detach() * own,
         transform=transform,
-        filtered_above=None if above is None else above * lengths.detach(),
+        filtering_thresholds=None if above is None else above * lengths.detach(),
         rows_of_ranks=counts,
-        begin_step=head.begin_centre_step if head.training else None,
+        begin_step=head.step_centers_in_backward if head.training else None,
     )
     threshold = head.loss.learned_threshold(e.dtype)
     weight = head.weight
     if not torch.is_grad_enabled():  # autograd functions do not see that by themselves
         queries, weight = queries.detach(), weight.detach()
-    similarity, others = other_classes(queries, weight, threshold, plan)
+    similarity, others = target_and_negatives(queries, weight, threshold, plan)
     similarity = similarity / lengths.clamp_min(1e-12)
     target = head.scaled(head.target_logit(similarity, **facts)[:, None], e)[:, 0]
     margin_free = head.scaled(similarity[:, None], e)[:, 0]
@@ -99,12 +101,12 @@ def dense_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor:
     """
     check_labels(head, labels)
     logits, rows = head.logits_and_rows(embeddings, labels)
-    labelled = labels != IGNORED_LABEL
-    if not labelled.any():
-        return _nothing(head, embeddings)
+    labeled = labels != IGNORED_LABEL
+    if not labeled.any():
+        return _zero_loss(head, embeddings)
     target = rows.target[:, None]
     margin_free = head.scaled(target, rows.embeddings)[:, 0]
-    losses = head.loss(logits[labelled], rows.labels, margin_free)
+    losses = head.loss(logits[labeled], rows.labels, margin_free)
     return losses.mean() + head.auxiliary_loss(rows)
 
 
@@ -126,9 +128,9 @@ def _predictions(head: MarginHead, e: Tensor, labels: Tensor) -> tuple[Tensor, T
         here = own_slice(counts)
         e, labels = gather_for_shards(e, counts), gather_counted_rows(labels, counts)
     directions = F.normalize(e)
-    centres = all_centres(head, e.dtype, len(e), normalised=True)
-    own = centres.own_similarity(directions, labels)
-    _, nearest = nearest_classes(centres, directions)
+    centers = center_chunks(head, e.dtype, len(e), normalized=True)
+    own = centers.target_similarity(directions, labels)
+    _, nearest = nearest_classes(centers, directions)
     return nearest[here], own[here]
 
 
@@ -144,10 +146,10 @@ def check_labels(head: MarginHead, labels: Tensor) -> None:
         )
 
 
-def _labelled(
+def _labeled(
     head: MarginHead, embeddings: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Rows with a label: those here, or with sharded centres those of all processes."""
+    """Rows with a label: those here, or with sharded centers those of all processes."""
     index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
     if len(index) < len(labels):
         embeddings, labels = embeddings[index], labels[index]
@@ -156,18 +158,18 @@ def _labelled(
     counts = tuple(rows_of_ranks(len(labels), labels.device))
     if len(counts) != head.shard.world:
         raise InputError(
-            f"this head has one of {head.shard.world} parts of the class centres, and "
+            f"this head has one of {head.shard.world} parts of the class centers, and "
             f"{len(counts)} processes compute: all {head.shard.world} have to, each with its part"
         )
-    gathered = gather_for_shards(embeddings, counts, head.options.collectives)
+    gathered = gather_for_shards(embeddings, counts, head.options.communication_precision)
     return gathered, gather_counted_rows(labels, counts), counts
 
 
-def _nothing(head: MarginHead, embeddings: Tensor) -> Tensor:
+def _zero_loss(head: MarginHead, embeddings: Tensor) -> Tensor:
     """Loss 0, not 0/0, still connected to all parameters."""
     connected = [embeddings, *head.parameters()]
-    if head.training and (head.options.samples or head.begin_centre_step is not None):
-        # A dense gradient of zeros would let momentum and weight decay move every centre.
+    if head.training and (head.options.samples or head.step_centers_in_backward is not None):
+        # A dense gradient of zeros would let momentum and weight decay move every center.
         connected = [p for p in connected if p is not head.weight]
     return torch.stack([p.flatten()[:0].sum() for p in connected]).sum()
 
@@ -182,25 +184,25 @@ def _sample(head: MarginHead, labels: Tensor) -> Tensor | None:
     )
 
 
-def all_centres(
+def center_chunks(
     head: MarginHead,
     dtype: torch.dtype,
     rows_of_batch: int,
     sample: Tensor | None = None,
     *,
-    normalised: bool | None = None,
-) -> Centres:
-    """The centres of a head as its loss compares with them, or differently where that is given.
+    normalized: bool | None = None,
+) -> CenterChunks:
+    """The centers of a head as its loss compares with them, or differently where that is given.
 
     Args:
         sample: only these classes.
-        normalised: by cosines or by inner products.
+        normalized: by cosines or by inner products.
     """
-    return Centres(
+    return CenterChunks(
         head.weight,
         dtype,
-        per_class=head.centres_per_class,
-        normalised=head.normalises if normalised is None else normalised,
+        per_class=head.centers_per_class,
+        normalized=head.normalizes if normalized is None else normalized,
         shard=head.shard,
         sample=sample,
         options=head.options,
@@ -208,25 +210,27 @@ def all_centres(
     )
 
 
-def _transform(head: MarginHead, own: Tensor) -> Transform | None:
+def _transform(head: MarginHead, own: Tensor) -> NegativeTransform | None:
     """What is done to the cosines of other classes, by the head or by its loss."""
     if head.changes_negatives:
         target = own.clamp(-1.0, 1.0)[:, None]
         through = head.margin_gradient == "straight_through"
-        return Transform(
+        return NegativeTransform(
             lambda c: head.negative_curve(c.T, target).T,
             None if through else lambda c: head.negative_slope(c.T, target).T,
             float(head.scale),
-            head.recall(),
+            head.snapshot(),
         )
     if head.loss.changes_negatives:
-        return Transform(head.loss.negative_curve, head.loss.negative_slope, float(head.scale))
+        return NegativeTransform(
+            head.loss.negative_curve, head.loss.negative_slope, float(head.scale)
+        )
     return None
 
 
 def _fits_without_maximum(head: MarginHead, plain: bool) -> bool:
     """Whether float32 holds sums of exp(z) as they are: largest z + ln C < 85."""
-    bounded = plain and head.normalises and head.scales_by_a_constant
+    bounded = plain and head.normalizes and head.scales_by_a_constant
     return bounded and float(head.scale) + math.log(head.num_classes) < 85
 
 
@@ -237,8 +241,8 @@ class MarginHead(FreshHead):
     """Cosine softmax whose target cosine is replaced by a curve f.
 
     Subclasses define `curve` and, where autograd through it would be wrong or infinite, `slope`;
-    `negative_curve` when other columns change too; `row_facts` when the curve needs more than the
-    cosine; `advance` when buffers follow the batches.
+    `negative_curve` when other columns change too; `curve_inputs` when the curve needs more than
+    the cosine; `advance` when buffers follow the batches.
 
     Args:
         embedding_size: D, length of the embeddings.
@@ -258,7 +262,7 @@ class MarginHead(FreshHead):
     changes_negatives: ClassVar[bool] = False
     needs_norm: ClassVar[bool] = False
     slope_is_one: ClassVar[bool] = False  # df/dcos is 1, so both gradients agree
-    normalises: ClassVar[bool] = True  # similarities are cosines, not inner products
+    normalizes: ClassVar[bool] = True  # similarities are cosines, not inner products
     has_fixed_scale: ClassVar[bool] = True  # logits are `scale` times values of the curves
     falls_with_angle: ClassVar[bool] = False  # f falls strictly over [0, pi] at the defaults
     weight: Tensor
@@ -269,8 +273,8 @@ class MarginHead(FreshHead):
         num_classes: int,
         scale: float = 64.0,
         margin_gradient: str = "straight_through",
-        loss: LossSpec = "cross_entropy",
-        centres_per_class: int = 1,
+        loss: LossConfig = "cross_entropy",
+        centers_per_class: int = 1,
     ) -> None:
         super().__init__()
         if embedding_size < 1:
@@ -291,17 +295,17 @@ class MarginHead(FreshHead):
         self.loss = create_loss(loss, num_classes=num_classes, scale=scale)
         self._check_loss(loss)
         # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
-        self.shard, k = shard_here(num_classes), centres_per_class
+        self.shard, k = shard_here(num_classes), centers_per_class
         start, stop = (self.shard.start, self.shard.stop) if self.shard else (0, num_classes)
-        drawn = draw_centres(num_classes * k, embedding_size, 0.01, start * k, stop * k)
+        drawn = init_centers(num_classes * k, embedding_size, 0.01, start * k, stop * k)
         self.weight = nn.Parameter(drawn)
-        self.centres_per_class = k
+        self.centers_per_class = k
         self.options = ClassifierOptions()
         self.seed = 0  # of the classes that are sampled
-        # Where the backward pass is to step the centres itself: what begins such a step.
-        self.begin_centre_step: Callable[[], StepRows] | None = None
+        # Where the backward pass is to step the centers itself: what begins such a step.
+        self.step_centers_in_backward: Callable[[], StepCenterRows] | None = None
 
-    def _check_loss(self, loss: LossSpec) -> None:
+    def _check_loss(self, loss: LossConfig) -> None:
         problem = None
         if self.loss.needs_plain_negatives and self.changes_negatives:
             problem = "needs the plain cosines of other classes, which this head changes"
@@ -321,7 +325,7 @@ class MarginHead(FreshHead):
             if getattr(cls, name) is not getattr(MarginHead, name):
                 raise TypeError(
                     f"{cls.__name__} must not define {name}: the loss never builds all logits. "
-                    "Define curve, row_facts, scaled, centres_per_class= or normalises"
+                    "Define curve, curve_inputs, scaled, centers_per_class= or normalizes"
                 )
         if cls.changes_negatives and not cls._scales_plainly():
             raise TypeError(f"{cls.__name__} changes negatives and must not define scaled as well")
@@ -365,11 +369,11 @@ class MarginHead(FreshHead):
         """dg/dcos, finite on [-1, 1]."""
         return derivative(lambda c: self.negative_curve(c, target), cosine)
 
-    def row_facts(self, rows: Rows) -> dict[str, Any]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Any]:
         """Keyword arguments of `curve` beside the cosine, (R,) each; state is advanced here."""
         return {}
 
-    def auxiliary_loss(self, rows: Rows) -> Tensor | float:
+    def auxiliary_loss(self, rows: LabeledBatch) -> Tensor | float:
         """What is added to the mean loss, already averaged over the rows."""
         return 0.0
 
@@ -392,17 +396,17 @@ class MarginHead(FreshHead):
     def cosine(self, embeddings: Tensor) -> Tensor:
         """(B, D) raw embeddings to (B, C) cosines in float32 (float64 stays), outside autocast.
 
-        To the nearest centre of each class, where a class has several.
+        To the nearest center of each class, where a class has several.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             e = self.full_precision(embeddings)
             every = F.linear(F.normalize(e), F.normalize(self.weight.to(e.dtype)))
-            k = self.centres_per_class
+            k = self.centers_per_class
             return every if k == 1 else every.unflatten(1, (-1, k)).amax(2)
 
     def similarity(self, embeddings: Tensor) -> Tensor:
-        """(B, C) what curves act on: cosines, or inner products where nothing is normalised."""
-        if self.normalises:
+        """(B, C) what curves act on: cosines, or inner products where nothing is normalized."""
+        if self.normalizes:
             return self.cosine(embeddings)
         return F.linear(embeddings, self.weight.to(embeddings.dtype))
 
@@ -422,7 +426,7 @@ class MarginHead(FreshHead):
         built.
 
         Args:
-            embeddings: (B, D) raw, i.e. not normalised; fp16 and bf16 are computed in float32.
+            embeddings: (B, D) raw, i.e. not normalized; fp16 and bf16 are computed in float32.
             labels: (B,) int64 in [0, C), or -1 for a row that adds no loss.
 
         Raises:
@@ -431,19 +435,19 @@ class MarginHead(FreshHead):
         with torch.autocast(embeddings.device.type, enabled=False):
             return fused_loss(self, self.full_precision(embeddings), labels)
 
-    def logits_and_rows(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Rows]:
-        """`logits` and the labelled rows they were made for."""
+    def logits_and_rows(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, LabeledBatch]:
+        """`logits` and the labeled rows they were made for."""
         if self.shard is not None:
-            raise InputError("the centres of this head are spread over processes: no (B, C) logits")
+            raise InputError("the centers of this head are spread over processes: no (B, C) logits")
         with torch.autocast(embeddings.device.type, enabled=False):
-            self.rewind()
+            self.restore_step_start()
             e = self.full_precision(embeddings)
             cosine = self.similarity(e)
             index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
             columns = labels[index]
             own = cosine[index, columns]
-            rows = Rows(e[index], columns, own, all_centres(self, e.dtype, len(index)))
-            target = self.target_logit(own, **self.row_facts(rows))
+            rows = LabeledBatch(e[index], columns, own, center_chunks(self, e.dtype, len(index)))
+            target = self.target_logit(own, **self.curve_inputs(rows))
             if self.changes_negatives:
                 # No cosine is above that of a row without a label: nothing compares with NaN.
                 targets = torch.full_like(e[:, :1], math.nan)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from marginface.utils.distributed import gather_rows_of_any_number
 
 
-class StepState(nn.Module):
+class RunningState(nn.Module):
     """Advances a module's buffers the same way however a global batch is split.
 
     Micro-batches of one optimizer step advance the buffers once: each starts from where the step
@@ -28,7 +28,7 @@ class StepState(nn.Module):
         """Whether this process is given the rows of all processes."""
         return False
 
-    def recall(self) -> Callable[[], AbstractContextManager[None]]:
+    def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
         """The state as it is now: a context in which it is so again, for a later backward pass."""
         now = [buffer.clone() for buffer in self.buffers()]
 
@@ -72,7 +72,7 @@ class StepState(nn.Module):
         self._seen.clear()
         self._before = [buffer.clone() for buffer in self.buffers()]
 
-    def rewind(self) -> None:
+    def restore_step_start(self) -> None:
         """Return to where the optimizer step began; a head calls it before it uses its state."""
         if not self.training:
             return
@@ -83,14 +83,14 @@ class StepState(nn.Module):
 
     @torch.no_grad()
     def observe(self, values: Tensor) -> None:
-        """Advance the state, in training mode, from values of this batch's labelled rows.
+        """Advance the state, in training mode, from values of this batch's labeled rows.
 
         Processes see all rows of each other, so their states stay the same.
         """
         if not self.training:
             return
         values = values.detach()
-        # With sharded centres every process works on the rows of all of them already.
+        # With sharded centers every process works on the rows of all of them already.
         self._seen.append(values if self.sees_all_rows else gather_rows_of_any_number(values))
         observed = torch.cat(self._seen)
         if len(observed):

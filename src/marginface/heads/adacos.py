@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 
@@ -32,7 +32,7 @@ class AdaCos(MarginHead):
         *,
         scale: float | None = None,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         first = math.sqrt(2) * math.log(max(num_classes - 1, 2)) if scale is None else scale
         super().__init__(embedding_size, num_classes, first, margin_gradient, loss)
@@ -45,7 +45,7 @@ class AdaCos(MarginHead):
     def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
         return self.scale.clone() * values  # the next batch changes the buffer in place
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         angle = rows.target.detach().clamp(-1, 1).arccos()
         self.observe(torch.stack([rows.negatives_logsumexp(self.scale), angle], 1))
         return {}

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import Share
@@ -34,7 +34,7 @@ class AdaFace(MarginHead):
         h: float = 0.333,
         t_alpha: Share = 0.01,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin, self.h, self.t_alpha = margin, h, t_alpha
@@ -49,7 +49,7 @@ class AdaFace(MarginHead):
         angle = (cosine.arccos() - self.margin * z).clamp(1e-3, math.pi - 1e-3)
         return angle.cos() - (self.margin + self.margin * z)
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         norms = rows.norms().detach()
         self.observe(norms.clamp(0.001, 100))
         return {"norm": norms}

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec, circle_weight
+from marginface.classifier.losses import LossConfig, circle_weight
 from marginface.heads._head import MarginHead
 from marginface.heads._registry import register_head
 
@@ -30,7 +30,7 @@ class Circle(MarginHead):
         scale: float = 256.0,
         margin: float = 0.25,
         margin_gradient: CircleGradient = "detached_weights",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin = margin

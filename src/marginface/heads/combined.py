@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -28,7 +28,7 @@ class Combined(MarginHead):
         m3: float = 0.2,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         if m1 != 1 and easy_margin != "none":

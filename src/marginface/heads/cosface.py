@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 
@@ -26,7 +26,7 @@ class CosFace(MarginHead):
         scale: float = 64.0,
         margin: float = 0.4,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin = margin

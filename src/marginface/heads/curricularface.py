@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -33,7 +33,7 @@ class CurricularFace(MarginHead):
         t_alpha: Share = 0.01,
         easy_margin: EasyMargin = "monotone",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin, self.t_alpha = margin, t_alpha
@@ -47,7 +47,7 @@ class CurricularFace(MarginHead):
         hard = cosine > add_angle(target, self.margin)
         return torch.where(hard, cosine * (self.t + cosine), cosine)
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         self.observe(rows.target)
         return {}
 

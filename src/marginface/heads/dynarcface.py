@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -14,10 +14,10 @@ from marginface.heads._registry import register_head
 
 @register_head("dynarcface")
 class DynArcFace(MarginHead):
-    """f = cos(theta + m_i): the margin grows with the angle phi to the nearest other centre.
+    """f = cos(theta + m_i): the margin grows with the angle phi to the nearest other center.
 
     m_i = relu(phi - k1) k2 + k3 + 0.03 k3 / (1 + |20 (phi - k1)|^1.1), as in the X2-Softmax code.
-    Each step compares the batch's centres with all centres. That code breaks for label -1.
+    Each step compares the batch's centers with all centers. That code breaks for label -1.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class DynArcFace(MarginHead):
         k2: float = 0.3,
         k3: float = 0.45,
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.k1, self.k2, self.k3 = k1, k2, k3
@@ -38,14 +38,14 @@ class DynArcFace(MarginHead):
     def curve(self, cosine: Tensor, nearest: float | Tensor = math.pi / 2) -> Tensor:
         return add_angle(cosine, self._margin(cosine, nearest))
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         differentiates = torch.is_grad_enabled() and self.margin_gradient == "exact"
         with torch.set_grad_enabled(differentiates):
-            nearest = rows.nearest_other_centre()
+            nearest = rows.nearest_other_center()
             limit = 1 - 4 * torch.finfo(nearest.dtype).eps  # arccos has poles at +-1
             return {"nearest": nearest.clamp(-limit, limit).arccos()}
 
-    def typical_facts(self) -> dict[str, Tensor]:
+    def typical_curve_inputs(self) -> dict[str, Tensor]:
         # The largest of C - 1 cosines that are N(0, 1/D).
         rarest = torch.tensor(1 - 1 / self.num_classes, dtype=torch.float64)
         return {"nearest": (torch.special.ndtri(rarest) / self.embedding_size**0.5).arccos()}

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._elastic import Compat, ElasticHead
 from marginface.heads._functional import add_angle
 from marginface.heads._head import MarginGradient
@@ -28,7 +28,7 @@ class ElasticFaceArc(ElasticHead):
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(
             embedding_size, num_classes, scale, margin_gradient, loss,

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._elastic import Compat, ElasticHead
 from marginface.heads._head import MarginGradient
 from marginface.heads._registry import register_head
@@ -31,7 +31,7 @@ class ElasticFaceCos(ElasticHead):
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(
             embedding_size, num_classes, scale, margin_gradient, loss,

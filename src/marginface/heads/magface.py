@@ -5,8 +5,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -37,7 +37,7 @@ class MagFace(MarginHead):
         lambda_g: float = 35.0,
         easy_margin: EasyMargin = "easy",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         if not l_a < u_a:
@@ -52,9 +52,9 @@ class MagFace(MarginHead):
         rise = (self.u_margin - self.l_margin) / (self.u_a - self.l_a)
         return add_angle(cosine, self.l_margin + rise * (a - self.l_a), self.easy_margin)
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         return {"norm": rows.norms()}
 
-    def auxiliary_loss(self, rows: Rows) -> Tensor:
+    def auxiliary_loss(self, rows: LabeledBatch) -> Tensor:
         a = rows.norms().clamp(self.l_a, self.u_a)
         return self.lambda_g * (1 / a + a / self.u_a**2).mean()

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -33,7 +33,7 @@ class MVSoftmax(MarginHead):
         weighting: Literal["adaptive", "fixed"] = "adaptive",
         easy_margin: EasyMargin = "easy",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin, self.t, self.easy_margin = margin, t, easy_margin

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 
@@ -24,7 +24,7 @@ class NormFace(MarginHead):
         *,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 
@@ -27,7 +27,7 @@ class QAMFace(MarginHead):
         scale: float = 6.0,
         margin: float = 0.5,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.margin = margin

@@ -4,16 +4,16 @@ from typing import Any
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
 
 
 @register_head("softmax")
 class Softmax(MarginHead):
-    """Logits are scale W x: nothing normalised, no bias (the X2-Softmax code's baseline)."""
+    """Logits are scale W x: nothing normalized, no bias (the X2-Softmax code's baseline)."""
 
-    normalises = False
+    normalizes = False
     slope_is_one = True
     has_fixed_scale = False
 
@@ -24,7 +24,7 @@ class Softmax(MarginHead):
         *,
         scale: float = 1.0,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
 
@@ -35,6 +35,6 @@ class Softmax(MarginHead):
         return cosine  # inner products have no bounds to be clamped to
 
     def random_similarities(self) -> tuple[Tensor, Tensor]:
-        # Centres are as long as 0.01 sqrt(D) to begin with, embeddings as sqrt(D).
+        # Centers are as long as 0.01 sqrt(D) to begin with, embeddings as sqrt(D).
         cosine, density = super().random_similarities()
         return cosine * 0.01 * self.embedding_size, density

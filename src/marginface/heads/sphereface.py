@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
-from marginface.heads._batch import Rows
+from marginface.classifier.losses import LossConfig
+from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import multiply_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -13,7 +13,7 @@ from marginface.utils.arguments import NotNegative, WholeNumber
 
 @register_head("sphereface")
 class SphereFace(MarginHead):
-    """A-Softmax: f = psi(theta), |x| not normalised; psi is cos(m theta) made monotone.
+    """A-Softmax: f = psi(theta), |x| not normalized; psi is cos(m theta) made monotone.
 
     The target is (psi + l cos)/(1 + l), l = max(lambda_min, lambda_max / (1 + lambda_decay step)).
     """
@@ -33,7 +33,7 @@ class SphereFace(MarginHead):
         lambda_min: NotNegative = 5.0,
         lambda_decay: NotNegative = 0.12,
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.m, self.lambda_max = m, lambda_max
@@ -43,7 +43,7 @@ class SphereFace(MarginHead):
     def curve(self, cosine: Tensor, annealing: float | Tensor = 0.0) -> Tensor:
         return (multiply_angle(cosine, self.m) + annealing * cosine) / (1 + annealing)
 
-    def row_facts(self, rows: Rows) -> dict[str, Tensor]:
+    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
         self.observe(rows.labels)
         annealing = self.lambda_max / (1 + self.lambda_decay * self.step.to(rows.target))
         return {"annealing": annealing.clamp(min=self.lambda_min)}
@@ -54,5 +54,5 @@ class SphereFace(MarginHead):
     def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
         return self.scale * embeddings.norm(dim=1, keepdim=True) * values
 
-    def typical_facts(self) -> dict[str, float]:
+    def typical_curve_inputs(self) -> dict[str, float]:
         return {"annealing": self.lambda_max / (1 + self.lambda_decay)}

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import multiply_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -11,10 +11,10 @@ from marginface.utils.arguments import AtLeastOne
 
 @register_head("sphereface_r")
 class SphereFaceR(MarginHead):
-    """SphereFace with normalised embeddings: f = psi(theta), cos(m theta) made monotone.
+    """SphereFace with normalized embeddings: f = psi(theta), cos(m theta) made monotone.
 
     Defaults and gradient (there "characteristic gradient detachment") are OpenSphere's, which
-    also normalises the stored centres in place at every step; here they are normalised in use.
+    also normalizes the stored centers in place at every step; here they are normalized in use.
     """
 
     falls_with_angle = True
@@ -27,7 +27,7 @@ class SphereFaceR(MarginHead):
         scale: float = 30.0,
         m: AtLeastOne = 1.7,
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         self.m = m

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -12,10 +12,10 @@ from marginface.utils.arguments import WholeNumber
 
 @register_head("subcenter_arcface")
 class SubcenterArcFace(MarginHead):
-    """f = cos(theta + margin), theta to the nearest of K centres of a class.
+    """f = cos(theta + margin), theta to the nearest of K centers of a class.
 
     `weight` is (C K, D), the K rows of a class one after the other. `subcenter_report` finds the
-    dominant centres and the images far from them; the official code (mxnet) does so in drop.py.
+    dominant centers and the images far from them; the official code (mxnet) does so in drop.py.
     """
 
     def __init__(
@@ -28,10 +28,10 @@ class SubcenterArcFace(MarginHead):
         sub_centers: WholeNumber = 3,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "exact",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(
-            embedding_size, num_classes, scale, margin_gradient, loss, centres_per_class=sub_centers
+            embedding_size, num_classes, scale, margin_gradient, loss, centers_per_class=sub_centers
         )
         self.margin, self.sub_centers = margin, sub_centers
         self.easy_margin = easy_margin

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossSpec
+from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import away_from_poles, sine_of
 from marginface.heads._head import MarginGradient, MarginHead
 from marginface.heads._registry import register_head
@@ -31,7 +31,7 @@ class X2Softmax(MarginHead):
         h: float = 0.0,
         k: float = 0.65,
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossSpec = "cross_entropy",
+        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
         if not a < 0:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from marginface.backbones.preprocessing import Color, to_input
+from marginface.backbones.preprocessing import Color, normalize_images
 from marginface.data.dataset import FaceDataset
 from marginface.data.loader import make_loader
 from marginface.inference.model_file import open_model
@@ -50,13 +50,13 @@ class Embedder:
         ]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) RGB to float32 (B, D), not normalised."""
+        """uint8 (B, 3, S, S) RGB to float32 (B, D), not normalized."""
         return self._embed(images, 0)
 
     @torch.inference_mode()
     def _embed(self, images: Tensor, place: int) -> Tensor:
         device, network = self.devices[place], self.networks[place]
-        x = to_input(images.to(device, non_blocking=True), self.color)
+        x = normalize_images(images.to(device, non_blocking=True), self.color)
         x = x.contiguous(memory_format=torch.channels_last)
         kind = _AUTOCAST.get(self.precision)
         with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
@@ -69,16 +69,16 @@ class Embedder:
         *,
         batch_size: int = 128,
         num_workers: int = 0,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Tensor:
-        """float32 (N, D) of a whole dataset, not normalised; NaN for images `faulty=skip` leaves
+        """float32 (N, D) of a whole dataset, not normalized; NaN for images `faulty=skip` leaves
         out.
 
         Args:
             dataset: its images must have the size of this network.
             batch_size: images per forward pass and device.
             num_workers: decoding processes.
-            report: called with the images done and all of them.
+            on_progress: called with the images done and all of them.
 
         Raises:
             InputError: an image that cannot be read.
@@ -102,7 +102,7 @@ class Embedder:
             if len(under_way) > len(self.devices):
                 finish()
             done += len(indices)
-            report(done, len(dataset))
+            on_progress(done, len(dataset))
         while under_way:
             finish()
         assert table is not None, "datasets are never empty"

@@ -11,7 +11,7 @@ from torch import nn
 import marginface.backbones  # noqa: F401  (registers our networks with timm)
 from marginface.backbones import create_backbone, load_backbone_weights
 from marginface.backbones.preprocessing import Color
-from marginface.backbones.weights import _recognise
+from marginface.backbones.weights import identify_network
 from marginface.inference.onnx import open_onnx, weights_beside
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.runs.folder import RunFolder
@@ -65,7 +65,7 @@ def open_model(
 
     Raises:
         MissingInputError: no such file.
-        InputError: nothing we know, or another colour order or network than the file says.
+        InputError: nothing we know, or another color order or network than the file says.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,8 +85,8 @@ def open_model(
         description = _description(path)
         if description is not None:
             _check_no_backbone(path, backbone)
-            return _ours(path, description, color)
-    config = dict(backbone) if backbone is not None else _recognise(path)
+            return _from_checkpoint(path, description, color)
+    config = dict(backbone) if backbone is not None else identify_network(path)
     config.pop("weights", None)
     stated = config.pop("color", None)
     return ModelFile(
@@ -95,11 +95,11 @@ def open_model(
         config["image_size"],
         color or stated or "rgb",
         config,
-        lambda: _built(config, path),
+        lambda: _with_weights(config, path),
     )
 
 
-def _ours(path: Path, description: dict[str, Any], color: Color | None) -> ModelFile:
+def _from_checkpoint(path: Path, description: dict[str, Any], color: Color | None) -> ModelFile:
     config = dict(description["config"]["backbone"])
     trained_in = config.pop("color")
     del config["weights"]
@@ -116,11 +116,11 @@ def _ours(path: Path, description: dict[str, Any], color: Color | None) -> Model
         config["image_size"],
         trained_in,
         config,
-        lambda: _built(config, path),
+        lambda: _with_weights(config, path),
     )
 
 
-def _built(config: dict[str, Any], path: Path) -> nn.Module:
+def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:
     network = create_backbone(**config)
     load_backbone_weights(network, path)
     return network

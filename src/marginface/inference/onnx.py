@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.utils.errors import InputError
-from marginface.utils.optional_packages import require
+from marginface.utils.optional_packages import require_package
 
 
 class OnnxNetwork(nn.Module):
@@ -49,9 +49,9 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
 
     Raises:
         InputError: onnxruntime is missing, the file cannot be read, or its input is no square
-            colour image.
+            color image.
     """
-    runtime = require("onnxruntime", extra="export")
+    runtime = require_package("onnxruntime", extra="export")
     providers = [
         provider
         for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -76,7 +76,7 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
 
 def weights_beside(path: Path) -> list[Path]:
     """Files with weights that an ONNX file refers to, as exporters write for large networks."""
-    onnx = require("onnx", extra="export")
+    onnx = require_package("onnx", extra="export")
     graph = onnx.load(str(path), load_external_data=False).graph
     names = {
         entry.value

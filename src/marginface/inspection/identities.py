@@ -24,8 +24,8 @@ class Suspect(NamedTuple):
 
     Attributes:
         image: its number.
-        own: cosine to the centre of its identity.
-        other: highest cosine to another identity's centre.
+        own: cosine to the center of its identity.
+        other: highest cosine to another identity's center.
         nearest: that identity.
     """
 
@@ -47,7 +47,7 @@ def embed_readable(
     faces: FaceDataset,
     indices: NDArray[np.int64],
     embedder: Embedder,
-    report: Callable[[str, int, int], None],
+    on_progress: Callable[[str, int, int], None],
 ) -> Tensor:
     """(N, D) embeddings, NaN for images not among `indices`.
 
@@ -62,14 +62,14 @@ def embed_readable(
         part = indices[start : start + 128].tolist()
         batch = np.stack([rules.decode(faces.image_bytes(index)) for index in part])
         parts.append(embedder(torch.from_numpy(batch).permute(0, 3, 1, 2)).cpu())
-        report("embedding", start + len(part), len(indices))
+        on_progress("embedding", start + len(part), len(indices))
     rows = normalize(torch.cat(parts))
     table = torch.full((len(faces), rows.shape[1]), torch.nan)
     table[torch.from_numpy(indices)] = rows
     return table
 
 
-def identity_centres(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def identity_centers(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """(C, D) unit means over the half of each identity's images nearest to its first mean.
 
     Args:
@@ -93,10 +93,10 @@ def label_suspects(embeddings: Tensor, labels: Tensor, num_classes: int) -> list
 
     Far is more than 5 robust standard deviations (1.4826 MAD) below the median cosine to one's own.
     """
-    centres = identity_centres(embeddings, labels, num_classes)
+    centers = identity_centers(embeddings, labels, num_classes)
     counts = torch.bincount(labels, minlength=num_classes)
-    own = (embeddings * centres[labels]).sum(1)
-    other, nearest = _best_of_others(embeddings, labels, centres)
+    own = (embeddings * centers[labels]).sum(1)
+    other, nearest = _best_of_others(embeddings, labels, centers)
     judged = counts[labels] >= _MIN_IMAGES
     if not judged.any():
         return []
@@ -111,19 +111,19 @@ def label_suspects(embeddings: Tensor, labels: Tensor, num_classes: int) -> list
 
 
 def alike_identities(
-    centres: Tensor, others: Tensor | None = None, threshold: float = 0.7
+    centers: Tensor, others: Tensor | None = None, threshold: float = 0.7
 ) -> list[Likeness]:
-    """Pairs of identities (or of an identity and one of `others`) whose centres are alike.
+    """Pairs of identities (or of an identity and one of `others`) whose centers are alike.
 
     Args:
-        centres: (C, D) of unit length; zeros for identities without images.
+        centers: (C, D) of unit length; zeros for identities without images.
         others: (K, D) to compare with instead.
         threshold: cosine from which two are alike.
     """
-    second = centres if others is None else others
+    second = centers if others is None else others
     found = []
-    for start in range(0, len(centres), _BLOCK):
-        cosine = centres[start : start + _BLOCK] @ second.T
+    for start in range(0, len(centers), _BLOCK):
+        cosine = centers[start : start + _BLOCK] @ second.T
         if others is None:
             cosine = cosine.triu(start + 1)
         # A poor network finds everybody alike: only the most alike are worth a look.
@@ -135,12 +135,12 @@ def alike_identities(
     return sorted(found, key=lambda pair: -pair.cosine)[:_MOST_PAIRS]
 
 
-def _best_of_others(embeddings: Tensor, labels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest cosine to another identity's centre, and which."""
+def _best_of_others(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest cosine to another identity's center, and which."""
     best, which = [], []
     for start in range(0, len(labels), _BLOCK):
         part = slice(start, start + _BLOCK)
-        cosine = embeddings[part] @ centres.T
+        cosine = embeddings[part] @ centers.T
         cosine.scatter_(1, labels[part, None], -2.0)
         value, column = cosine.max(1)
         best.append(value)

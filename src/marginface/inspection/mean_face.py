@@ -48,9 +48,9 @@ class TemplateFit(NamedTuple):
         return on_template and self.correlation > 0.15
 
 
-def fit_template(grey: NDArray[np.float64]) -> TemplateFit:
-    """Compare a mean grey face (112, 112) with the template's."""
-    drawing, target = template_face(), _outline(grey)
+def fit_template(gray: NDArray[np.float64]) -> TemplateFit:
+    """Compare a mean gray face (112, 112) with the template's."""
+    drawing, target = template_face(), _outline(gray)
     on_template = float(_outline(drawing) @ target)
     places = itertools.product(_SCALES, _TURNS, _SHIFTS, _SHIFTS)
     best, place = max((float(_outline(_placed(drawing, *p)) @ target), p) for p in places)

@@ -20,17 +20,17 @@ _HASH_SIDE = 16
 
 
 @dataclass
-class Facts:
+class ImageMeasurements:
     """One row for each of N images; rows of unreadable images hold zeros.
 
     Attributes:
         sha256: (N, 16) first bytes of the hash of the encoded image; zeros without any bytes.
         phash: (N, 32) perceptual hash, see `perceptual_hash`.
         shape: (N, 2) height and width.
-        brightness: (N,) mean grey value, 0 to 255.
-        sharpness: (N,) variance of the Laplacian of the grey image.
-        colour: (N, 3) mean red, green, blue of the middle.
-        grey: (SIDE, SIDE) sum of the standardised grey images.
+        brightness: (N,) mean gray value, 0 to 255.
+        sharpness: (N,) variance of the Laplacian of the gray image.
+        color: (N, 3) mean red, green, blue of the middle.
+        gray: (SIDE, SIDE) sum of the standardized gray images.
         rgb: (SIDE, SIDE, 3) sum of the images.
         faults: reason by image.
     """
@@ -40,8 +40,8 @@ class Facts:
     shape: NDArray[np.int32]
     brightness: NDArray[np.float32]
     sharpness: NDArray[np.float32]
-    colour: NDArray[np.float32]
-    grey: NDArray[np.float64]
+    color: NDArray[np.float32]
+    gray: NDArray[np.float64]
     rgb: NDArray[np.float64]
     faults: dict[int, str] = field(default_factory=dict)
 
@@ -51,53 +51,55 @@ class Facts:
         return self.shape[:, 0] > 0
 
 
-def measure(dataset: FaceDataset, rules: ImageRules, report: Callable[[int, int], None]) -> Facts:
+def measure(
+    dataset: FaceDataset, rules: ImageRules, on_progress: Callable[[int, int], None]
+) -> ImageMeasurements:
     """Facts of all images.
 
     Args:
         dataset: what to look at.
         rules: of decoding; what they refuse is a fault.
-        report: called with the images done and all of them.
+        on_progress: called with the images done and all of them.
     """
     chunks = [range(s, min(s + _CHUNK, len(dataset))) for s in range(0, len(dataset), _CHUNK)]
     parts = []
     with ProcessPoolExecutor(os.cpu_count(), initializer=_begin, initargs=(dataset, rules)) as pool:
         for chunk, part in zip(chunks, pool.map(_measure_chunk, chunks), strict=True):
             parts.append(part)
-            report(chunk.stop, len(dataset))
+            on_progress(chunk.stop, len(dataset))
     joined = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts])
-        for f in fields(Facts)
-        if f.name not in ("grey", "rgb", "faults")
+        for f in fields(ImageMeasurements)
+        if f.name not in ("gray", "rgb", "faults")
     }
-    return Facts(
+    return ImageMeasurements(
         **joined,
-        grey=sum((part.grey for part in parts), np.zeros((SIDE, SIDE))),
+        gray=sum((part.gray for part in parts), np.zeros((SIDE, SIDE))),
         rgb=sum((part.rgb for part in parts), np.zeros((SIDE, SIDE, 3))),
         faults={index: reason for part in parts for index, reason in part.faults.items()},
     )
 
 
-_work: tuple[FaceDataset, ImageRules]  # of this worker process
+_worker_job: tuple[FaceDataset, ImageRules]  # of this worker process
 
 
 def _begin(dataset: FaceDataset, rules: ImageRules) -> None:
-    global _work
-    _work = dataset, rules
+    global _worker_job
+    _worker_job = dataset, rules
     cv2.setNumThreads(0)
 
 
-def _measure_chunk(indices: range) -> Facts:
-    dataset, rules = _work
+def _measure_chunk(indices: range) -> ImageMeasurements:
+    dataset, rules = _worker_job
     n = len(indices)
-    facts = Facts(
+    facts = ImageMeasurements(
         sha256=np.zeros((n, 16), np.uint8),
         phash=np.zeros((n, _HASH_SIDE**2 // 8), np.uint8),
         shape=np.zeros((n, 2), np.int32),
         brightness=np.zeros(n, np.float32),
         sharpness=np.zeros(n, np.float32),
-        colour=np.zeros((n, 3), np.float32),
-        grey=np.zeros((SIDE, SIDE)),
+        color=np.zeros((n, 3), np.float32),
+        gray=np.zeros((SIDE, SIDE)),
         rgb=np.zeros((SIDE, SIDE, 3)),
     )
     for row, index in enumerate(indices):
@@ -113,27 +115,27 @@ def _measure_chunk(indices: range) -> Facts:
     return facts
 
 
-def _measure_image(facts: Facts, row: int, rgb: Pixels) -> None:
+def _measure_image(facts: ImageMeasurements, row: int, rgb: Pixels) -> None:
     facts.shape[row] = rgb.shape[:2]
     if rgb.shape[:2] != (SIDE, SIDE):
         rgb = np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    facts.phash[row] = perceptual_hash(grey)
-    facts.brightness[row] = grey.mean()
-    facts.sharpness[row] = cv2.Laplacian(grey, cv2.CV_32F).var()
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    facts.phash[row] = perceptual_hash(gray)
+    facts.brightness[row] = gray.mean()
+    facts.sharpness[row] = cv2.Laplacian(gray, cv2.CV_32F).var()
     quarter = SIDE // 4
-    facts.colour[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
-    facts.grey += (grey - grey.mean()) / (grey.std() + 1)
+    facts.color[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
+    facts.gray += (gray - gray.mean()) / (gray.std() + 1)
     facts.rgb += rgb
 
 
-def perceptual_hash(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def perceptual_hash(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """256 bits: which of the lowest DCT coefficients are above their median, the mean left out.
 
     Of 16,611 aligned faces re-encoded at JPEG quality 30, scaled to 80 pixels or brightened, most
     differ in under 12 bits; two different photographs did so once.
     """
-    small = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     lowest = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()
     bits = lowest > np.median(lowest[1:])
     bits[0] = False

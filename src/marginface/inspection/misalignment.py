@@ -28,27 +28,27 @@ _MIRRORED = [1, 0, 2, 4, 3]  # left and right change places
 
 
 def crop_offsets(
-    faces: FaceDataset, indices: NDArray[np.int64], report: Callable[[str, int, int], None]
+    faces: FaceDataset, indices: NDArray[np.int64], on_progress: Callable[[str, int, int], None]
 ) -> NDArray[np.float64]:
     """(N,) offset of each crop in pixels at 112, NaN for those not among `indices`."""
     sample = np.random.default_rng(0).permutation(indices)[:_SAMPLE]
-    report("learning how crops lie", 0, 1)
+    on_progress("learning how crops lie", 0, 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     estimator = OffsetEstimator(_crops(faces, sample), device=device)
-    report("learning how crops lie", 1, 1)
+    on_progress("learning how crops lie", 1, 1)
     offsets = np.full(len(faces), np.nan)
     for start in range(0, len(indices), 2048):
         part = indices[start : start + 2048]
         offsets[part] = estimator.offsets(_crops(faces, part)).numpy()
-        report("alignment", start + len(part), len(indices))
+        on_progress("alignment", start + len(part), len(indices))
     return offsets
 
 
 def _crops(faces: FaceDataset, indices: NDArray[np.int64]) -> Tensor:
     crops = np.empty((len(indices), SIDE, SIDE), np.uint8)
     for row, index in enumerate(indices.tolist()):
-        grey = cv2.cvtColor(ANY_IMAGE.decode(faces.image_bytes(index)), cv2.COLOR_RGB2GRAY)
-        crops[row] = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(ANY_IMAGE.decode(faces.image_bytes(index)), cv2.COLOR_RGB2GRAY)
+        crops[row] = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return torch.from_numpy(crops)
 
 
@@ -56,7 +56,7 @@ class OffsetEstimator:
     """Estimates by how many pixels (at 112) crops are off the place most others have.
 
     Args:
-        crops: (N, SIDE, SIDE) uint8 grey, at least MIN_CROPS.
+        crops: (N, SIDE, SIDE) uint8 gray, at least MIN_CROPS.
         seed: of the network and of what it is shown.
         device: where to compute.
     """
@@ -71,7 +71,7 @@ class OffsetEstimator:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=_STEPS)
         for _ in range(_STEPS):
             images, moved = _moved_crops(crops, generator)
-            answer = self._network(_standardised(images.to(device)))
+            answer = self._network(_standardized(images.to(device)))
             loss = smooth_l1_loss(answer, moved.flatten(1).to(device), beta=4.0)
             optimizer.zero_grad()
             loss.backward()
@@ -84,11 +84,11 @@ class OffsetEstimator:
         """(N,) root mean square displacement of the five points, pixels at 112.
 
         Args:
-            crops: (N, SIDE, SIDE) uint8 grey.
+            crops: (N, SIDE, SIDE) uint8 gray.
         """
         parts = []
         for part in crops.split(512):
-            images = _standardised(part[:, None].float().to(self.device))
+            images = _standardized(part[:, None].float().to(self.device))
             one = self._network(images).view(-1, 5, 2)
             other = self._network(images.flip(3)).view(-1, 5, 2)[:, _MIRRORED]
             mean = (one + other * other.new_tensor([-1, 1])) / 2
@@ -143,6 +143,6 @@ def _moved_crops(crops: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
     return images, ((points @ matrix.transpose(1, 2) + shift[:, None]) - points) * 56
 
 
-def _standardised(images: Tensor) -> Tensor:
+def _standardized(images: Tensor) -> Tensor:
     mean = images.mean((1, 2, 3), keepdim=True)
     return (images - mean) / (images.std((1, 2, 3), keepdim=True) + 8)

@@ -15,7 +15,7 @@ from marginface.data.formats.folder import FolderDataset
 from marginface.data.images import Alpha, ImageRules, Pixels
 from marginface.data.pairs.verification_sets import PairFile, load_pairs
 from marginface.inference.embedder import Embedder, load_embedder
-from marginface.inspection import misalignment as off_template
+from marginface.inspection import misalignment as misalignment
 from marginface.inspection.duplicates import (
     SAME_PICTURE,
     between,
@@ -27,14 +27,14 @@ from marginface.inspection.findings import Finding, Findings
 from marginface.inspection.identities import (
     alike_identities,
     embed_readable,
-    identity_centres,
+    identity_centers,
     label_suspects,
 )
 from marginface.inspection.mean_face import fit_template
-from marginface.inspection.measurements import SIDE, Facts, measure
+from marginface.inspection.measurements import SIDE, ImageMeasurements, measure
 from marginface.reporting.html_page import grid
 
-Report = Callable[[str, int, int], None]  # stage, done, all
+OnProgress = Callable[[str, int, int], None]  # stage, done, all
 _IDENTITY_OFFSET = 3.5  # pixels at 112: of 570 aligned identities the worst median was 2.1
 _AS_SHOWN = ImageRules(size=SIDE, resize=True, alpha="drop")
 _MIN_CROPS = 3  # of an identity, for a median
@@ -49,7 +49,7 @@ def inspect_data(
     pairs: list[str] | None = None,
     pairs_root: str | Path | None = None,
     checkpoint: str | Path | None = None,
-    report: Report = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Findings:
     """Inspect a set of faces of any format.
 
@@ -61,7 +61,7 @@ def inspect_data(
         pairs_root: folder of the images that pair lists name.
         pairs: test sets that must not share images (or with a checkpoint persons) with it.
         checkpoint: a run folder or .ckpt; its embeddings find wrong labels.
-        report: called with the stage, and how many images of how many are done.
+        on_progress: called with the stage, and how many images of how many are done.
 
     Raises:
         InputError: a set that cannot be opened.
@@ -70,7 +70,7 @@ def inspect_data(
     # Opened first: a mistake in them should not come out after an hour.
     embedder = None if checkpoint is None else load_embedder(checkpoint)
     tests = [load_pairs(path, root=pairs_root) for path in pairs or []]
-    inspection = _Inspection(Path(root), faces, ImageRules(size=None, alpha=alpha), report)
+    inspection = _Inspection(Path(root), faces, ImageRules(size=None, alpha=alpha), on_progress)
     inspection.count()
     inspection.measure(image_size)
     inspection.duplicates()
@@ -87,10 +87,12 @@ def inspect_data(
 class _Inspection:
     """The steps, each adding to `findings`."""
 
-    facts: Facts
+    facts: ImageMeasurements
 
-    def __init__(self, root: Path, faces: FaceDataset, rules: ImageRules, report: Report) -> None:
-        self.faces, self.rules, self.report = faces, rules, report
+    def __init__(
+        self, root: Path, faces: FaceDataset, rules: ImageRules, on_progress: OnProgress
+    ) -> None:
+        self.faces, self.rules, self.on_progress = faces, rules, on_progress
         self._prefix = f"{root}/"
         self.findings = Findings(str(root))
 
@@ -135,7 +137,7 @@ class _Inspection:
         self.facts = measure(
             self.faces,
             self.rules,
-            lambda done, total: self.report("reading", done, total),
+            lambda done, total: self.on_progress("reading", done, total),
         )
         for index, reason in sorted(self.facts.faults.items()):
             self.fault("damaged", self.name(index), reason)
@@ -154,7 +156,7 @@ class _Inspection:
                 self.name(index),
                 f"{width}x{height} pixels, {whose} {expected[1]}x{expected[0]}",
             )
-        red, _, blue = self.facts.colour[self.facts.readable].mean(0)
+        red, _, blue = self.facts.color[self.facts.readable].mean(0)
         if blue > red + 3:
             self.findings.notes.append(
                 f"the faces are bluer than red (blue {blue:.0f}, red {red:.0f}): red and blue are "
@@ -187,7 +189,7 @@ class _Inspection:
             self.fault(
                 kind,
                 self.name(index),
-                f"{words} {self.name(other)}, which is labelled as somebody else",
+                f"{words} {self.name(other)}, which is labeled as somebody else",
             )
 
     def template(self) -> None:
@@ -197,7 +199,7 @@ class _Inspection:
         if not usable:
             return
         findings.mean_face = facts.rgb / usable
-        fit = findings.fit = fit_template(facts.grey)
+        fit = findings.fit = fit_template(facts.gray)
         if not fit.is_aligned:
             self.fault(
                 "alignment",
@@ -206,14 +208,14 @@ class _Inspection:
                 f"as large, turned by {fit.turn:g} degrees and shifted by ({fit.right:g}, "
                 f"{fit.down:g}) pixels; align the faces with `marginface align`",
             )
-        if usable < off_template.MIN_CROPS:
+        if usable < misalignment.MIN_CROPS:
             findings.notes.append(
                 f"single crops were not checked for alignment: {usable} images are too few to "
-                f"learn how they lie, {off_template.MIN_CROPS} are needed"
+                f"learn how they lie, {misalignment.MIN_CROPS} are needed"
             )
             return
         indices = np.flatnonzero(facts.readable)
-        offsets = off_template.crop_offsets(self.faces, indices, self.report)
+        offsets = misalignment.crop_offsets(self.faces, indices, self.on_progress)
         self._off_template(offsets)
 
     def _off_template(self, offsets: NDArray[np.float64]) -> None:
@@ -232,7 +234,7 @@ class _Inspection:
                 )
         in_whole = np.isin(self.faces.labels, list(whole))
         off = np.flatnonzero(
-            (offsets > off_template.MAX_OFFSET) | (in_whole & (offsets > _IDENTITY_OFFSET))
+            (offsets > misalignment.MAX_OFFSET) | (in_whole & (offsets > _IDENTITY_OFFSET))
         )
         for index in off[np.argsort(-offsets[off])].tolist():
             add = self.fault if in_whole[index] else self.suspect
@@ -276,7 +278,7 @@ class _Inspection:
     def people(self, embedder: Embedder) -> None:
         """Images that look like somebody else, identities that look like one person."""
         readable = np.flatnonzero(self.facts.readable)
-        embeddings = embed_readable(self.faces, readable, embedder, self.report)
+        embeddings = embed_readable(self.faces, readable, embedder, self.on_progress)
         known = torch.isfinite(embeddings).all(1)
         images, labels = known.nonzero()[:, 0], torch.from_numpy(self.faces.labels)[known]
         for found in label_suspects(embeddings[known], labels, self.faces.num_classes):
@@ -289,13 +291,13 @@ class _Inspection:
                 if found.other > found.own
                 else f"looks little like {self.identity(image)} (cosine {found.own:.2f})",
             )
-        self._centres = identity_centres(embeddings[known], labels, self.faces.num_classes)
-        for pair in alike_identities(self._centres):
+        self._centers = identity_centers(embeddings[known], labels, self.faces.num_classes)
+        for pair in alike_identities(self._centers):
             self.suspect(
                 "identity",
                 self.faces.identity(pair.first),
                 f"may be the same person as {self.faces.identity(pair.second)} "
-                f"(cosine of the centres {pair.cosine:.2f})",
+                f"(cosine of the centers {pair.cosine:.2f})",
             )
 
     def overlap(self, tests: PairFile, embedder: Embedder | None) -> None:
@@ -304,7 +306,7 @@ class _Inspection:
         facts = measure(
             tests,
             ImageRules(size=None, alpha="drop"),
-            lambda done, total: self.report(f"reading {tests.name}", done, total),
+            lambda done, total: self.on_progress(f"reading {tests.name}", done, total),
         )
         for image, test in between(self.facts.phash, facts.phash).tolist():
             shown = _AS_SHOWN.decode(tests.image_bytes(test))
@@ -326,7 +328,7 @@ class _Inspection:
         tests.resize_to(embedder.image_size)
         embeddings = normalize(embedder.embed(tests))
         seen: set[int] = set()
-        for pair in alike_identities(self._centres, embeddings):
+        for pair in alike_identities(self._centers, embeddings):
             if pair.first not in seen:
                 seen.add(pair.first)
                 self.suspect(

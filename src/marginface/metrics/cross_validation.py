@@ -9,7 +9,7 @@ from marginface.utils.errors import InputError, unknown_name
 
 # How the threshold that an accuracy is measured at is found:
 #   grid       insightface: squared distances 0, 0.01, ... 3.99, on the other folds
-#   exact      between any two neighbouring distances, on the other folds
+#   exact      between any two neighboring distances, on the other folds
 #   in_sample  the same, on the very pairs it is judged on: optimistic (official X2-Softmax)
 ThresholdRule = Literal["grid", "exact", "in_sample"]
 THRESHOLD_RULES = ("grid", "exact", "in_sample")
@@ -42,7 +42,7 @@ class FoldAccuracy(NamedTuple):
     threshold: Tensor
 
 
-def bin_pairs(distance: Tensor, same: Tensor, folds: int, rule: ThresholdRule) -> Binned:
+def bin_by_threshold(distance: Tensor, same: Tensor, folds: int, rule: ThresholdRule) -> Binned:
     """Prepare pairs for `fold_accuracy`.
 
     Args:
@@ -85,7 +85,7 @@ def fold_accuracy(pairs: Binned, weight: Tensor | None = None) -> FoldAccuracy:
     """Accuracy of each fold at the first threshold with the highest accuracy on the others.
 
     Args:
-        pairs: from `bin_pairs`.
+        pairs: from `bin_by_threshold`.
         weight: (N,) how often each pair counts; once when not given.
     """
     dtype = torch.int64 if weight is None else torch.float64
@@ -106,7 +106,7 @@ def fold_accuracy(pairs: Binned, weight: Tensor | None = None) -> FoldAccuracy:
     return FoldAccuracy(right[rows, best].double() / in_fold, pairs.thresholds[best])
 
 
-def fold_tars(
+def tar_at_far_over_folds(
     distance: Tensor, same: Tensor, folds: int, fars: tuple[float, ...]
 ) -> dict[float, float]:
     """TAR at FAR as insightface's verification reports it (there called VAL).

@@ -68,7 +68,7 @@ def identification(
     """Search every probe in a gallery, by cosine.
 
     Args:
-        gallery: (G, D) embeddings or templates, normalised here; several entries may belong to
+        gallery: (G, D) embeddings or templates, normalized here; several entries may belong to
             one subject. Distractors are entries of a subject that no probe has.
         gallery_subjects: (G,) whole numbers or strings.
         probes: (P, D).

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from marginface.metrics.scores import ScoredPairs, checked_rate, reaching
+from marginface.metrics.scores import ScoredPairs, checked_rate, count_at_least
 
 RULE_OF_30 = 30  # errors one must see for a rate to be within 30 % of its value, 90 % of the time
 
@@ -50,12 +50,12 @@ def operating_points(pairs: ScoredPairs, fmrs: Iterable[float]) -> list[Operatin
 def operating_point(pairs: ScoredPairs, threshold: float, wanted: float) -> OperatingPoint:
     """What `threshold` does on `pairs`; also on others than it was chosen on."""
     limit = _at_least(threshold, pairs.impostor)
-    false_matches = reaching(pairs.impostor, limit)
+    false_matches = count_at_least(pairs.impostor, limit)
     return OperatingPoint(
         wanted=wanted,
         threshold=threshold,
         fmr=false_matches / len(pairs.impostor),
-        fnmr=1 - reaching(pairs.genuine, limit) / len(pairs.genuine),
+        fnmr=1 - count_at_least(pairs.genuine, limit) / len(pairs.genuine),
         false_matches=false_matches,
         supported=wanted * len(pairs.impostor) >= RULE_OF_30,
     )

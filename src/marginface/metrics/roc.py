@@ -12,11 +12,11 @@ from torch import Tensor
 
 from marginface.metrics.scores import (
     ScoredPairs,
-    above,
     ascending,
     checked_pairs,
     checked_rate,
-    reaching,
+    count_above,
+    count_at_least,
     sort_scores,
 )
 from marginface.utils.errors import InputError, unknown_name
@@ -113,11 +113,11 @@ def interpolated_tars(pairs: ScoredPairs, fars: Iterable[float]) -> dict[float, 
             continue
         # The impostor score that would be one too many, and the points before and at it.
         value = impostor[len(impostor) - 1 - math.floor(allowed)]
-        share = (allowed - above(impostor, value)) / (
-            reaching(impostor, value) - above(impostor, value)
+        share = (allowed - count_above(impostor, value)) / (
+            count_at_least(impostor, value) - count_above(impostor, value)
         )
-        accepted = above(genuine, value)
-        tars[far] = (accepted + share * (reaching(genuine, value) - accepted)) / len(genuine)
+        accepted = count_above(genuine, value)
+        tars[far] = (accepted + share * (count_at_least(genuine, value) - accepted)) / len(genuine)
     return tars
 
 
@@ -134,8 +134,8 @@ def equal_error_rate(pairs: ScoredPairs) -> float:
 
     def rates(value: Tensor) -> tuple[float, float]:
         return (
-            reaching(pairs.impostor, value) / len(pairs.impostor),
-            1 - reaching(pairs.genuine, value) / len(pairs.genuine),
+            count_at_least(pairs.impostor, value) / len(pairs.impostor),
+            1 - count_at_least(pairs.genuine, value) / len(pairs.genuine),
         )
 
     # The first threshold, from above, at which the false accepts are not fewer; false accepts
@@ -150,7 +150,7 @@ def equal_error_rate(pairs: ScoredPairs) -> float:
         if low >= 0:
             crossings.append(values[low])
     right = max(crossings)
-    higher = [v[len(v) - above(v, right)] for v in pairs if above(v, right)]
+    higher = [v[len(v) - count_above(v, right)] for v in pairs if count_above(v, right)]
     left_far, left_frr = rates(min(higher)) if higher else (0.0, 1.0)
     far, frr = rates(right)
     before, after = left_far - left_frr, far - frr
@@ -195,7 +195,7 @@ def _points(pairs: ScoredPairs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _bends(impostors: Tensor, genuine: Tensor) -> Tensor:
-    """Which points are not on a straight line between their neighbours; ends are not known."""
+    """Which points are not on a straight line between their neighbors; ends are not known."""
     bends = torch.zeros(len(impostors), dtype=torch.bool, device=impostors.device)
     if len(impostors) > 2:
         bends[1:-1] = (impostors.diff(n=2) != 0) | (genuine.diff(n=2) != 0)
@@ -217,8 +217,8 @@ def _nearest_tar(top: _Top, far: float) -> float | None:
         first = max(math.floor(wanted) - width, 0)
         is_bottom, is_top = last == total, first == 0
         low, high = impostor[here - last], impostor[here - 1 - first]
-        ends = [len(v) - (0 if is_top else above(v, high)) for v in pairs]
-        begins = [0 if is_bottom else len(v) - reaching(v, low) for v in pairs]
+        ends = [len(v) - (0 if is_top else count_above(v, high)) for v in pairs]
+        begins = [0 if is_bottom else len(v) - count_at_least(v, low) for v in pairs]
         window = ScoredPairs(*(v[b:e] for v, b, e in zip(pairs, begins, ends, strict=True)))
         _, reached, accepted = _points(window)
         kept = _bends(reached, accepted)

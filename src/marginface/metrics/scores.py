@@ -69,11 +69,11 @@ def checked_rate(rate: float) -> float:
     return float(rate)
 
 
-def reaching(values: Tensor, threshold: Tensor) -> int:
+def count_at_least(values: Tensor, threshold: Tensor) -> int:
     """How many of the ascending values are >= threshold."""
     return len(values) - int(torch.searchsorted(values, threshold, right=False))
 
 
-def above(values: Tensor, threshold: Tensor) -> int:
+def count_above(values: Tensor, threshold: Tensor) -> int:
     """How many of the ascending values are > threshold."""
     return len(values) - int(torch.searchsorted(values, threshold, right=True))

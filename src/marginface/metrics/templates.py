@@ -27,7 +27,7 @@ def weigh_features(
         detector_score: (N,) confidence of the face detector to multiply by (D1); None leaves it
             out (D0).
         keep_norm: features keep their length, which weighs images by their quality (N1), or are
-            normalised first (N0).
+            normalized first (N0).
 
     Raises:
         InputError: lengths differ.
@@ -52,7 +52,7 @@ def aggregate_templates(
     """The feature of each template, by the rule of IJB.
 
     Images of one medium (a photograph, or all frames of a video) are averaged, media are summed,
-    the sum is normalised.
+    the sum is normalized.
 
     Args:
         features: (N, D) float32 or float64, see `weigh_features`.

@@ -7,7 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marginface.metrics.cross_validation import ThresholdRule, bin_pairs, fold_accuracy, fold_tars
+from marginface.metrics.cross_validation import (
+    ThresholdRule,
+    bin_by_threshold,
+    fold_accuracy,
+    tar_at_far_over_folds,
+)
 from marginface.metrics.roc import area_under, equal_error_rate, nearest_tars
 from marginface.metrics.scores import check_finite, checked_rate, sort_scores
 from marginface.utils.errors import InputError
@@ -65,7 +70,7 @@ def evaluate_pairs(
 ) -> PairResult:
     """Verify pairs the way insightface does.
 
-    The accuracy is that of insightface's verification: squared distance of normalised embeddings,
+    The accuracy is that of insightface's verification: squared distance of normalized embeddings,
     thresholds 0 to 3.99 in steps of 0.01, contiguous folds, for each fold the first threshold with
     the highest accuracy on the others (accept below it).
 
@@ -75,7 +80,7 @@ def evaluate_pairs(
         same: (N,) whether a pair shows one person.
         folds: number of folds, 2 to N.
         fars: false accept rates to report TAR at, in [0, 1].
-        thresholds: "grid" as above; "exact" between any two neighbouring distances; "in_sample"
+        thresholds: "grid" as above; "exact" between any two neighboring distances; "in_sample"
             one threshold for all pairs, chosen on the very pairs: optimistic (X2-Softmax's script,
             there without flip test).
 
@@ -106,7 +111,7 @@ def evaluate_distances(
         checked_rate(far)
     distance, same = distance.double().cpu(), same.cpu()
     scores = 1 - distance / 2
-    binned = bin_pairs(distance, same, folds, thresholds)
+    binned = bin_by_threshold(distance, same, folds, thresholds)
     pairs = sort_scores(scores, same)
     accuracy, threshold = fold_accuracy(binned)
     right = (distance < threshold[binned.fold]) == same
@@ -118,7 +123,7 @@ def evaluate_distances(
         fold_accuracy=accuracy.tolist(),
         threshold=float((1 - threshold / 2).mean()),
         tar_at_far=nearest_tars(pairs, fars),
-        fold_tar_at_far=fold_tars(distance, same, folds, tuple(fars)),
+        fold_tar_at_far=tar_at_far_over_folds(distance, same, folds, tuple(fars)),
         auc=area_under(pairs),
         eer=equal_error_rate(pairs),
         scores=scores,
@@ -128,7 +133,7 @@ def evaluate_distances(
 
 
 def pair_distances(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) float64 squared distances of normalised embeddings (N, D)."""
+    """(N,) float64 squared distances of normalized embeddings (N, D)."""
     parts = [
         (F.normalize(a.double()) - F.normalize(b.double())).square().sum(1)
         for a, b in zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)

@@ -55,7 +55,7 @@ class Page:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str, mark: str = "") -> None:
-        """A paragraph; `mark` good or bad colours it."""
+        """A paragraph; `mark` good or bad colors it."""
         kind = f' class="{mark}"' if mark else ""
         self._parts.append(f"<p{kind}>{html.escape(text)}</p>")
 
@@ -77,7 +77,7 @@ class Page:
         self._parts.append(svg)
 
     def picture(self, rgb: NDArray[Any], caption: str, width: int | None = None) -> None:
-        """RGB or grey pixels in 0..255."""
+        """RGB or gray pixels in 0..255."""
         pixels = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
         encoded = base64.b64encode(cv2.imencode(".png", bgr)[1].tobytes()).decode()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _WIDTH, _HEIGHT = 312, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
 _MOST_POINTS = 400  # of a curve; more cannot be seen
-SERIES = 6  # colours there are, see page.py
+SERIES = 6  # colors there are, see page.py
 
 
 class Series(NamedTuple):

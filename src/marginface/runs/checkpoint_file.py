@@ -31,13 +31,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 # The one parameter that differs between processes; in a submodule, or DDP would average it.
-CENTRES = "head.weight"
+CENTERS = "head.weight"
 Checkpoint = dict[str, Any]
 
 
-def read_centres(checkpoint: Checkpoint, path: Path) -> Tensor:
-    """(C K, D) all class centres of the checkpoint at `path`, wherever they lie."""
-    weight: Tensor = checkpoint["state_dict"][CENTRES]
+def read_centers(checkpoint: Checkpoint, path: Path) -> Tensor:
+    """(C K, D) all class centers of the checkpoint at `path`, wherever they lie."""
+    weight: Tensor = checkpoint["state_dict"][CENTERS]
     about = checkpoint["marginface"].get("head")
     if about is None or about["folder"] is None:
         return weight
@@ -60,7 +60,7 @@ def _alone() -> Iterator[None]:
 def _complete(folder: Path) -> Path:
     if not (folder / ".metadata").is_file():
         raise InputError(
-            f"{folder} is missing or incomplete: the class centres of a checkpoint lie there, "
+            f"{folder} is missing or incomplete: the class centers of a checkpoint lie there, "
             "it has to stay beside the .ckpt file"
         )
     return folder

@@ -16,7 +16,7 @@ from marginface.heads import create_head
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
 from marginface.training.module import FaceRecognizer
 from marginface.training.strategies import check_classifier, shares_classes
-from marginface.utils.console import say
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 
@@ -50,7 +50,7 @@ def _build_module(
         make_optimizer=build(_scaled_optimizer(config, datamodule.batch_size)),
         make_schedule=build(config["scheduler"]),
         augmentation=build(config["augmentation"]),
-        decay_vectors=config["decay_vectors"],
+        decay_bias_and_norm=config["decay_bias_and_norm"],
         color=color,
         seed=config["seed"],
         channels_last=config["channels_last"],
@@ -61,13 +61,13 @@ def _build_module(
 
 def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:
     """The optimizer node with its rate scaled linearly to the batch, when that is asked for."""
-    node, per = dict(config["optimizer"]), config["learning_rate_per"]
+    node, per = dict(config["optimizer"]), config["lr_base_size"]
     if per is not None:
         given = node["lr"]
         node["lr"] = given * batch_size / per
-        say(
+        rank_zero_print(
             f"learning rate {node['lr']:g} = optimizer.lr {given:g} x data.batch_size {batch_size} "
-            f"/ learning_rate_per {per}"
+            f"/ lr_base_size {per}"
         )
     return node
 
@@ -78,7 +78,7 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
 
     callbacks = parts("callbacks")
     checkpoints: CheckpointIO = AtomicCheckpointIO()
-    if config["asynchronous_checkpoints"]:
+    if config["async_checkpoints"]:
         checkpoints = BackgroundCheckpointIO(checkpoints)
     plugins: list[Any] = [checkpoints]
     if SLURMEnvironment.detect():

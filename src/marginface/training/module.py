@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from marginface.backbones.preprocessing import Color, to_input
+from marginface.backbones.preprocessing import Color, normalize_images
 from marginface.classifier import ClassifierOptions
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
@@ -36,10 +36,10 @@ from marginface.training.strategies import (
     scales_loss,
     shard_backbone,
 )
-from marginface.utils.console import say
+from marginface.utils.console import rank_zero_print
 from marginface.utils.distributed import gather_rows
 from marginface.utils.errors import InputError, NonFiniteLossError, NotFiniteError
-from marginface.utils.seeded_random import sample_bits
+from marginface.utils.seeded_random import hash_bits
 
 
 class FaceRecognizer(L.LightningModule):
@@ -51,7 +51,7 @@ class FaceRecognizer(L.LightningModule):
         make_optimizer: parameter groups to an optimizer.
         augmentation: changes training images; flips when not given.
         make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
-        decay_vectors: whether weight decay also acts on biases, norms and other vectors.
+        decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
         color: channel order the backbone is trained in.
         seed: decides augmentation and all randomness within a step.
         channels_last: memory format of the backbone; faster convolutions on most devices.
@@ -67,7 +67,7 @@ class FaceRecognizer(L.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         make_schedule: Callable[..., Schedule],
         augmentation: Augmentation | None = None,
-        decay_vectors: bool = True,
+        decay_bias_and_norm: bool = True,
         color: Color = "rgb",
         seed: int = 0,
         channels_last: bool = False,
@@ -83,12 +83,12 @@ class FaceRecognizer(L.LightningModule):
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
         self.augmentation = augmentation or Augmentation()
-        self.decay_vectors = decay_vectors
+        self.decay_bias_and_norm = decay_bias_and_norm
         self.color: Color = color
         self.seed = seed
         self.description = description or {}
-        self.saving_to: Path | None = None  # the checkpoint that is being written
-        self.going_on_from: Path | None = None  # the checkpoint that is being read
+        self.saving_path: Path | None = None  # the checkpoint that is being written
+        self.resumed_from: Path | None = None  # the checkpoint that is being read
         self.stop_signal: int | None = None  # that this process got
         self.agreed_signal: int | None = None  # that any process got
         self.statistics = StepStatistics(head)
@@ -109,14 +109,14 @@ class FaceRecognizer(L.LightningModule):
         # Lightning saves no generator state, so dropout and the like start anew from the step.
         part = batch_idx % self.trainer.accumulate_grad_batches
         place = torch.tensor([self.trainer.global_rank * 4096 + part])
-        torch.manual_seed(int(sample_bits(self.seed, self.trainer.global_step, place)[0]))
+        torch.manual_seed(int(hash_bits(self.seed, self.trainer.global_step, place)[0]))
         if part == 0:
             self.statistics.begin()
             self.head.begin_step(self.trainer.global_step)
 
     def on_train_end(self) -> None:
         self.head.end_steps()
-        self.head.begin_centre_step = None
+        self.head.step_centers_in_backward = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
@@ -127,28 +127,28 @@ class FaceRecognizer(L.LightningModule):
         losses, signals = gather_rows(here[None]).T.tolist()
         self.agreed_signal = int(max(signals)) or None
         if not all(map(math.isfinite, losses)):
-            raise NonFiniteLossError(self._facts(loss, embeddings, labels))
+            raise NonFiniteLossError(self._divergence_report(loss, embeddings, labels))
         self.statistics.add_loss(loss)
         if logs_step(self.trainer, self.trainer.global_step):
-            self.statistics.observe(embeddings, labels)
+            self.statistics.update(embeddings, labels)
         return loss
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
-        """uint8 images to what the backbone trains on: augmented by seed, normalised, ordered."""
+        """uint8 images to what the backbone trains on: augmented by seed, normalized, ordered."""
         epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
-        return self._normalised(self.augmentation(images, indices, self.seed, epoch))
+        return self._normalized(self.augmentation(images, indices, self.seed, epoch))
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        x = to_input(images, self.color).contiguous(memory_format=self.memory_format)
+    def _normalized(self, images: Tensor) -> Tensor:
+        x = normalize_images(images, self.color).contiguous(memory_format=self.memory_format)
         # Weights are not float32 under 64-true, bf16-true and 16-true.
         return x.to(next(self.backbone.parameters()).dtype)
 
-    def _facts(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
+    def _divergence_report(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
         norms = embeddings.detach().float().norm(dim=1)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
             f"the loss is {loss.item()} at step {self.trainer.global_step} (lr {rate:.3g}, "
-            f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-centre norm "
+            f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-center norm "
             f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {labels.min()} to "
             f"{labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
             "scheduler.warmup_epochs or train with trainer.precision=32-true"
@@ -162,11 +162,11 @@ class FaceRecognizer(L.LightningModule):
         try:
             # A group each: where one is spread over processes and the other is not, optimizers
             # that step many tensors at once cannot have both.
-            groups = parameter_groups([self.backbone, self.head], self.decay_vectors)
+            groups = parameter_groups([self.backbone, self.head], self.decay_bias_and_norm)
             optimizer = self.make_optimizer(groups)
-            number_of(self.head.weight, optimizer)  # the class centres are in the optimizer
+            number_of(self.head.weight, optimizer)  # the class centers are in the optimizer
             if self.head.options.optimizer_in_backward:
-                self.head.begin_centre_step = step_in_backward(optimizer, self.head.weight)
+                self.head.step_centers_in_backward = step_in_backward(optimizer, self.head.weight)
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
         factor = self.make_schedule(
@@ -216,11 +216,11 @@ class FaceRecognizer(L.LightningModule):
         self._verification[dataloader_idx].update(self.embed(images), indices)
 
     def embed(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalised.
+        """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalized.
 
         Without autocast, as `evaluate.py` embeds: 16-bit convolutions shift accuracies by a point.
         """
-        x = self._normalised(images)
+        x = self._normalized(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.backbone(x).float() + self.backbone(x.flip(3)).float()
 
@@ -240,7 +240,9 @@ class FaceRecognizer(L.LightningModule):
             return None
         loaders: Any = self.trainer.val_dataloaders
         if self.trainer.num_val_batches[number] < len(loaders[number]):
-            say(f"{verification.name}: trainer.limit_val_batches leaves images out, not verified")
+            rank_zero_print(
+                f"{verification.name}: trainer.limit_val_batches leaves images out, not verified"
+            )
             return None
         metric = self._verification[number]
         try:
@@ -249,7 +251,9 @@ class FaceRecognizer(L.LightningModule):
             if self.trainer.global_step > 0:
                 raise
             # Running batch statistics are still 0 and 1; a deep network may overflow with them.
-            say(f"{verification.name}: the untrained network's embeddings are not finite")
+            rank_zero_print(
+                f"{verification.name}: the untrained network's embeddings are not finite"
+            )
         return metric.result
 
     def validation_metrics(self) -> dict[str, float]:
@@ -277,11 +281,11 @@ class FaceRecognizer(L.LightningModule):
             "accumulate": self.trainer.accumulate_grad_batches,
         }
         number = number_of(self.head.weight, self.trainer.optimizers[0])
-        pack_head(checkpoint, self.head, number, self.saving_to)
+        pack_head(checkpoint, self.head, number, self.saving_path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run go on with other processes, and with other accumulation steps."""
-        unpack_head(checkpoint, self.head, self.going_on_from)
+        unpack_head(checkpoint, self.head, self.resumed_from)
         # Lightning counts micro-batches.
         before = checkpoint["marginface"]["accumulate"]
         now = self.trainer.accumulate_grad_batches

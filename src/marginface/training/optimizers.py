@@ -1,6 +1,6 @@
-"""SGD and AdamW for millions of class centres.
+"""SGD and AdamW for millions of class centers.
 
-With a sparse gradient (sampled centres) only the rows that have one move: the others, their
+With a sparse gradient (sampled centers) only the rows that have one move: the others, their
 momentum and their moments stay as they are, weight decay included, and are not even read. Large
 dense parameters are stepped block by block, so that no temporary is as large as they are. Or the
 backward pass steps a parameter itself, so that not even its gradient is. The numbers are torch's in
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from marginface.classifier.chunked_pass import StepRows
+from marginface.classifier.chunked_pass import StepCenterRows
 from marginface.utils.errors import InputError
 
 Group = dict[str, Any]
@@ -43,7 +43,7 @@ class _ByRows(torch.optim.Optimizer):
         self._has_stepped = False
         if self._stepped_in_backward is not None and self._stepped_in_backward.grad is not None:
             raise InputError(
-                "classifier.optimizer_in_backward=true: the class centres have been stepped and "
+                "classifier.optimizer_in_backward=true: the class centers have been stepped and "
                 "got one more gradient, from elsewhere in the loss; this head needs "
                 "classifier.optimizer_in_backward=false"
             )
@@ -59,7 +59,7 @@ class _ByRows(torch.optim.Optimizer):
             parameter.grad = gradient
         return loss
 
-    def step_in_backward(self, parameter: Tensor) -> Callable[[], StepRows]:
+    def step_in_backward(self, parameter: Tensor) -> Callable[[], StepCenterRows]:
         """Let the backward pass step the rows of a parameter as soon as their gradient is there.
 
         Returns:
@@ -73,7 +73,7 @@ class _ByRows(torch.optim.Optimizer):
         self.check_group(self._group_of(parameter))
         self._stepped_in_backward = parameter
 
-        def begin() -> StepRows:
+        def begin() -> StepCenterRows:
             if self._has_stepped:
                 raise InputError(
                     "classifier.optimizer_in_backward=true: a second backward pass before "
@@ -215,7 +215,9 @@ class AdamW(_ByRows, torch.optim.AdamW):
         values.addcdiv_(first, spread, value=-group["lr"] / (1 - beta1**done))
 
 
-def step_in_backward(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Callable[[], StepRows]:
+def step_in_backward(
+    optimizer: torch.optim.Optimizer, parameter: Tensor
+) -> Callable[[], StepCenterRows]:
     """`step_in_backward` of an optimizer that has it.
 
     Raises:
@@ -229,17 +231,17 @@ def step_in_backward(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Cal
     return optimizer.step_in_backward(parameter)
 
 
-def parameter_groups(parts: Iterable[nn.Module], decay_vectors: bool) -> list[Group]:
+def parameter_groups(parts: Iterable[nn.Module], decay_bias_and_norm: bool) -> list[Group]:
     """The trainable parameters of each part, those without weight decay in a group of their own.
 
     Args:
-        decay_vectors: whether weight decay also acts on biases, norms and other vectors.
+        decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
     """
     groups: list[Group] = []
     for part in parts:
         parameters = [p for p in part.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if decay_vectors or p.ndim > 1]
-        others = [p for p in parameters if not (decay_vectors or p.ndim > 1)]
+        decayed = [p for p in parameters if decay_bias_and_norm or p.ndim > 1]
+        others = [p for p in parameters if not (decay_bias_and_norm or p.ndim > 1)]
         groups += [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from marginface.utils.errors import PeerLostError
+from marginface.utils.errors import ProcessLostError
 
 _PERIOD = 1.0  # seconds between two looks
 _LOST_PEER = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
@@ -44,7 +44,7 @@ def lost_peers_named() -> Iterator[None]:
             raise
         time.sleep(_PERIOD + _GRACE + 4)
         reason = str(error).splitlines()[0]
-        raise PeerLostError(f"lost another process of this run: {reason}") from None
+        raise ProcessLostError(f"lost another process of this run: {reason}") from None
 
 
 def is_started_by_another() -> bool:

@@ -51,11 +51,12 @@ def checkpoint_to_resume(
 
 
 # Keys that say how a run is carried out, not what it computes; a resumed run may change them.
-CARRIED_OUT_BY = (
+EXECUTION_SETTINGS = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
-    "compile", "gradient_checkpointing", "asynchronous_checkpoints", "keep_freed_memory",
+    "compile", "gradient_checkpointing", "async_checkpoints", "keep_freed_memory",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
-    "classifier.memory_mib", "classifier.apart_above_mib", "classifier.optimizer_in_backward",
+    "classifier.chunk_mib", "classifier.separate_file_above_mib",
+    "classifier.optimizer_in_backward",
 )  # fmt: skip
 
 
@@ -85,5 +86,5 @@ def _settings(description: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if not any(key == k or key.startswith(f"{k}.") for k in CARRIED_OUT_BY)
+        if not any(key == k or key.startswith(f"{k}.") for k in EXECUTION_SETTINGS)
     }

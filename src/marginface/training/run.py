@@ -23,7 +23,7 @@ from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
 from marginface.training.resume import checkpoint_to_resume
 from marginface.training.summary import _begin
-from marginface.utils.console import quiet_lightning, say
+from marginface.utils.console import rank_zero_print, silence_lightning
 from marginface.utils.errors import PreemptedError
 from marginface.utils.hardware import keep_freed_memory
 
@@ -41,7 +41,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         NonFiniteLossError: the loss left the finite numbers.
     """
     check_config(config)
-    quiet_lightning()
+    silence_lightning()
     watch_processes()
     L.seed_everything(config["seed"], verbose=False)
     datamodule: FaceDataModule = build(config["data"])
@@ -57,8 +57,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if trainer.is_global_zero:
         _begin(config, datamodule, module, trainer, folder, fresh=checkpoint is None)
     if checkpoint is not None:
-        say(f"going on from {checkpoint}")
-        module.going_on_from = checkpoint
+        rank_zero_print(f"going on from {checkpoint}")
+        module.resumed_from = checkpoint
         # Lightning does so itself, but under FSDP2 only after the data is set up.
         datamodule.load_state_dict(read_checkpoint(checkpoint)[type(datamodule).__qualname__])
     try:

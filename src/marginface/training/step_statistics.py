@@ -29,7 +29,7 @@ class StepStatistics:
         self._losses.append(loss.detach())
 
     @torch.no_grad()
-    def observe(self, embeddings: Tensor, labels: Tensor) -> None:
+    def update(self, embeddings: Tensor, labels: Tensor) -> None:
         """What each image of a micro-batch says; all classes are compared with for it."""
         nearest, target = predictions(self.head, embeddings, labels)
         angle = target.clamp(-1, 1).arccos().rad2deg()

@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from marginface.classifier import ClassifierOptions
-from marginface.runs.checkpoint_file import CENTRES
+from marginface.runs.checkpoint_file import CENTERS
 from marginface.utils.distributed import largest_over_ranks
 from marginface.utils.errors import InputError
 
 
 class ClassParallelStrategy(DDPStrategy):
-    """Data-parallel training whose class centres are spread over the processes.
+    """Data-parallel training whose class centers are spread over the processes.
 
     Every process has the whole backbone and a part of the classes. DDP never touches that part: it
     is not sent from the first process and its gradients are not averaged, because each process
@@ -30,14 +30,14 @@ class ClassParallelStrategy(DDPStrategy):
     """
 
     def setup(self, trainer: L.Trainer) -> None:
-        """Before parameters are synchronised, for training and for validation alone."""
+        """Before parameters are synchronized, for training and for validation alone."""
         assert self.model is not None
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, [CENTRES])
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, [CENTERS])
         super().setup(trainer)
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """FSDP2 for the backbone (torch's fully_shard), class-parallel centres for the head.
+    """FSDP2 for the backbone (torch's fully_shard), class-parallel centers for the head.
 
     Checkpoints are those of every other strategy: whole tensors, written by the first process, so a
     run may begin with one strategy and go on with another.
@@ -56,7 +56,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors, on every process; the class centres stay what they are here."""
+        """Whole tensors, on every process; the class centers stay what they are here."""
         assert self.lightning_module is not None
         return _whole(self.lightning_module.state_dict())
 
@@ -132,14 +132,14 @@ def shard_backbone(backbone: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(backbone, mesh=mesh)
 
 
-def agree_on_overflow(centres: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+def agree_on_overflow(centers: Tensor, parameters: Iterable[nn.Parameter]) -> None:
     """Have all processes skip a step that loss scaling makes too large for one of them.
 
     Args:
-        centres: those of this process, whose gradient no other process sees.
-        parameters: all, to mark: a process may have no centres, but has a backbone.
+        centers: those of this process, whose gradient no other process sees.
+        parameters: all, to mark: a process may have no centers, but has a backbone.
     """
-    gradient = centres.grad
+    gradient = centers.grad
     if gradient is None:  # a step without a label, on all processes
         return
     too_large = ~torch.isfinite(_values(gradient).sum())
@@ -154,7 +154,7 @@ def _values(gradient: Tensor) -> Tensor:
 
 
 def shares_classes(trainer: L.Trainer) -> bool:
-    """Whether the class centres of this run are spread over its processes."""
+    """Whether the class centers of this run are spread over its processes."""
     strategy: Any = trainer.strategy
     return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
 
@@ -172,7 +172,7 @@ def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
         return
     if isinstance(trainer.strategy, DDPStrategy) and not shares_classes(trainer):
         raise InputError(
-            f"{inside} leaves no gradients of the class centres, which this strategy averages over "
+            f"{inside} leaves no gradients of the class centers, which this strategy averages over "
             "its processes, be it one: use trainer=class_parallel, or trainer=cpu or gpu"
         )
     if trainer.accumulate_grad_batches > 1:

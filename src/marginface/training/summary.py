@@ -23,7 +23,7 @@ def _begin(
     fresh: bool,
 ) -> None:
     head = module.head
-    rows, width = head.num_classes * head.centres_per_class, head.embedding_size  # of all shards
+    rows, width = head.num_classes * head.centers_per_class, head.embedding_size  # of all shards
     facts = {
         "world_size": trainer.world_size,
         "devices": trainer.num_devices,

@@ -28,21 +28,21 @@ _BESIDE_THE_POINT = (
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
-def say(message: str) -> None:
+def rank_zero_print(message: str) -> None:
     """Print a line."""
     if _is_first_process():
         print(message, flush=True)
 
 
-def warn_here(message: str) -> None:
+def print_warning(message: str) -> None:
     """Print a line to stderr that is meant to be noticed, from whichever process this is."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def warn(message: str) -> None:
+def rank_zero_warn(message: str) -> None:
     """The same, from the first process only."""
     if _is_first_process():
-        warn_here(message)
+        print_warning(message)
 
 
 def _is_first_process() -> bool:
@@ -54,7 +54,7 @@ def _is_first_process() -> bool:
     return rank == 0
 
 
-def quiet_lightning() -> None:
+def silence_lightning() -> None:
     """Hide Lightning's notes on its own settings; its warnings and errors stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in _BESIDE_THE_POINT:

@@ -24,11 +24,11 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message carries step, lr, norms and label range."""
 
 
-class PeerLostError(RuntimeError):
+class ProcessLostError(RuntimeError):
     """Another process of the run is gone."""
 
 
-class NotSavedError(RuntimeError):
+class CheckpointWriteError(RuntimeError):
     """A checkpoint could not be written; the one before it is as it was."""
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a neighbour of `path` for writing and rename it to `path` when the block succeeds."""
+    """Open a neighbor of `path` for writing and rename it to `path` when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 from marginface.utils.errors import InputError
 
 
-def require(package: str, *, extra: str) -> Any:
+def require_package(package: str, *, extra: str) -> Any:
     """The imported package; InputError says which extra brings it."""
     try:
         return importlib.import_module(package)

@@ -1,4 +1,4 @@
-"""What happens to a uint8 batch on the device: normalisation, colour order and seeded flips."""
+"""What happens to a uint8 batch on the device: normalization, color order and seeded flips."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 _MIX_1, _MIX_2 = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's constants as int64
 
 
-def sample_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
+def hash_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
     """64 random bits per sample (int64, any sign), from (seed, epoch, index) through splitmix64.
 
     A hash and not a generator: it does not matter which worker or rank asks, or in which order.
@@ -16,10 +16,10 @@ def sample_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
     return _mix(state + indices)
 
 
-def sample_uniform(seed: int, epoch: int, indices: Tensor, count: int, stream: int) -> Tensor:
+def hash_uniform(seed: int, epoch: int, indices: Tensor, count: int, stream: int) -> Tensor:
     """float32 (B, count) in [0, 1), from (seed, epoch, index); another `stream`, other numbers."""
     draws = torch.arange(1, count + 1, device=indices.device) + stream * 0x10000
-    bits = _mix(sample_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1))
+    bits = _mix(hash_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1))
     # 24 bits are what float32 holds exactly.
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / (1 << 24)
 

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from marginface.classifier.losses.alpha_divergence import Alpha, AlphaDivergence
-from marginface.classifier.losses.base import LossOverLogits
+from marginface.classifier.losses.base import ClassificationLoss
 from marginface.classifier.losses.binary import BinaryCrossEntropy, balanced_bias
 from marginface.classifier.losses.cross_entropy import Circle, CrossEntropy, circle_weight
 from marginface.utils.arguments import check_parameters
@@ -19,17 +19,17 @@ __all__ = [
     "AlphaDivergence",
     "BinaryCrossEntropy",
     "Circle",
+    "ClassificationLoss",
     "CrossEntropy",
-    "LossOverLogits",
-    "LossSpec",
+    "LossConfig",
     "balanced_bias",
     "circle_weight",
     "create_loss",
 ]
 
-LossSpec = str | dict[str, Any]
+LossConfig = str | dict[str, Any]
 
-_LOSSES: dict[str, type[LossOverLogits]] = {
+_LOSSES: dict[str, type[ClassificationLoss]] = {
     "cross_entropy": CrossEntropy,
     "bce": BinaryCrossEntropy,
     "circle": Circle,
@@ -37,7 +37,7 @@ _LOSSES: dict[str, type[LossOverLogits]] = {
 }
 
 
-def create_loss(spec: LossSpec, *, num_classes: int, scale: float) -> LossOverLogits:
+def create_loss(spec: LossConfig, *, num_classes: int, scale: float) -> ClassificationLoss:
     """The loss that a name, or a mapping with `name` and parameters, describes.
 
     "bce" without a threshold starts at UniFace's ln(10 C).

@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from marginface.classifier.losses.base import LossOverLogits
-from marginface.classifier.reduction import NEVER, Reduction
+from marginface.classifier.losses.base import ClassificationLoss
+from marginface.classifier.reduction import MASKED, Reduction
 
 Alpha = Annotated[float, Field(gt=1, le=2)]
 
 
-class AlphaDivergence(LossOverLogits):
+class AlphaDivergence(ClassificationLoss):
     """Fenchel-Young loss of the alpha-divergence: like softmax with exact zeros (2511.13621).
 
     p_j = q_j [1 + (alpha - 1)(z_j - tau)]_+^(1/(alpha - 1)) with tau such that the p_j add up to 1;
@@ -120,7 +120,7 @@ class AlphaSum(Reduction):
 
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         super().begin(rows, dtype, device)
-        self._top = torch.full((rows,), NEVER, dtype=dtype, device=device)
+        self._top = torch.full((rows,), MASKED, dtype=dtype, device=device)
         self._clear()
 
     def _clear(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from marginface.classifier.reduction import Reduction
 
 
-class LossOverLogits(nn.Module):
+class ClassificationLoss(nn.Module):
     """What a loss has to define.
 
     Some losses do more than compare logits and do not go with every head: those for which

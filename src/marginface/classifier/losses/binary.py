@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marginface.classifier.losses.base import LossOverLogits, softplus
+from marginface.classifier.losses.base import ClassificationLoss, softplus
 from marginface.classifier.reduction import Reduction
 from marginface.utils.arguments import Positive
 
 
-class BinaryCrossEntropy(LossOverLogits):
+class BinaryCrossEntropy(ClassificationLoss):
     """C independent decisions against one learned threshold: UCE of UniFace, and SphereFace2.
 
     Args:

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marginface.classifier.losses.base import LossOverLogits, softplus
-from marginface.classifier.reduction import NEVER, Reduction
+from marginface.classifier.losses.base import ClassificationLoss, softplus
+from marginface.classifier.reduction import MASKED, Reduction
 
 
-class CrossEntropy(LossOverLogits):
+class CrossEntropy(ClassificationLoss):
     """Softmax cross-entropy by log-sum-exp; no probability floor, so a loss of 116 reads as 116."""
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class LogSumExp(Reduction):
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         super().begin(rows, dtype, device)
         self._sum = self.zeros
-        self._top = torch.full((rows,), 0.0 if self.bounded else NEVER, dtype=dtype, device=device)
+        self._top = torch.full((rows,), 0.0 if self.bounded else MASKED, dtype=dtype, device=device)
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
         if self.bounded:

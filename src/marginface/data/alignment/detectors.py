@@ -11,14 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from marginface.data.alignment.landmarks import Face, for_photos, read_landmarks
+from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_landmarks
 from marginface.data.images import Pixels
 from marginface.utils.errors import InputError, MissingInputError
 
-Detector = Callable[[Pixels, str], list[Face]]  # RGB pixels and path of a photograph
+Detector = Callable[[Pixels, str], list[DetectedFace]]  # RGB pixels and path of a photograph
 
 
-class FromFile:
+class LandmarkFile:
     """Looks faces up in a landmark file.
 
     Args:
@@ -29,7 +29,7 @@ class FromFile:
     def __init__(self, path: str | Path, photos: list[str]) -> None:
         self.faces = for_photos(read_landmarks(path), photos)
 
-    def __call__(self, rgb: Pixels, path: str) -> list[Face]:
+    def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
         return self.faces.get(path, [])
 
 
@@ -63,14 +63,14 @@ class YuNet:
                 raise InputError(f"{self._path} is no YuNet model ({error.err})") from error
         return self._local.detector
 
-    def __call__(self, rgb: Pixels, path: str) -> list[Face]:
+    def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
         detector = self._detector()
         detector.setInputSize((rgb.shape[1], rgb.shape[0]))
         _, rows = detector.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         # Columns: box (4), five points in our order (it calls the left eye in the image the
         # person's right one), score.
         return [
-            Face(np.asarray(row[4:14], np.float64).reshape(5, 2), float(row[14]))
+            DetectedFace(np.asarray(row[4:14], np.float64).reshape(5, 2), float(row[14]))
             for row in (() if rows is None else rows)
         ]
 
@@ -93,7 +93,7 @@ def from_function(spec: str) -> Detector:
             f"--detector {spec}: expected package.module:function that can be imported ({error})"
         ) from error
 
-    def detect(rgb: Pixels, path: str) -> list[Face]:
+    def detect(rgb: Pixels, path: str) -> list[DetectedFace]:
         return [_as_face(face, spec) for face in _items(function(rgb), spec)]
 
     return detect
@@ -105,7 +105,7 @@ def _items(found: Any, spec: str) -> Iterable[Any]:
     return found
 
 
-def _as_face(face: Any, spec: str) -> Face:
+def _as_face(face: Any, spec: str) -> DetectedFace:
     points, score = face if isinstance(face, tuple) and len(face) == 2 else (face, None)
     try:
         array = np.asarray(points, np.float64)
@@ -113,4 +113,4 @@ def _as_face(face: Any, spec: str) -> Face:
         raise InputError(f"{spec} returned points that are no numbers ({error})") from error
     if array.shape != (5, 2):
         raise InputError(f"{spec} returned points of shape {array.shape}, expected (5, 2)")
-    return Face(array, None if score is None else float(score))
+    return DetectedFace(array, None if score is None else float(score))

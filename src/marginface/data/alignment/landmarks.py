@@ -14,7 +14,7 @@ from marginface.utils.errors import InputError, MissingInputError
 T = TypeVar("T")
 
 
-class Face(NamedTuple):
+class DetectedFace(NamedTuple):
     """A face in a photograph.
 
     Attributes:
@@ -28,7 +28,7 @@ class Face(NamedTuple):
     identity: str | None = None
 
 
-def read_landmarks(path: str | Path) -> dict[str, list[Face]]:
+def read_landmarks(path: str | Path) -> dict[str, list[DetectedFace]]:
     """Faces by photograph, as the file names them.
 
     Lines are `path,x1,y1,...,x5,y5` (csv, with or without a line of headings; columns `identity`,
@@ -42,7 +42,7 @@ def read_landmarks(path: str | Path) -> dict[str, list[Face]]:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no landmark file {path}")
-    faces: dict[str, list[Face]] = {}
+    faces: dict[str, list[DetectedFace]] = {}
     headings: list[str] = []
     for number, fields in enumerate(_rows(path), start=1):
         if number <= 2 and _is_heading(fields):
@@ -92,17 +92,17 @@ def _is_heading(fields: list[str]) -> bool:
     return len(fields) == 1 or not any(map(_is_number, fields[1:]))
 
 
-def _face(fields: list[str], headings: list[str]) -> tuple[str, Face]:
+def _face(fields: list[str], headings: list[str]) -> tuple[str, DetectedFace]:
     if len(fields) >= 17 and fields[0] in ("0", "1"):  # insightface's lst: all x, then all y
         points = np.array(fields[7:17], np.float64).reshape(2, 5).T
-        return fields[1], Face(points, identity=fields[2])
+        return fields[1], DetectedFace(points, identity=fields[2])
     values = fields[1:]
     points = np.array(values[:10], np.float64).reshape(5, 2)
     # CelebA names its coordinates only, so its headings are one shorter.
     named = dict(zip(headings[-len(fields) :][11:], values[10:], strict=False)) if headings else {}
     identity = named.get("identity", named.get("label"))
     score = named.get("score", values[10] if len(values) == 11 and not headings else None)
-    return fields[0], Face(points, None if score is None else float(score), identity)
+    return fields[0], DetectedFace(points, None if score is None else float(score), identity)
 
 
 def _is_number(text: str) -> bool:

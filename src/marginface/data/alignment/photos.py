@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.data.alignment.detectors import Detector
-from marginface.data.alignment.landmarks import Face, for_photos
+from marginface.data.alignment.landmarks import DetectedFace, for_photos
 from marginface.data.alignment.template import align, check_points, template
 from marginface.data.image_files import find_photos
 from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
@@ -54,7 +54,7 @@ def align_photos(
     size: int = 112,
     min_face: float = 10.0,
     identities: dict[str, str] | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AlignResult:
     """Write the aligned face of every photograph below `source` into the new folder `target`.
 
@@ -70,7 +70,7 @@ def align_photos(
         min_face: pixels of the photograph between the eyes or from eyes to mouth; smaller faces
             are rejected.
         identities: identity by photograph.
-        report: called with the photographs done and all of them.
+        on_progress: called with the photographs done and all of them.
 
     Raises:
         MissingInputError: no folder `source`, or no photograph in it.
@@ -107,7 +107,7 @@ def align_photos(
                     result.several.append(photo)
                 if len(result.examples) < 48:
                     result.examples.append(outcome.pixels)
-            report(number, len(photos))
+            on_progress(number, len(photos))
         if not result.aligned:
             photo, reason = next(iter(result.rejected.items()))
             raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
@@ -124,7 +124,7 @@ def align_photos(
 
 @dataclass
 class _Aligned:
-    face: Face
+    face: DetectedFace
     pixels: Pixels
     encoded: bytes
     num_faces: int
@@ -154,7 +154,7 @@ class _Worker:
             return f"cannot be read ({error.strerror})"
         return _Aligned(face, aligned, encode_jpeg(aligned), len(faces))
 
-    def _faces(self, rgb: Pixels, photo: str) -> list[Face]:
+    def _faces(self, rgb: Pixels, photo: str) -> list[DetectedFace]:
         try:
             return self.detector(rgb, photo)
         except InputError:
@@ -193,5 +193,5 @@ def _in_order(worker: _Worker, photos: list[str]) -> Iterator[tuple[str, _Aligne
             yield first, future.result()
 
 
-def _extent(face: Face) -> float:
+def _extent(face: DetectedFace) -> float:
     return float(np.ptp(face.points, axis=0).max())

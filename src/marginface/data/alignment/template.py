@@ -49,15 +49,15 @@ def similarity(source: Points, target: Points) -> NDArray[np.float64]:
     Raises:
         InputError: all points in one place.
     """
-    centre, goal = source.mean(0), target.mean(0)
-    x, y = (source - centre).T
+    center, goal = source.mean(0), target.mean(0)
+    x, y = (source - center).T
     u, v = (target - goal).T
     spread = float((x * x + y * y).sum())
     if not spread > 1e-12:
         raise InputError("all five points lie in one place")
     a, b = float((x * u + y * v).sum()) / spread, float((x * v - y * u).sum()) / spread
     turn = np.array([[a, -b], [b, a]])
-    return np.column_stack([turn, goal - turn @ centre])
+    return np.column_stack([turn, goal - turn @ center])
 
 
 def misfit(points: Points) -> float:

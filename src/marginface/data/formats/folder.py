@@ -8,7 +8,7 @@ import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.image_files import SUFFIXES, hash_of_names, is_image_name, read_image_file
-from marginface.utils.console import warn
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
 
@@ -57,7 +57,7 @@ class FolderDataset(FaceDataset):
                 f"{{{','.join(sorted(SUFFIXES))}}}"
             )
         if self.ignored:
-            warn(
+            rank_zero_warn(
                 f"{root}: {len(self.ignored)} entries are no images of an identity and are not "
                 f"used, the first is {self.ignored[0]}"
             )
@@ -90,7 +90,7 @@ def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
         ) from error
 
 
-class FolderPacker:
+class FolderWriter:
     """identity/image.jpg, with the endings that the bytes ask for."""
 
     list_name: str | None = None

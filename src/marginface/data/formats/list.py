@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from marginface.data.dataset import MOST_CLASSES, FaceDataset, Labels, ReadingOptions
-from marginface.data.formats.folder import FolderPacker
+from marginface.data.formats.folder import FolderWriter
 from marginface.data.image_files import hash_of_names, is_image_name, read_image_file
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -148,7 +148,7 @@ def number_labels(words: list[str], path: Path) -> tuple[Labels, list[str] | Non
     return np.array([place[word] for word in words], np.int64), names
 
 
-class ListPacker(FolderPacker):
+class ListWriter(FolderWriter):
     """The same, with the paths and class numbers in a list."""
 
     list_name = LIST_NAME

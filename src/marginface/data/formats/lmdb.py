@@ -15,7 +15,7 @@ import numpy as np
 
 from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.optional_packages import require
+from marginface.utils.optional_packages import require_package
 
 COUNT, CLASSES, IDENTITIES = b"num-samples", b"num-classes", b"identities"
 
@@ -86,7 +86,7 @@ class LMDBDataset(FaceDataset):
 @contextmanager
 def lmdb_errors() -> Iterator[None]:
     """LMDB's own errors, a full disk among them, as OSError."""
-    lmdb = require("lmdb", extra="lmdb")
+    lmdb = require_package("lmdb", extra="lmdb")
     try:
         yield
     except lmdb.Error as error:
@@ -100,7 +100,7 @@ def _open(root: Path) -> Any:
     Read-only and without locks it is no more than a memory map, so forked workers can go on with
     the one they inherit. No read-ahead: images are read at random.
     """
-    lmdb = require("lmdb", extra="lmdb")
+    lmdb = require_package("lmdb", extra="lmdb")
     try:
         return lmdb.open(str(root), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
@@ -120,11 +120,11 @@ def label_key(index: int) -> bytes:
 _COMMIT_EVERY = 1000
 
 
-class LMDBPacker:
+class LMDBWriter:
     """One database, committed every so many images."""
 
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
-        lmdb = require("lmdb", extra="lmdb")
+        lmdb = require_package("lmdb", extra="lmdb")
         self._source, self._labels = source, source.labels[order].tolist()
         # An upper limit of the address space; the file grows as it is filled.
         self._environment = lmdb.open(str(folder), map_size=1 << 42, lock=False)

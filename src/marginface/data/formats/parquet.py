@@ -13,7 +13,7 @@ import numpy as np
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats.list import number_labels
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.optional_packages import require
+from marginface.utils.optional_packages import require_package
 
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "identity", "cls", "target")
 
@@ -39,7 +39,7 @@ class ParquetDataset(FaceDataset):
     ) -> None:
         root = Path(root)
         self.paths = _find_files(root, split)
-        self._parquet = require("pyarrow.parquet", extra="parquet")
+        self._parquet = require_package("pyarrow.parquet", extra="parquet")
         self._groups: list[tuple[int, int]] = []  # file and row group
         starts = [0]
         words: list[str] = []
@@ -81,7 +81,7 @@ class ParquetDataset(FaceDataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._parquet = require("pyarrow.parquet", extra="parquet")
+        self._parquet = require_package("pyarrow.parquet", extra="parquet")
 
     def _open(self, path: Path) -> Any:
         try:

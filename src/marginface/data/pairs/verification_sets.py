@@ -11,7 +11,7 @@ from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.image_files import read_image_file
-from marginface.data.images import ImageRules, Pixels, fit_square
+from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
 from marginface.data.pairs.files import read_pair_csv, read_pair_file, read_pairs_txt
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -19,7 +19,7 @@ from marginface.utils.errors import InputError, MissingInputError
 class PairFile(FaceDataset):
     """Pairs in a file: pair i is images 2i and 2i + 1. Made by `load_pairs`.
 
-    Images of another size are scaled so that the short side fits and cut to the centre, as in
+    Images of another size are scaled so that the short side fits and cut to the center, as in
     insightface's reader. A faulty image stops the run: leaving it out would change the protocol.
 
     Attributes:
@@ -67,7 +67,9 @@ class PairFile(FaceDataset):
 
     def fill(self, index: int, out: Pixels) -> None:
         try:
-            out[:] = fit_square(self._any_size.decode(self.image_bytes(index)), self.image_size)
+            out[:] = resize_and_center_crop(
+                self._any_size.decode(self.image_bytes(index)), self.image_size
+            )
         except InputError as error:
             raise InputError(f"{self.describe(index)}: {error}") from error
 
@@ -84,7 +86,7 @@ class PairFile(FaceDataset):
         return {"kind": "PairFile", "pairs": len(self.same), "content_sha256": content}
 
 
-class DrawnPairs(FaceDataset):
+class SampledPairs(FaceDataset):
     """Genuine and impostor pairs, half each, drawn from the images of another dataset.
 
     Args:
@@ -98,7 +100,7 @@ class DrawnPairs(FaceDataset):
 
     def __init__(self, source: FaceDataset, num_pairs: int, seed: int) -> None:
         self.source = source
-        self.pairs, self.same = draw_pairs(source.labels, num_pairs, seed)
+        self.pairs, self.same = sample_pairs(source.labels, num_pairs, seed)
         super().__init__(
             source.labels, source.num_classes, image_size=source.image_size, where=source.where
         )
@@ -113,7 +115,7 @@ class DrawnPairs(FaceDataset):
         return self.source.describe(index)
 
 
-VerificationSet = PairFile | DrawnPairs
+VerificationSet = PairFile | SampledPairs
 
 
 def load_pairs(
@@ -150,7 +152,7 @@ def load_pairs(
     return PairFile(path, *read_pair_file(path), image_size=image_size)
 
 
-def draw_pairs(
+def sample_pairs(
     labels: NDArray[np.int64], num_pairs: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Distinct pairs (N, 2) of image indices, genuine and impostor by turns, and which is which.
@@ -189,7 +191,7 @@ def draw_pairs(
     return pairs, np.tile([True, False], wanted)
 
 
-def hold_out(
+def split_identities(
     labels: NDArray[np.int64], identities: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Image indices to train on and to verify on, with `identities` persons only in the latter.

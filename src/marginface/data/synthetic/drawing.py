@@ -16,18 +16,18 @@ from marginface.data.images import Pixels
 _CANVAS = 224  # drawn at twice the default output size, then scaled down
 _SHIFT = 4  # OpenCV's fixed-point coordinates: sixteenths of a pixel
 Points = NDArray[np.float64]
-Colour = NDArray[np.float64]
+Color = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Person:
+class FaceModel:
     """What stays the same in all photographs; lengths in half face heights, x right, y down."""
 
     face_width: float
     jaw: float
     chin: float
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hairline: float
     hair_sides: float
     hair_volume: float
@@ -37,7 +37,7 @@ class Person:
     eye_width: float
     eye_openness: float
     eye_tilt: float
-    iris: Colour
+    iris: Color
     brow_height: float
     brow_thickness: float
     brow_tilt: float
@@ -47,12 +47,12 @@ class Person:
     mouth_height: float
     mouth_width: float
     lip: float
-    lip_colour: Colour
+    lip_color: Color
     beard: float
     marks: NDArray[np.float64]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Person":
+    def draw(cls, rng: np.random.Generator) -> "FaceModel":
         """A random person."""
         tone = rng.uniform(0, 1)
         skin = (1 - tone) * np.array([236.0, 200, 176]) + tone * np.array([112.0, 76, 54])
@@ -83,7 +83,7 @@ class Person:
             mouth_height=rng.uniform(0.46, 0.60),
             mouth_width=rng.uniform(0.17, 0.30),
             lip=rng.uniform(0.030, 0.075),
-            lip_colour=np.array(
+            lip_color=np.array(
                 [rng.uniform(-10, 40), rng.uniform(-60, -20), rng.uniform(-45, -10)]
             ),
             beard=max(0.0, rng.uniform(-1.5, 1.0)),
@@ -94,7 +94,7 @@ class Person:
 class _Canvas:
     """Draws shapes given on the face's surface: turned by the pose, then put on the canvas."""
 
-    def __init__(self, image: NDArray[np.uint8], person: Person, pose: Points) -> None:
+    def __init__(self, image: NDArray[np.uint8], person: FaceModel, pose: Points) -> None:
         self.image = image
         self.width = person.face_width
         yaw, pitch, roll = pose[:3]
@@ -113,26 +113,26 @@ class _Canvas:
         at = turned[:, :2] * self.scale + _CANVAS * np.array([0.5, 0.52]) + self.offset
         return np.round(at * (1 << _SHIFT)).astype(np.int32)
 
-    def polygon(self, points: Points, colour: Colour, lift: float = 0.0) -> None:
-        cv2.fillPoly(self.image, [self.project(points, lift)], _bgr(colour), cv2.LINE_AA, _SHIFT)
+    def polygon(self, points: Points, color: Color, lift: float = 0.0) -> None:
+        cv2.fillPoly(self.image, [self.project(points, lift)], _bgr(color), cv2.LINE_AA, _SHIFT)
 
-    def line(self, points: Points, colour: Colour, thickness: float, lift: float = 0.0) -> None:
+    def line(self, points: Points, color: Color, thickness: float, lift: float = 0.0) -> None:
         pixels = max(1, round(thickness * self.scale))
         path = [self.project(points, lift)]
-        cv2.polylines(self.image, path, False, _bgr(colour), pixels, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self.image, path, False, _bgr(color), pixels, cv2.LINE_AA, _SHIFT)
 
     def ellipse(
         self,
-        centre: tuple[float, float],
+        center: tuple[float, float],
         radii: tuple[float, float],
-        colour: Colour,
+        color: Color,
         angle: float = 0.0,
         lift: float = 0.0,
     ) -> None:
-        self.polygon(_ellipse(centre, radii, angle), colour, lift)
+        self.polygon(_ellipse(center, radii, angle), color, lift)
 
 
-def photograph(person: Person, rng: np.random.Generator, image_size: int = 112) -> Pixels:
+def render_face(person: FaceModel, rng: np.random.Generator, image_size: int = 112) -> Pixels:
     """One (S, S, 3) picture of a person; everything about it but the person comes from `rng`."""
     image = _background(rng)
     pose = np.concatenate(
@@ -145,7 +145,7 @@ def photograph(person: Person, rng: np.random.Generator, image_size: int = 112) 
     return _camera(image, rng, image_size)
 
 
-def _draw_head(canvas: _Canvas, person: Person, rng: np.random.Generator) -> None:
+def _draw_head(canvas: _Canvas, person: FaceModel, rng: np.random.Generator) -> None:
     hair, skin = person.hair, person.skin
     width = person.face_width
     back = _ellipse((0, -0.12), (width * person.hair_volume, 0.98))
@@ -176,21 +176,21 @@ def _draw_head(canvas: _Canvas, person: Person, rng: np.random.Generator) -> Non
         canvas.polygon(np.concatenate([top, fringe]), hair * rng.normal(1, 0.04))
 
 
-def _draw_features(canvas: _Canvas, person: Person, rng: np.random.Generator) -> None:
+def _draw_features(canvas: _Canvas, person: FaceModel, rng: np.random.Generator) -> None:
     skin, dark = person.skin, person.hair * 0.6
     smile, surprise = rng.normal(0, 0.05), rng.normal(0, 0.02)
     openness = person.eye_openness * np.clip(rng.normal(1, 0.25), 0.15, 1.6)
     gaze = rng.normal(0, 0.02, 2)
     for side in (-1.0, 1.0):
-        centre = (side * person.eye_gap, person.eye_height)
+        center = (side * person.eye_gap, person.eye_height)
         tilt = side * person.eye_tilt
-        canvas.ellipse(centre, (person.eye_width * 1.25, openness * 1.9), skin * 0.85, tilt)
-        canvas.ellipse(centre, (person.eye_width, openness), np.array([236.0, 236, 232]), tilt)
+        canvas.ellipse(center, (person.eye_width * 1.25, openness * 1.9), skin * 0.85, tilt)
+        canvas.ellipse(center, (person.eye_width, openness), np.array([236.0, 236, 232]), tilt)
         radius = min(0.055, openness * 1.05)
-        iris = (centre[0] + gaze[0], centre[1] + gaze[1] * 0.4)
+        iris = (center[0] + gaze[0], center[1] + gaze[1] * 0.4)
         canvas.ellipse(iris, (radius, radius), person.iris)
         canvas.ellipse(iris, (radius * 0.45, radius * 0.45), np.array([12.0, 12, 14]))
-        lid = _ellipse(centre, (person.eye_width, openness), tilt)[12:24]
+        lid = _ellipse(center, (person.eye_width, openness), tilt)[12:24]
         canvas.line(lid, skin * 0.45, 0.014)
         height = person.eye_height - person.brow_height + surprise
         run = np.linspace(-1, 1, 5)
@@ -219,14 +219,14 @@ def _draw_features(canvas: _Canvas, person: Person, rng: np.random.Generator) ->
         canvas.ellipse((x * person.face_width, y), (radius, radius), skin * 0.5)
 
 
-def _draw_mouth(canvas: _Canvas, person: Person, smile: float, gap: float) -> None:
+def _draw_mouth(canvas: _Canvas, person: FaceModel, smile: float, gap: float) -> None:
     run = np.linspace(-1, 1, 11)
     middle = person.mouth_height - smile * run**2
     x = run * person.mouth_width * (1 + smile)
     arch = np.sqrt(np.clip(1 - run**2, 0, None))
     upper = np.column_stack([x, middle - (person.lip * 0.8 + gap / 2) * arch])
     lower = np.column_stack([x, middle + (person.lip + gap / 2) * arch])
-    lips = np.clip(person.skin + person.lip_colour, 0, 255)
+    lips = np.clip(person.skin + person.lip_color, 0, 255)
     canvas.polygon(np.concatenate([upper, lower[::-1]]), lips)
     canvas.line(np.column_stack([x, middle]), person.skin * 0.4, 0.012)
     if gap > 0.02:
@@ -237,23 +237,23 @@ def _draw_mouth(canvas: _Canvas, person: Person, smile: float, gap: float) -> No
 
 def _draw_occluder(canvas: _Canvas, rng: np.random.Generator) -> None:
     kind = rng.random()
-    colour = rng.uniform(10, 90, 3)
+    color = rng.uniform(10, 90, 3)
     if kind < 0.10:  # glasses, dark or clear
         for side in (-1.0, 1.0):
             ring = _ellipse((side * 0.30, -0.15), (0.19, 0.14))
             if rng.random() < 0.4:
-                canvas.polygon(ring, colour * 0.5, lift=0.1)
-            canvas.line(np.concatenate([ring, ring[:1]]), colour, 0.02, lift=0.1)
-        canvas.line(np.array([[-0.11, -0.16], [0.11, -0.16]]), colour, 0.02, lift=0.1)
+                canvas.polygon(ring, color * 0.5, lift=0.1)
+            canvas.line(np.concatenate([ring, ring[:1]]), color, 0.02, lift=0.1)
+        canvas.line(np.array([[-0.11, -0.16], [0.11, -0.16]]), color, 0.02, lift=0.1)
     elif kind < 0.16:  # scarf or mask
         top = rng.uniform(0.30, 0.62)
         canvas.polygon(
             np.array([[-1, top], [1, top], [1, 1.3], [-1, 1.3]]) * [0.8, 1], rng.uniform(30, 230, 3)
         )
     elif kind < 0.26:  # a hand, a lock of hair, another head: any patch
-        centre = rng.uniform([-0.7, -0.7], [0.7, 0.9])
+        center = rng.uniform([-0.7, -0.7], [0.7, 0.9])
         canvas.ellipse(
-            tuple(centre),
+            tuple(center),
             tuple(rng.uniform(0.12, 0.34, 2)),
             rng.uniform(20, 230, 3),
             rng.uniform(0, 3),
@@ -272,7 +272,7 @@ def _background(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _camera(image: NDArray[np.uint8], rng: np.random.Generator, image_size: int) -> Pixels:
-    """Light, colour, focus and sensor noise, at the final size."""
+    """Light, color, focus and sensor noise, at the final size."""
     small = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
     pixels = small.astype(np.float32) / 255
     run = np.linspace(-1, 1, image_size, dtype=np.float32)
@@ -290,13 +290,13 @@ def _camera(image: NDArray[np.uint8], rng: np.random.Generator, image_size: int)
     return (np.clip(pixels + noise, 0, 1) * 255).round().astype(np.uint8)
 
 
-def _ellipse(centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Points:
+def _ellipse(center: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Points:
     run = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     x, y = radii[0] * np.cos(run), radii[1] * np.sin(run)
     c, s = np.cos(angle), np.sin(angle)
-    return np.column_stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y])
+    return np.column_stack([center[0] + c * x - s * y, center[1] + s * x + c * y])
 
 
-def _bgr(colour: Colour) -> tuple[float, ...]:
+def _bgr(color: Color) -> tuple[float, ...]:
     # The canvas is RGB throughout; OpenCV only sees three channels.
-    return tuple(float(v) for v in np.clip(colour, 0, 255))
+    return tuple(float(v) for v in np.clip(color, 0, 255))

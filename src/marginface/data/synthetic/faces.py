@@ -1,4 +1,4 @@
-"""Procedural faces: no download, no licence, the same pixels everywhere for the same seed.
+"""Procedural faces: no download, no license, the same pixels everywhere for the same seed.
 
 They are hard enough that a small network does not saturate on unseen persons.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.images import Pixels, encode_jpeg
-from marginface.data.synthetic.drawing import Person, photograph
+from marginface.data.synthetic.drawing import FaceModel, render_face
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
 
@@ -99,10 +99,10 @@ def _render_all(
 def _render_person(task: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     seed, identity, count, image_size = task
     cv2.setNumThreads(0)
-    person = Person.draw(np.random.default_rng([seed, identity]))
+    person = FaceModel.draw(np.random.default_rng([seed, identity]))
     return np.stack(
         [
-            photograph(person, np.random.default_rng([seed, identity, k]), image_size)
+            render_face(person, np.random.default_rng([seed, identity, k]), image_size)
             for k in range(count)
         ]
     )

@@ -1,6 +1,6 @@
 """Benchmarks people publish on: the files they come in, and what is computed from embeddings."""
 
-from marginface.evaluation.benchmarks.base import Benchmark, Outcome, Task
+from marginface.evaluation.benchmarks.base import Benchmark, BenchmarkResult, BenchmarkTask
 from marginface.evaluation.benchmarks.gallery import GalleryBenchmark
 from marginface.evaluation.benchmarks.ijb import IJBBenchmark
 from marginface.evaluation.benchmarks.pairs import PairsBenchmark
@@ -8,10 +8,10 @@ from marginface.evaluation.benchmarks.tinyface import TinyFaceBenchmark
 
 __all__ = [
     "Benchmark",
+    "BenchmarkResult",
+    "BenchmarkTask",
     "GalleryBenchmark",
     "IJBBenchmark",
-    "Outcome",
     "PairsBenchmark",
-    "Task",
     "TinyFaceBenchmark",
 ]

@@ -14,7 +14,7 @@ from marginface.metrics.groups import GroupRates
 from marginface.metrics.scores import ScoredPairs
 
 
-class Decisions(NamedTuple):
+class PairDecisions(NamedTuple):
     """Pairs one by one, to compare networks on them; no embeddings and no images.
 
     Attributes:
@@ -28,7 +28,7 @@ class Decisions(NamedTuple):
 
     scores: NDArray[np.float64]
     same: NDArray[np.bool_]
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     identity1: Identities
     identity2: Identities
     compared: NDArray[np.bool_]
@@ -42,7 +42,7 @@ class HardPair(NamedTuple):
     score: float
 
 
-class Table(NamedTuple):
+class ResultTable(NamedTuple):
     """Any other table for the report."""
 
     title: str
@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class BenchmarkResult:
     """Results of a benchmark.
 
     Attributes:
@@ -73,34 +73,34 @@ class Outcome:
     metrics: dict[str, Estimate]
     counts: dict[str, int]
     pairs: ScoredPairs | None = None
-    decisions: Decisions | None = None
+    decisions: PairDecisions | None = None
     pairs_sha256: str = ""
     hard: dict[str, list[HardPair]] = field(default_factory=dict)
     groups: list[GroupRates] = field(default_factory=list)
     group_threshold: float | None = None
     reject: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ResultTable] = field(default_factory=list)
 
 
 @dataclass
-class Task:
+class BenchmarkTask:
     """Images to embed and what to make of them.
 
     Attributes:
         name: the first part of its metrics' names.
         faces: the images.
-        evaluate: (N, D) float32 embeddings, not normalised, to an outcome.
+        evaluate: (N, D) float32 embeddings, not normalized, to an outcome.
     """
 
     name: str
     faces: FaceDataset
-    evaluate: Callable[[Tensor], Outcome]
+    evaluate: Callable[[Tensor], BenchmarkResult]
 
 
 class Benchmark(Protocol):
     """Reads the files of a benchmark."""
 
-    def tasks(self, name: str, image_size: int) -> list[Task]:
+    def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         """What there is to embed and to compute.
 
         Args:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from marginface.data.image_files import find_photos
-from marginface.data.unlabeled import FileFaces
-from marginface.evaluation.benchmarks.base import Outcome, Table, Task
+from marginface.data.unlabeled import UnlabeledFaces
+from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
 from marginface.evaluation.benchmarks.identities import numbered
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.identification import (
@@ -69,19 +69,19 @@ class GalleryBenchmark:
         self.ranks, self.fpirs = tuple(ranks), tuple(fpirs)
         self.bootstrap, self.seed = bootstrap, seed
 
-    def tasks(self, name: str, image_size: int) -> list[Task]:
+    def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         lists = [read_gallery(self.root / file) for file in (self.gallery, self.probes)]
         owners, subjects = (np.array(listed.subjects) for listed in lists)
         check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
         if self.distractors is not None:
             photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
             lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))
-        faces = FileFaces(
+        faces = UnlabeledFaces(
             self.root, [f for listed in lists for f in listed.files], image_size=image_size
         )
-        return [Task(name, faces, partial(self.evaluate, name, lists))]
+        return [BenchmarkTask(name, faces, partial(self.evaluate, name, lists))]
 
-    def evaluate(self, name: str, lists: list[Listed], embeddings: Tensor) -> Outcome:
+    def evaluate(self, name: str, lists: list[Listed], embeddings: Tensor) -> BenchmarkResult:
         """Results from the embeddings of gallery, probes and distractors, in that order."""
         parts = embeddings.split([len(listed.files) for listed in lists])
         sides = [_templates(part, listed) for part, listed in zip(parts, lists, strict=True)]
@@ -96,7 +96,7 @@ class GalleryBenchmark:
             title = (
                 "MegaFace's protocol: each image, each other one of its subject, distractors (%)"
             )
-            tables.append(Table(title, ("rank", "rate"), rows))
+            tables.append(ResultTable(title, ("rank", "rate"), rows))
             gallery, owners = torch.cat([gallery, others]), owners + [DISTRACTOR] * len(others)
         result = identification(
             gallery, np.array(owners), probes, np.array(subjects), self.ranks, self.fpirs
@@ -106,11 +106,11 @@ class GalleryBenchmark:
             [result], np.array(subjects), self.bootstrap, self.seed
         )
         kind = "open" if self.fpirs else "closed"
-        return Outcome(
+        return BenchmarkResult(
             name,
             [
                 "images: cut to a square, not aligned; align them first",
-                f"1:N {kind} set: cosine; templates are the normalised sum of their images; of "
+                f"1:N {kind} set: cosine; templates are the normalized sum of their images; of "
                 "equal scores the wrong one comes first",
                 f"intervals: 95 %, {self.bootstrap} bootstrap replicates over the probes' subjects",
             ],

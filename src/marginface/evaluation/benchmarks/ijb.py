@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from marginface.data.unlabeled import FileFaces
-from marginface.evaluation.benchmarks.base import Decisions, Outcome, Table, Task
+from marginface.data.unlabeled import UnlabeledFaces
+from marginface.evaluation.benchmarks.base import (
+    BenchmarkResult,
+    BenchmarkTask,
+    PairDecisions,
+    ResultTable,
+)
 from marginface.evaluation.benchmarks.identities import linked_people
 from marginface.evaluation.benchmarks.ijb_files import (
     Media,
@@ -87,17 +92,17 @@ class IJBBenchmark:
         self.fars, self.ranks, self.fpirs = tuple(fars), tuple(ranks), tuple(fpirs)
         self.bootstrap, self.seed = bootstrap, seed
 
-    def tasks(self, name: str, image_size: int) -> list[Task]:
+    def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         files = read_files(self.root)
-        faces = FileFaces(
+        faces = UnlabeledFaces(
             self.root / "loose_crop",
             files.media.images,
             points=files.media.points,
             image_size=image_size,
         )
-        return [Task(name, faces, partial(self.evaluate, name, files))]
+        return [BenchmarkTask(name, faces, partial(self.evaluate, name, files))]
 
-    def evaluate(self, name: str, files: Files, embeddings: Tensor) -> Outcome:
+    def evaluate(self, name: str, files: Files, embeddings: Tensor) -> BenchmarkResult:
         """Results from the embeddings of all images."""
         media = files.media
         score = torch.from_numpy(media.detector_score) if self.detector_score else None
@@ -106,7 +111,7 @@ class IJBBenchmark:
             torch.from_numpy(media.template_id),
             torch.from_numpy(media.media_id),
         )
-        outcome = Outcome(
+        outcome = BenchmarkResult(
             name, self._protocol(), {}, {"images": len(media.images), "templates": len(ids)}
         )
         if files.pairs is not None:
@@ -121,14 +126,16 @@ class IJBBenchmark:
         return [
             "images: loose crops aligned by their five points",
             f"templates: feature norm {norm}, detector score {detector}; mean over the images of a "
-            "medium, sum over media, normalised",
+            "medium, sum over media, normalized",
             "tar@far: the ROC point whose FAR is nearest, not interpolated (insightface's rule)",
             "1:N: each gallery by itself, then the mean of both; probes of subjects that a gallery "
             "lacks tell its FPIR; TPIR counts probes found at rank 1",
             f"intervals: 95 %, {self.bootstrap} bootstrap replicates over people",
         ]
 
-    def _verify(self, outcome: Outcome, files: Files, features: Tensor, ids: Tensor) -> None:
+    def _verify(
+        self, outcome: BenchmarkResult, files: Files, features: Tensor, ids: Tensor
+    ) -> None:
         assert files.pairs is not None
         id1, id2, same = files.pairs
         scores = score_templates(features, ids, torch.from_numpy(id1), torch.from_numpy(id2))
@@ -149,7 +156,9 @@ class IJBBenchmark:
         cosines = scores.double().numpy()[kept]
         right = (cosines >= threshold) == same[kept]
         one, other = (side[kept] for side in people)
-        outcome.decisions = Decisions(cosines, same[kept], right, one, other, compared=same[kept])
+        outcome.decisions = PairDecisions(
+            cosines, same[kept], right, one, other, compared=same[kept]
+        )
 
     def _rates(
         self,
@@ -171,7 +180,9 @@ class IJBBenchmark:
             dict.fromkeys(values, people_of(*people, same)),
         )
 
-    def _identify(self, outcome: Outcome, files: Files, features: Tensor, ids: Tensor) -> None:
+    def _identify(
+        self, outcome: BenchmarkResult, files: Files, features: Tensor, ids: Tensor
+    ) -> None:
         row = {template: number for number, template in enumerate(ids.tolist())}
         galleries = {f"gallery {n}": gallery for n, gallery in enumerate(files.galleries, start=1)}
         results, estimates = self._search(features, row, galleries, files.probes)
@@ -190,7 +201,7 @@ class IJBBenchmark:
             for title, r in results.items()
         ]
         headings = ("searched in", "mated", "non-mated", *names)
-        outcome.tables.append(Table("1:N by gallery (percent)", headings, rows))
+        outcome.tables.append(ResultTable("1:N by gallery (percent)", headings, rows))
 
     def _search(
         self,

@@ -12,14 +12,20 @@ from torch import Tensor
 
 from marginface.data.pairs.files import read_pair_columns
 from marginface.data.pairs.verification_sets import PairFile, load_pairs
-from marginface.evaluation.benchmarks.base import Decisions, HardPair, Outcome, Table, Task
+from marginface.evaluation.benchmarks.base import (
+    BenchmarkResult,
+    BenchmarkTask,
+    HardPair,
+    PairDecisions,
+    ResultTable,
+)
 from marginface.evaluation.benchmarks.identities import linked_people, numbered
 from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.cross_validation import (
     Binned,
     ThresholdRule,
-    bin_pairs,
+    bin_by_threshold,
     check_folds,
     fold_accuracy,
 )
@@ -39,7 +45,7 @@ from marginface.utils.errors import InputError
 
 _RULES = {
     "grid": "insightface's: squared distances 0 to 3.99 in steps of 0.01, on the other folds",
-    "exact": "between any two neighbouring distances, on the other folds",
+    "exact": "between any two neighboring distances, on the other folds",
     "in_sample": "OPTIMISTIC: one for all, chosen on the very pairs it is judged on (X2-Softmax's)",
 }
 _OTHER_ACCURACIES = {
@@ -52,7 +58,7 @@ _GROUP_FMR = 1e-2
 HARDEST = 12
 
 # Person of both sides of each pair, and further columns of a .csv.
-People = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
+IdentityTable = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
 
 
 class PairsBenchmark:
@@ -99,7 +105,7 @@ class PairsBenchmark:
         self.files, self.root, self.folds = files, root, folds
         self.fars, self.bootstrap, self.seed, self.qmagface = tuple(fars), bootstrap, seed, qmagface
 
-    def tasks(self, name: str, image_size: int) -> list[Task]:
+    def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         found = []
         for file in self.files:
             path = Path(file) if self.root is None else Path(self.root) / file
@@ -109,10 +115,14 @@ class PairsBenchmark:
             # Now, because embedding takes long.
             check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
-            found.append(Task(title, pairs, partial(self.evaluate, title, pairs, _people(pairs))))
+            found.append(
+                BenchmarkTask(title, pairs, partial(self.evaluate, title, pairs, _people(pairs)))
+            )
         return found
 
-    def evaluate(self, name: str, pairs: PairFile, known: People, embeddings: Tensor) -> Outcome:
+    def evaluate(
+        self, name: str, pairs: PairFile, known: IdentityTable, embeddings: Tensor
+    ) -> BenchmarkResult:
         """Results of one file from the embeddings of its images."""
         people, columns = known
         check_finite(embeddings, "embeddings")
@@ -134,7 +144,7 @@ class PairsBenchmark:
             groups = group_rates(
                 scores, same, *sides, *people, limit, replicates=self.bootstrap, seed=self.seed
             )
-        return Outcome(
+        return BenchmarkResult(
             name,
             self._protocol(),
             self._estimates(result, distance, people),
@@ -147,7 +157,7 @@ class PairsBenchmark:
             },
             pairs=scored,
             pairs_sha256=hashlib.sha256(pairs.content_hash().encode() + same.tobytes()).hexdigest(),
-            decisions=Decisions(
+            decisions=PairDecisions(
                 scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
             ),
             hard=_hardest(scores, pairs),
@@ -205,7 +215,7 @@ class PairsBenchmark:
 
 def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRule) -> Binned:
     """Pairs by threshold for the replicates; of more thresholds than matter, quantiles."""
-    binned = bin_pairs(distance, result.same, folds, rule)
+    binned = bin_by_threshold(distance, result.same, folds, rule)
     if len(binned.thresholds) <= _MOST_BINS:
         return binned
     kept = torch.linspace(0, len(binned.thresholds) - 1, _MOST_BINS).long()
@@ -214,7 +224,7 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     return binned._replace(thresholds=thresholds, bins=bins)
 
 
-def _people(pairs: PairFile) -> People:
+def _people(pairs: PairFile) -> IdentityTable:
     """Person of both sides of each pair, and further columns of a .csv."""
     columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
     if "identity1" in columns:
@@ -250,7 +260,7 @@ def _hardest(scores: NDArray[np.float64], pairs: PairFile) -> dict[str, list[Har
     }
 
 
-def _insightface_table(result: PairResult) -> Table:
+def _insightface_table(result: PairResult) -> ResultTable:
     rows = [(rate_name(far), tar) for far, tar in result.fold_tar_at_far.items()]
     title = "TAR by insightface's interpolation: threshold from the other folds, mean over folds"
-    return Table(title, ("FAR", "TAR"), rows)
+    return ResultTable(title, ("FAR", "TAR"), rows)

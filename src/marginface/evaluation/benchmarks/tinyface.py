@@ -10,8 +10,8 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from marginface.data.image_files import is_image_name
-from marginface.data.unlabeled import FileFaces
-from marginface.evaluation.benchmarks.base import Outcome, Task
+from marginface.data.unlabeled import UnlabeledFaces
+from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask
 from marginface.metrics.identification import check_subjects, identification
 from marginface.metrics.identification_intervals import identification_intervals
 from marginface.utils.arguments import Ranks, Seed, WholeNumber
@@ -44,7 +44,7 @@ class TinyFaceBenchmark:
         self.root, self.images = Path(root), images
         self.ranks, self.bootstrap, self.seed = tuple(ranks), bootstrap, seed
 
-    def tasks(self, name: str, image_size: int) -> list[Task]:
+    def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         folder = self._folder()
         files, subjects, counts = [], [], []
         for kind, inside in (("probe", "Probe"), ("gallery", "Gallery_Match")):
@@ -62,20 +62,20 @@ class TinyFaceBenchmark:
         for file in files:
             if not (folder / file).is_file():
                 raise MissingInputError(f"{folder / file}: no such image, but the protocol has it")
-        faces = FileFaces(folder, files, image_size=image_size)
+        faces = UnlabeledFaces(folder, files, image_size=image_size)
         labels = np.array(subjects, np.int64)
         check_subjects(labels[counts[0] :], labels[: counts[0]], is_open=False)
-        return [Task(name, faces, partial(self.evaluate, name, labels, counts[0]))]
+        return [BenchmarkTask(name, faces, partial(self.evaluate, name, labels, counts[0]))]
 
     def evaluate(
         self, name: str, subjects: NDArray[np.int64], probes: int, embeddings: Tensor
-    ) -> Outcome:
+    ) -> BenchmarkResult:
         """Results from the embeddings of probes, gallery and distractors, in that order."""
         labels = torch.from_numpy(subjects)
         result = identification(
             embeddings[probes:], labels[probes:], embeddings[:probes], labels[:probes], self.ranks
         )
-        return Outcome(
+        return BenchmarkResult(
             name,
             [
                 "images: as aligned in the folder, cut to a square",

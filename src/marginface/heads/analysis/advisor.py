@@ -19,7 +19,7 @@ class Advice:
 
     expected_first_loss: float
     solved_angle: float | None  # degrees at which p = 0.5 against random negatives
-    least_scale: float | None  # for p = 0.9 at angle 0 against C - 1 centres at right angles
+    least_scale: float | None  # for p = 0.9 at angle 0 against C - 1 centers at right angles
     warnings: list[str]
 
     def lines(self, fresh: bool = True) -> list[str]:
@@ -54,7 +54,7 @@ def advise(head: MarginHead, precision: str | None = None) -> Advice:
     warnings += _warnings_of_kinds(head)
     if precision in ("16-true", "bf16-true"):
         warnings.append(
-            f"trainer.precision={precision} stores class centres and state in 16 bits: angles are "
+            f"trainer.precision={precision} stores class centers and state in 16 bits: angles are "
             "off by up to 0.03 (fp16) or 0.09 (bf16) rad; use 16-mixed or bf16-mixed"
         )
     return Advice(head.expected_first_loss(), angle, least, warnings)
@@ -69,7 +69,7 @@ def solved_angle(head: MarginHead) -> float | None:
     degrees = torch.linspace(0, 180, 721, dtype=torch.float64, device=device)
     cosine = degrees.deg2rad().cos()
     if isinstance(head.loss, BinaryCrossEntropy):
-        target = head.target_logit(cosine, **head.typical_facts()).detach()
+        target = head.target_logit(cosine, **head.typical_curve_inputs()).detach()
         solved = float(head.scale) * target >= head.loss.first_threshold
     else:
         losses = torch.stack([head.loss_at(c) for c in cosine])
@@ -78,13 +78,13 @@ def solved_angle(head: MarginHead) -> float | None:
 
 
 def least_scale(head: MarginHead) -> float | None:
-    """s for which p reaches 0.9 at angle 0 when all other centres are at right angles.
+    """s for which p reaches 0.9 at angle 0 when all other centers are at right angles.
 
     s f(0) - s g(90 degrees) = ln(C - 1) + ln(0.9 / 0.1). None when f does not reach the negatives.
     """
     one = torch.ones((), dtype=torch.float64, device=head.weight.device)
     zero = torch.zeros_like(one)
-    best = float(head.target_logit(one, **head.typical_facts()))
+    best = float(head.target_logit(one, **head.typical_curve_inputs()))
     other = float(head.negative_curve(zero, one)) if head.changes_negatives else 0.0
     if best <= other:
         return None

@@ -103,7 +103,7 @@ A head is three choices, kept apart:
   `head=x2softmax head.loss=alpha_divergence` is a sparse variant: experimental, derived here, in no
   paper. Parameters of a loss: `'head.loss={name: alpha_divergence, alpha: 1.5}'`.
 
-theta is the angle to the own centre, c the cosine of another, s the scale, |x| the norm of the
+theta is the angle to the own center, c the cosine of another, s the scale, |x| the norm of the
 embedding. Curves are drawn at the default parameters against no margin (normface) and ArcFace 0.5;
 state (t, mean, scale, step, key) lies in buffers, advances once per optimizer step from the whole
 global batch, is saved with the checkpoint and is equal on all processes.

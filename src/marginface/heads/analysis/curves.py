@@ -1,7 +1,7 @@
 """What a head does to an angle, in float64: f, implied margin, slope, distance of two boundaries.
 
 All angles are in radians. Curves are the published ones: without annealing (SphereFace), with the
-mean margin (ElasticFace), for the nearest centre at 90 degrees (DynArcFace), for norms of sqrt(D).
+mean margin (ElasticFace), for the nearest center at 90 degrees (DynArcFace), for norms of sqrt(D).
 """
 
 import math
@@ -16,7 +16,7 @@ from marginface.heads._head import MarginHead
 
 @dataclass(frozen=True)
 class HeadCurves:
-    """Curves over angles theta to the own centre and Phi between two centres; NaN is undefined."""
+    """Curves over angles theta to the own center and Phi between two centers; NaN is undefined."""
 
     theta: Tensor
     target: Tensor  # f(theta)
@@ -54,7 +54,7 @@ def implied_margin(target: Tensor, theta: Tensor) -> Tensor:
 def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
     """M(Phi) = Phi - 2 theta*: the angle between the decision boundaries of two classes.
 
-    theta* is where a sample between two centres Phi apart just belongs to its own, f(theta*) =
+    theta* is where a sample between two centers Phi apart just belongs to its own, f(theta*) =
     g(Phi - theta*); NaN where not even theta = 0 does.
     """
     phi = phi.double()
@@ -75,4 +75,4 @@ def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
 
 
 def _facts(head: MarginHead) -> dict[str, Any]:
-    return head.typical_facts() if head.needs_norm else {}
+    return head.typical_curve_inputs() if head.needs_norm else {}

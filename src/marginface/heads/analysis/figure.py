@@ -19,7 +19,7 @@ def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
     degrees = torch.linspace(0, 180, 361, dtype=torch.float64)
     angles = degrees.deg2rad()
     figure, panels = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    own, between = "angle to the own centre (degrees)", "angle between two centres (degrees)"
+    own, between = "angle to the own center (degrees)", "angle between two centers (degrees)"
     labels = [
         (own, "f(theta)", "target logit / scale", (-2.5, 1.1)),
         (own, "arccos f - theta (degrees)", "implied angular margin", (0, 90)),

@@ -1,4 +1,4 @@
-"""Which sub-centre of a class its images gather around, and which images are far from it."""
+"""Which sub-center of a class its images gather around, and which images are far from it."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,22 @@ from marginface.heads.subcenter_arcface import SubcenterArcFace
 
 @dataclass(frozen=True)
 class SubcenterReport:
-    """What the K centres of each class were used for, over N images."""
+    """What the K centers of each class were used for, over N images."""
 
-    counts: Tensor  # (C, K) images nearest to each sub-centre of their own class
-    dominant: Tensor  # (C,) the sub-centre with most images, the first of equals
-    angle: Tensor  # (N,) degrees to the dominant centre of the own class
+    counts: Tensor  # (C, K) images nearest to each sub-center of their own class
+    dominant: Tensor  # (C,) the sub-center with most images, the first of equals
+    angle: Tensor  # (N,) degrees to the dominant center of the own class
     outlier: Tensor  # (N,) bool: further than max_angle
 
 
-CHUNK = 4096  # images whose own sub-centres are in memory at a time
+CHUNK = 4096  # images whose own sub-centers are in memory at a time
 
 
 @torch.no_grad()
 def subcenter_report(
     head: SubcenterArcFace, embeddings: Tensor, labels: Tensor, max_angle: float = 75.0
 ) -> SubcenterReport:
-    """Dominant centres and outliers of a trained sub-center head.
+    """Dominant centers and outliers of a trained sub-center head.
 
     The paper then trains plain ArcFace anew on the images that are no outliers.
 
@@ -36,10 +36,10 @@ def subcenter_report(
         labels: (N,) int64 in [0, C).
         max_angle: degrees beyond which an image is an outlier; 75 in the official drop.py.
     """
-    centres = F.normalize(head.weight.detach()).unflatten(0, (head.num_classes, head.sub_centers))
+    centers = F.normalize(head.weight.detach()).unflatten(0, (head.num_classes, head.sub_centers))
     own = torch.cat(
         [
-            torch.einsum("nd,nkd->nk", F.normalize(e), centres[y])
+            torch.einsum("nd,nkd->nk", F.normalize(e), centers[y])
             for e, y in zip(embeddings.split(CHUNK), labels.split(CHUNK), strict=True)
         ]
     )
@@ -51,8 +51,8 @@ def subcenter_report(
     return SubcenterReport(counts, dominant, angle, angle > max_angle)
 
 
-def dominant_centres(head: SubcenterArcFace, report: SubcenterReport) -> Tensor:
-    """(C, D) the dominant centre of each class, to start a head with one centre per class from."""
+def dominant_centers(head: SubcenterArcFace, report: SubcenterReport) -> Tensor:
+    """(C, D) the dominant center of each class, to start a head with one center per class from."""
     first = torch.arange(head.num_classes, device=report.dominant.device) * head.sub_centers
     rows = first + report.dominant
     return head.weight.detach()[rows]

@@ -15,11 +15,11 @@ from marginface.utils.errors import InputError
 def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
     """Write a checkpoint and what lies beside it."""
     wait_for_checkpoints(trainer)  # or it would take what is written now for something old
-    module.saving_to = path
+    module.saving_path = path
     try:
         trainer.save_checkpoint(path, weights_only=False)
     finally:
-        module.saving_to = None
+        module.saving_path = None
 
 
 def wait_for_checkpoints(trainer: L.Trainer) -> None:

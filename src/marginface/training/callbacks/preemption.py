@@ -15,7 +15,7 @@ from marginface.training.callbacks.checkpoints import (
 )
 from marginface.training.module import FaceRecognizer
 from marginface.training.steps import ends_step
-from marginface.utils.console import say
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, PreemptedError
 
 
@@ -83,7 +83,9 @@ class Preemption(Callback):
         save_checkpoint(trainer, module, writers[0].path)
         wait_for_checkpoints(trainer)
         trainer.strategy.barrier()  # others that ended first would have the first one killed
-        say(f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written")
+        rank_zero_print(
+            f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written"
+        )
         raise PreemptedError(f"stopped by {name}; the same command goes on", self.exit_code)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from marginface.data.loader import TimedLoader
 from marginface.training.module import FaceRecognizer
 from marginface.training.steps import ends_step, logs_step, steps_per_epoch
-from marginface.utils.console import say, warn
+from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.distributed import sum_over_ranks
 
 FIRST_LOSS_TOLERANCE = 0.30
@@ -90,7 +90,7 @@ class StepLog(Callback):
         # A progress bar shows nothing in a file.
         has_bar = any(isinstance(c, ProgressBar) for c in _callbacks(trainer))
         if not (has_bar and sys.stdout.isatty()):
-            say(
+            rank_zero_print(
                 f"step {step} epoch {metrics['epoch']} loss {loss:.4f} accuracy "
                 f"{metrics['train/accuracy']:.3f} lr {self._lr:.3g} "
                 f"{metrics['speed/images_per_second']:.0f} images/s"
@@ -109,7 +109,7 @@ def log_validation(trainer: L.Trainer, module: FaceRecognizer, steps: int) -> No
         return
     log_to_all(trainer, module.validation_metrics(), max(steps - 1, 0))
     accuracies = ", ".join(f"{n} {100 * r.accuracy:.2f} %" for n, r in module.results.items())
-    say(f"verification after {steps} steps: {accuracies}")
+    rank_zero_print(f"verification after {steps} steps: {accuracies}")
 
 
 def log_to_all(trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
@@ -120,12 +120,12 @@ def log_to_all(trainer: L.Trainer, metrics: dict[str, float], step: int) -> None
 
 
 def _check_first_loss(loss: float, expected: float) -> None:
-    say(f"first loss {loss:.2f}, expected of a fresh head {expected:.2f}")
+    rank_zero_print(f"first loss {loss:.2f}, expected of a fresh head {expected:.2f}")
     if abs(loss - expected) > FIRST_LOSS_TOLERANCE * expected:
-        warn(
+        rank_zero_warn(
             f"the first loss {loss:.2f} is more than {FIRST_LOSS_TOLERANCE:.0%} away from the "
-            f"{expected:.2f} that random class centres give: are labels, head weights and "
-            "normalisation what you think they are?"
+            f"{expected:.2f} that random class centers give: are labels, head weights and "
+            "normalization what you think they are?"
         )
 
 

@@ -1,4 +1,4 @@
-"""Class centres and their optimizer state in a checkpoint: in the order of the classes, whatever
+"""Class centers and their optimizer state in a checkpoint: in the order of the classes, whatever
 number of processes wrote them and whatever number reads them.
 
 Small ones are part of the checkpoint; large ones lie beside it in a folder that all processes write
@@ -25,18 +25,18 @@ from torch.distributed.tensor import Shard as ShardedRows
 from marginface.classifier import Shard
 from marginface.classifier.options import MIB
 from marginface.heads import MarginHead
-from marginface.runs.checkpoint_file import CENTRES, Checkpoint, _alone, _complete
+from marginface.runs.checkpoint_file import CENTERS, Checkpoint, _alone, _complete
 from marginface.utils.distributed import add_over_ranks, gather_to_first, is_distributed, rank
-from marginface.utils.errors import NotSavedError
+from marginface.utils.errors import CheckpointWriteError
 
 
 @dataclass(frozen=True)
 class HeadRows:
-    """Where the rows of class centres are in Lightning's checkpoint.
+    """Where the rows of class centers are in Lightning's checkpoint.
 
     Args:
         checkpoint: with state_dict and optimizer_states.
-        number: of the centres among the parameters of the optimizer.
+        number: of the centers among the parameters of the optimizer.
     """
 
     checkpoint: Checkpoint
@@ -44,7 +44,7 @@ class HeadRows:
 
     def read(self) -> dict[str, Tensor]:
         """weight, and every part of the optimizer's state that has a row for each row of it."""
-        rows = {"weight": self.checkpoint["state_dict"][CENTRES]}
+        rows = {"weight": self.checkpoint["state_dict"][CENTERS]}
         state = self._state().items()
         return rows | {k: v for k, v in state if isinstance(v, Tensor) and v.ndim == 2}
 
@@ -56,7 +56,7 @@ class HeadRows:
             states[0]["state"][self.number] = dict(states[0]["state"][self.number])
         for key, value in rows.items():
             if key == "weight":
-                self.checkpoint["state_dict"][CENTRES] = value
+                self.checkpoint["state_dict"][CENTERS] = value
             else:
                 self._state()[key] = value
 
@@ -71,16 +71,19 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
 
     Args:
         checkpoint: about to be written by the first process.
-        number: of the centres among the parameters of the optimizer.
+        number: of the centers among the parameters of the optimizer.
         path: where the checkpoint will be, for what lies beside it; None: everything is inside.
     """
     rows = HeadRows(checkpoint, number)
     about: dict[str, Any] = {"number": number, "classes": head.num_classes, "folder": None}
     checkpoint["marginface"]["head"] = about
-    size = head.num_classes * head.centres_per_class * head.embedding_size
-    if path is None or size * head.weight.element_size() <= head.options.apart_above_mib * MIB:
+    size = head.num_classes * head.centers_per_class * head.embedding_size
+    if (
+        path is None
+        or size * head.weight.element_size() <= head.options.separate_file_above_mib * MIB
+    ):
         if head.shard is not None:
-            _gather(rows, head.shard, head.centres_per_class, head.weight.device)
+            _gather(rows, head.shard, head.centers_per_class, head.weight.device)
         return
     # A new name each time: the checkpoint before stays whole until this one is.
     stamp = torch.tensor([time.time_ns() if rank() == 0 else 0], device=head.weight.device)
@@ -96,10 +99,10 @@ def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> 
     about = checkpoint["marginface"]["head"]
     rows = HeadRows(checkpoint, about["number"])
     if about["folder"] is not None:
-        assert path is not None, "centres beside a checkpoint whose place is not known"
+        assert path is not None, "centers beside a checkpoint whose place is not known"
         rows.write(_load(about["names"], head, path.parent / about["folder"]))
     elif head.shard is not None:
-        k = head.centres_per_class
+        k = head.centers_per_class
         here = slice(head.shard.start * k, head.shard.stop * k)
         rows.write({key: value[here].clone() for key, value in rows.read().items()})
 
@@ -128,8 +131,8 @@ def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
                 save(_by_class(found, head), checkpoint_id=folder, no_dist=True)
     except (OSError, CheckpointException) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise NotSavedError(
-            f"could not write the class centres to {folder}: {error}; the checkpoint before is "
+        raise CheckpointWriteError(
+            f"could not write the class centers to {folder}: {error}; the checkpoint before is "
             "still there, and the same command goes on from it"
         ) from error
     if is_distributed():
@@ -150,7 +153,7 @@ def _is_spread(head: MarginHead) -> bool:
 
 def _by_class(rows: dict[str, Tensor], head: MarginHead) -> dict[str, Any]:
     """The same memory with a row for each class, marked as a part of the whole where it is one."""
-    width = head.centres_per_class * head.embedding_size
+    width = head.centers_per_class * head.embedding_size
     views = {key: value.detach().view(-1, width) for key, value in rows.items()}
     if head.shard is None or not _is_spread(head):
         return views

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO as Wrappi
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from marginface.training.checkpoints.centers import remove_old_folders
-from marginface.utils.errors import NotSavedError
+from marginface.utils.errors import CheckpointWriteError
 from marginface.utils.files import atomic_write
 
 
@@ -28,7 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(Path(path)) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as either
-            raise not_saved(path, error) from error
+            raise write_error(path, error) from error
         # Only now does nothing need what lay beside the checkpoint before.
         head = checkpoint.get("marginface", {}).get("head", {})
         remove_old_folders(Path(path), head.get("folder"))
@@ -64,14 +64,14 @@ class BackgroundCheckpointIO(WrappingCheckpointIO):
         super().teardown()
 
 
-def not_saved(path: str | Path, error: Exception) -> NotSavedError:
+def write_error(path: str | Path, error: Exception) -> CheckpointWriteError:
     """What to say when a checkpoint cannot be written."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     cause = error.__context__  # torch fails a second time when it closes what it could not write
     if isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror
     free = shutil.disk_usage(Path(path).parent).free // 2**20
-    return NotSavedError(
+    return CheckpointWriteError(
         f"could not write {path}: {reason} ({free} MiB free there); the checkpoint before it is "
         "still there, and the same command goes on from it"
     )

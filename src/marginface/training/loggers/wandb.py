@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from marginface.utils.console import say
+from marginface.utils.console import rank_zero_print
 
 WANDB_HOST = "api.wandb.ai"
 
@@ -34,7 +34,7 @@ def wandb_logger(
     """
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if is_logged_in() else "offline")
     if mode == "offline":
-        say(f"W&B runs offline; `wandb sync {save_dir}/wandb/offline-run-*` uploads it")
+        rank_zero_print(f"W&B runs offline; `wandb sync {save_dir}/wandb/offline-run-*` uploads it")
     return WandbLogger(
         save_dir=save_dir,
         name=name,

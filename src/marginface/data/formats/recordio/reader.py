@@ -27,7 +27,7 @@ from marginface.data.formats.recordio.format import (
     read_property,
     walk_records,
 )
-from marginface.utils.console import warn
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 
 _CHUNK = 1 << 20
@@ -109,7 +109,7 @@ class RecordIODataset(FaceDataset):
             if word >> PART_SHIFT in (WHOLE, LAST):
                 break
         if last < len(data):
-            warn(
+            rank_zero_warn(
                 f"{self.path}: its index ends {len(data) - last} bytes before the file does; the "
                 "records there are not used. Remove the index to have all records found"
             )

@@ -44,7 +44,7 @@ def write_recordio(
         index = files.enter_context(atomic_write(root / "train.idx", "w"))
         # Left last and so renamed first: without it the other two mean nothing.
         records = files.enter_context(atomic_write(root / "train.rec", "w+b"))
-        writer = RecordWriter(records, index)
+        writer = RecordFileWriter(records, index)
         for image, label in zip(images, labels, strict=True):
             writer.write(image, label)
         writer.finish()
@@ -56,7 +56,7 @@ def property_line(identities: int, image_size: int) -> str:
     return f"{identities},{image_size},{image_size}\n"
 
 
-class RecordWriter:
+class RecordFileWriter:
     """Writes images one at a time into open files, then the identity records.
 
     Args:
@@ -161,7 +161,7 @@ def _end_of_image(data: mmap.mmap, offset: int, is_first: bool) -> int:
     return end if end <= len(data) and (is_first or image_of(payload)) else 0
 
 
-class RecordIOPacker:
+class RecordIOWriter:
     """train.rec, train.idx and property in insightface's layout."""
 
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
@@ -172,7 +172,7 @@ class RecordIOPacker:
         self._records = records.open("r+b" if self.done else "w+b")
         self._records.seek(0, os.SEEK_END)
         self._index = index.open("a" if self.done else "w")
-        self._writer = RecordWriter(self._records, self._index)
+        self._writer = RecordFileWriter(self._records, self._index)
         self._at = len(record_bytes(header(0, (0, 0))))  # of the next record to compare
 
     def holds(self, number: int, image: bytes) -> bool:
