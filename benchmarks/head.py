@@ -106,11 +106,12 @@ def partial_fc(rate: float) -> Loss:
 
 class Ours:
     def __init__(self, name: str, **options: Any) -> None:
-        self.head = create_head(name, embedding_size=WIDTH, num_classes=2)
-        self.head.options = ClassifierOptions(**options)
+        classifier = ClassifierOptions(**options)
+        self.head = create_head(name, embedding_size=WIDTH, num_classes=2, classifier=classifier)
 
     def __call__(self, e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
-        self.head.num_classes, self.head.weight = len(weight), weight
+        centers = self.head.centers
+        centers.num_classes, centers.weight = len(weight), weight
         return self.head(e, y)
 
 
@@ -183,7 +184,7 @@ def optimizer_of(way: str, loss_of: Loss, weight: nn.Parameter) -> torch.optim.O
     optimizer = make([weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
     optimizer.state[weight]["momentum_buffer"] = torch.full_like(weight, 0.0)
     if isinstance(loss_of, Ours) and loss_of.head.options.optimizer_in_backward:
-        loss_of.head.step_centers_in_backward = step_in_backward(optimizer, weight)
+        loss_of.head.centers.step_centers_in_backward = step_in_backward(optimizer, weight)
     return optimizer
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.paths import ROOT
+
 # Tests are many small jobs: threads would only wait for each other. Bit-equality between this
 # process and those it starts needs the same number in both.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def _folder_from_environment(variable: str) -> Path:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from helpers.paths import ROOT
 from marginface.config.command_line import check_command_line
 from marginface.data import SyntheticFaces, open_faces
 from marginface.data.alignment.template import TEMPLATE

@@ -10,11 +10,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from helpers.plain_loop import train_steps
 from marginface.backbones import create_backbone
 from marginface.backbones.preprocessing import normalize_images
 from marginface.heads import create_head
 from marginface.training.schedulers import constant
-from training_by_hand import train_steps
 
 
 def filled(name: str, shape: torch.Size) -> Tensor:

@@ -7,35 +7,42 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-import torch.distributed as dist
-from classifier.test_fused import MODES, B, C, D, batch, make
-from classifier.test_partial_fc import MAKE
-from classifier.test_sharded import parts_of, run_processes
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, fused, sharded
-from marginface.heads._head import MarginHead
+from helpers.processes import run_processes
+from helpers.runs import compose, losses
+from helpers.small_heads import (
+    MAKE_OPTIMIZER,
+    MODES,
+    SMALL,
+    B,
+    C,
+    D,
+    make_batch,
+    make_head,
+    parts_of,
+)
+from marginface.classifier import ClassifierOptions, fused
+from marginface.heads import MarginHead
 from marginface.training.optimizers import SGD, AdamW, step_in_backward
 from marginface.training.run import train
 from marginface.training.strategies import check_classifier
 from marginface.utils.errors import InputError
-from runs import compose, losses
 
 # Its exact gradient also comes through the center nearest to the own one.
 OTHER_GRADIENT = ("dynarcface", "exact")
-SMALL = {"chunk_mib": 0.001}  # a class or two at a time
 
 
 def trained(
     head: MarginHead, kind: str, inside: bool, rows: int = B, **options: Any
 ) -> dict[str, Tensor]:
     """Everything there is after three steps."""
-    head.options = ClassifierOptions(**SMALL, optimizer_in_backward=inside, **options)
-    optimizer = MAKE[kind](head.parameters())
+    head.centers.options = ClassifierOptions(**SMALL, optimizer_in_backward=inside, **options)
+    optimizer = MAKE_OPTIMIZER[kind](head.parameters())
     if inside:
-        head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
-    embeddings, labels = batch(rows, head.weight.dtype)
+        head.centers.step_centers_in_backward = step_in_backward(optimizer, head.weight)
+    embeddings, labels = make_batch(rows, head.weight.dtype)
     embeddings.requires_grad_()
     for step in range(3):
         optimizer.zero_grad()
@@ -57,31 +64,34 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("case", [case for case in MODES if case != OTHER_GRADIENT])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_equals_a_step_afterwards(case: tuple[str, str], kind: str) -> None:
-    assert_same(trained(make(*case), kind, True), trained(make(*case), kind, False))
+    assert_same(trained(make_head(*case), kind, True), trained(make_head(*case), kind, False))
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
 @pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "curricularface"])
 def test_samples(name: str, kind: str) -> None:
     found, expected = (
-        trained(make(name, "exact"), kind, inside, sample_rate=0.5) for inside in (True, False)
+        trained(make_head(name, "exact"), kind, inside, sample_rate=0.5) for inside in (True, False)
     )
     assert_same(found, expected)
-    first = make(name, "exact").weight.detach()
-    still = (expected["weight"] == first).all(1)
-    assert torch.equal(found["weight"][still], first[still]), "not sampled: not even rounded"
+    first = make_head(name, "exact").weight.detach()
+    still = (expected["centers.weight"] == first).all(1)
+    assert torch.equal(found["centers.weight"][still], first[still]), (
+        "not sampled: not even rounded"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [B, 2 * D])
 def test_other_precisions(dtype: torch.dtype, rows: int) -> None:
     found, expected = (
-        trained(make("x2softmax", "exact", dtype), "sgd", inside, rows) for inside in (True, False)
+        trained(make_head("x2softmax", "exact", dtype), "sgd", inside, rows)["centers.weight"]
+        for inside in (True, False)
     )
-    assert found["weight"].dtype == dtype
+    assert found.dtype == dtype
     # torch and steps by rows round in another order: by a bit or two of the largest terms.
-    atol = 2 * torch.finfo(dtype).eps * float(expected["weight"].abs().max())
-    torch.testing.assert_close(found["weight"], expected["weight"], rtol=1e-5, atol=atol)
+    atol = 2 * torch.finfo(dtype).eps * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=atol)
 
 
 def test_the_gradient_is_never_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,59 +104,52 @@ def test_the_gradient_is_never_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fused, "_empty_gradient", lambda *_: pytest.fail("memory for a gradient"))
     monkeypatch.setattr(SGD, "step_rows", spy)
-    trained(make("x2softmax", "exact"), "sgd", True)
+    trained(make_head("x2softmax", "exact"), "sgd", True)
     assert sum(seen) == 3 * C
     assert max(seen) <= 2
 
 
-def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        with sharded(rank, world):
-            head = make("curricularface", "exact")
-        head.options = ClassifierOptions(**SMALL, optimizer_in_backward=True)
-        optimizer = MAKE["adamw"](head.parameters())
-        head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
-        rows = parts_of(world)[rank]
-        embeddings, labels = batch()
-        for step in range(3):
-            optimizer.zero_grad()
-            head.begin_step(step)
-            head(embeddings.roll(step, 1)[rows].requires_grad_(), labels[rows]).backward()
-            optimizer.step()
-        moments = {key: optimizer.state[head.weight][key] for key in ("exp_avg", "exp_avg_sq")}
-        found = {"weight": head.weight.detach(), **moments}
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _sharded_steps(rank: int, world: int) -> Any:
+    options = {**SMALL, "optimizer_in_backward": True}
+    head = make_head("curricularface", "exact", ranks=(rank, world), options=options)
+    optimizer = MAKE_OPTIMIZER["adamw"](head.parameters())
+    head.centers.step_centers_in_backward = step_in_backward(optimizer, head.weight)
+    rows = parts_of(world)[rank]
+    embeddings, labels = make_batch()
+    for step in range(3):
+        optimizer.zero_grad()
+        head.begin_step(step)
+        head(embeddings.roll(step, 1)[rows].requires_grad_(), labels[rows]).backward()
+        optimizer.step()
+    moments = {key: optimizer.state[head.weight][key] for key in ("exp_avg", "exp_avg_sq")}
+    return {"weight": head.weight.detach(), **moments}
 
 
 def test_shards_equal_one_process(tmp_path: Path) -> None:
-    parts = run_processes(3, tmp_path, _worker_job)
-    expected = trained(make("curricularface", "exact"), "adamw", False)
+    parts = run_processes(3, tmp_path, _sharded_steps)
+    expected = trained(make_head("curricularface", "exact"), "adamw", False)
     for key in ("weight", "exp_avg", "exp_avg_sq"):
         whole = torch.cat([part[key] for part in parts])
-        same = expected[key if key == "weight" else f"state of {key}"]
+        same = expected["centers.weight" if key == "weight" else f"state of {key}"]
         torch.testing.assert_close(whole, same, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_a_process_without_classes_has_a_state_like_the_others(kind: str) -> None:
     """Or the processes that gather a checkpoint would wait for one another."""
-    head = make("x2softmax", "exact")
-    optimizer = MAKE[kind](head.parameters())
+    head = make_head("x2softmax", "exact")
+    optimizer = MAKE_OPTIMIZER[kind](head.parameters())
     step_in_backward(optimizer, head.weight)()
-    other = MAKE[kind](head.parameters())
+    other = MAKE_OPTIMIZER[kind](head.parameters())
     head.weight.grad = torch.zeros_like(head.weight)
     other.step()
     assert optimizer.state[head.weight].keys() == other.state[head.weight].keys()
 
 
 def ready(name: str = "x2softmax", mode: str = "exact") -> tuple[MarginHead, SGD]:
-    head = make(name, mode)
+    head = make_head(name, mode)
     optimizer = SGD(head.parameters(), lr=0.1)
-    head.step_centers_in_backward = step_in_backward(optimizer, head.weight)
+    head.centers.step_centers_in_backward = step_in_backward(optimizer, head.weight)
     return head, optimizer
 
 
@@ -156,13 +159,13 @@ def test_the_rate_of_a_loaded_state_counts() -> None:
     state["param_groups"][0]["lr"] = 0.0
     optimizer.load_state_dict(state)
     before = head.weight.detach().clone()
-    head(*batch()).backward()
+    head(*make_batch()).backward()
     assert torch.equal(head.weight, before)
 
 
 def test_a_loss_is_differentiated_once() -> None:
     head, _ = ready()
-    loss = head(*batch())
+    loss = head(*make_batch())
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
@@ -171,7 +174,7 @@ def test_a_loss_is_differentiated_once() -> None:
 def test_without_labels_nothing_moves() -> None:
     head, optimizer = ready()
     before = head.weight.detach().clone()
-    embeddings, labels = batch()
+    embeddings, labels = make_batch()
     head(embeddings.requires_grad_(), torch.full_like(labels, -1)).backward()
     optimizer.step()
     assert torch.equal(head.weight, before)
@@ -181,24 +184,24 @@ def test_nothing_is_accumulated() -> None:
     head, optimizer = ready()
     for _ in range(2):
         optimizer.zero_grad()
-        head(*batch()).backward()
+        head(*make_batch()).backward()
         optimizer.step()
-    head(*batch()).backward()
+    head(*make_batch()).backward()
     with pytest.raises(InputError, match="a second backward pass before"):
-        head(*batch()).backward()
+        head(*make_batch()).backward()
 
 
 def test_evaluation_moves_nothing() -> None:
     head, _ = ready()
     before = head.weight.detach().clone()
-    head.eval()(*batch()).backward()
+    head.eval()(*make_batch()).backward()
     assert torch.equal(head.weight, before)
     assert head.weight.grad is not None
 
 
 def test_gradients_from_elsewhere_are_an_error() -> None:
     head, optimizer = ready(*OTHER_GRADIENT)
-    head(*batch()).backward()
+    head(*make_batch()).backward()
     with pytest.raises(InputError, match="one more gradient, from elsewhere"):
         optimizer.step()
 
@@ -213,7 +216,7 @@ def test_gradients_from_elsewhere_are_an_error() -> None:
 def test_optimizers_that_cannot(
     make_optimizer: Callable[..., Any], error: type[Exception], says: str
 ) -> None:
-    head = make("x2softmax", "exact")
+    head = make_head("x2softmax", "exact")
     with pytest.raises(error, match=says):
         step_in_backward(make_optimizer(head.parameters()), head.weight)
 

@@ -5,27 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from classifier.test_fused import MODES
-from classifier.test_sharded import run_processes
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, sharded
+from helpers.processes import run_processes
+from helpers.small_heads import MAKE_OPTIMIZER, MODES, SMALL, make_head
+from marginface.classifier import ClassifierOptions
 from marginface.classifier.sampling import sample_classes
-from marginface.heads import create_head, head_defaults
-from marginface.heads._head import MarginHead
+from marginface.heads import MarginHead, create_head, head_defaults
 from marginface.training import optimizers
-from marginface.training.optimizers import SGD, AdamW
+from marginface.training.optimizers import AdamW
 from marginface.utils.errors import InputError
 
 B, C, D = 6, 40, 8
-MAKE = {
-    "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
-    "nesterov": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    "plain": lambda p: SGD(p, lr=0.1),
-    "adamw": lambda p: AdamW(p, lr=0.1, weight_decay=0.1),
-}
 TORCH = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
@@ -34,13 +26,12 @@ TORCH = {
 }
 
 
-def make(name: str = "x2softmax", mode: str | None = None, **options: Any) -> MarginHead:
-    torch.manual_seed(0)
-    has_mode = mode is not None and "margin_gradient" in head_defaults(name)
-    parameters: dict[str, Any] = {"margin_gradient": mode} if has_mode else {}
-    head = create_head(name, embedding_size=D, num_classes=C, **parameters).double()
-    head.options = ClassifierOptions(**{"chunk_mib": 0.001, **options})
-    return head
+def make(
+    name: str = "x2softmax", mode: str | None = None, *, ranks: Any = None, **options: Any
+) -> MarginHead:
+    return make_head(
+        name, mode, classes=C, width=D, length=1.0, ranks=ranks, options={**SMALL, **options}
+    )
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +41,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def sampled(head: MarginHead, labels: Tensor, step: int) -> Tensor:
-    return sample_classes(labels, C, head.options.sample_rate, head.seed, step)
+    return sample_classes(labels, C, head.options.sample_rate, head.centers.seed, step)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.2, 0.5, 1.0])
@@ -69,11 +60,11 @@ def test_sample(rate: float) -> None:
         assert counts.min() > 0, "some class is never drawn"
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
 @pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "curricularface"])
 def test_only_sampled_rows_move(name: str, kind: str) -> None:
     head = make(name, sample_rate=0.25)
-    optimizer = MAKE[kind](head.parameters())
+    optimizer = MAKE_OPTIMIZER[kind](head.parameters())
     for step in range(4):
         before = head.weight.detach().clone()
         state = {k: v.clone() for k, v in optimizer.state[head.weight].items() if v is not None}
@@ -81,7 +72,7 @@ def test_only_sampled_rows_move(name: str, kind: str) -> None:
         optimizer.zero_grad()
         head(embeddings, labels).backward()
         optimizer.step()
-        k = head.centers_per_class
+        k = head.centers.centers_per_class
         moved = torch.zeros(C, dtype=torch.bool)
         moved[sampled(head, labels, step)] = True
         moved = moved.repeat_interleave(k)
@@ -105,12 +96,12 @@ def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(
     embeddings, labels = batch(1)
     embeddings.requires_grad_()
     classes = sampled(head, labels, 0)
-    k = head.centers_per_class
+    k = head.centers.centers_per_class
     rows = (classes[:, None] * k + torch.arange(k)).flatten()
     mode_of = {"margin_gradient": mode} if "margin_gradient" in head_defaults(name) else {}
     small = create_head(name, embedding_size=D, num_classes=len(classes), **mode_of).double()
-    state = {key: v for key, v in head.state_dict().items() if key != "weight"}
-    small.load_state_dict(state | {"weight": head.weight.detach()[rows]})
+    state = {key: v for key, v in head.state_dict().items() if key != "centers.weight"}
+    small.load_state_dict(state | {"centers.weight": head.weight.detach()[rows]})
     if hasattr(head.loss, "first_threshold"):
         small.loss.first_threshold = head.loss.first_threshold
         small.loss.positive_weight = head.loss.positive_weight
@@ -126,11 +117,11 @@ def test_sampled_loss_is_that_of_a_head_of_the_sampled_classes(
     assert dense.abs().sum() == pytest.approx(float(dense[rows].abs().sum()))
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
 def test_sparse_steps_equal_torch_where_every_row_is_sampled(kind: str) -> None:
     ours, theirs = (torch.nn.Parameter(torch.randn(5, 3).double()) for _ in range(2))
     theirs.data = ours.data.clone()
-    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    our, their = MAKE_OPTIMIZER[kind]([ours]), TORCH[kind]([theirs])
     for step in range(4):
         gradient = torch.randn(5, 3, generator=torch.Generator().manual_seed(step)).double()
         order = torch.tensor([4, 0, 2, 1, 3])
@@ -144,7 +135,7 @@ def test_sparse_steps_equal_torch_where_every_row_is_sampled(kind: str) -> None:
             torch.testing.assert_close(our.state[ours][key], value)
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
 @pytest.mark.parametrize("block", [1, 6, 1000])
 def test_blocks_equal_torch(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizers, "_LARGE", 10)
@@ -152,7 +143,7 @@ def test_blocks_equal_torch(kind: str, block: int, monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     ours = torch.nn.Parameter(torch.randn(5, 3))
     theirs = torch.nn.Parameter(ours.detach().clone())
-    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    our, their = MAKE_OPTIMIZER[kind]([ours]), TORCH[kind]([theirs])
     for step in range(4):
         ours.grad = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
         theirs.grad = ours.grad.clone()
@@ -169,10 +160,10 @@ def test_options_without_a_sparse_version() -> None:
         AdamW([parameter], amsgrad=True).step()
 
 
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
 def test_dense_gradients_take_the_way_of_torch(kind: str) -> None:
     ours, theirs = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
-    our, their = MAKE[kind]([ours]), TORCH[kind]([theirs])
+    our, their = MAKE_OPTIMIZER[kind]([ours]), TORCH[kind]([theirs])
     for _ in range(3):
         ours.grad, theirs.grad = torch.full((5, 3), 0.7), torch.full((5, 3), 0.7)
         our.step()
@@ -182,7 +173,7 @@ def test_dense_gradients_take_the_way_of_torch(kind: str) -> None:
 
 def test_dense_sampling_moves_all_rows_as_partial_fc_v2_does() -> None:
     head = make(sample_rate=0.25, sampling="dense")
-    optimizer = MAKE["sgd"](head.parameters())
+    optimizer = MAKE_OPTIMIZER["sgd"](head.parameters())
     for step in range(2):
         before = head.weight.detach().clone()
         optimizer.zero_grad()
@@ -198,7 +189,7 @@ def test_rate_one_is_the_full_head(sampling: str) -> None:
     head, full = make(sample_rate=0.999, sampling=sampling), make()
     assert head.options.samples
     for h in (head, full):
-        optimizer = MAKE["sgd"](h.parameters())
+        optimizer = MAKE_OPTIMIZER["sgd"](h.parameters())
         for step in range(3):
             optimizer.zero_grad()
             h(*batch(step)).backward()
@@ -249,20 +240,13 @@ def test_filtering_takes_near_classes_for_orthogonal_ones() -> None:
     torch.testing.assert_close(head.weight.grad, weight.grad)
 
 
-def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        torch.manual_seed(0)
-        with sharded(rank, world):
-            head = create_head("x2softmax", embedding_size=D, num_classes=C).double()
-        head.options = ClassifierOptions(sample_rate=0.25)
-        torch.save(_steps(head, slice(rank * 2, rank * 2 + 2)), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _sharded_steps(rank: int, world: int) -> Any:
+    head = make(ranks=(rank, world), sample_rate=0.25)
+    return _steps(head, slice(rank * 2, rank * 2 + 2))
 
 
 def _steps(head: MarginHead, rows: slice) -> tuple[list[float], Tensor]:
-    optimizer = MAKE["sgd"](head.parameters())
+    optimizer = MAKE_OPTIMIZER["sgd"](head.parameters())
     losses = []
     for step in range(4):
         embeddings, labels = batch(step)
@@ -275,7 +259,7 @@ def _steps(head: MarginHead, rows: slice) -> tuple[list[float], Tensor]:
 
 
 def test_shards_sample_what_one_process_samples(tmp_path: Path) -> None:
-    parts = run_processes(3, tmp_path, _worker_job)
+    parts = run_processes(3, tmp_path, _sharded_steps)
     losses, weight = _steps(make(sample_rate=0.25), slice(0, B))
     for found, _ in parts:
         assert found == pytest.approx(losses, rel=1e-12)

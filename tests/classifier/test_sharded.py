@@ -1,97 +1,77 @@
 """Class centers spread over processes give what one process gives, for every head."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from classifier.test_fused import MODES, B, C, D, batch, make
 from torch import Tensor
 
-from marginface.classifier import ClassifierOptions, Shard, sharded
+from helpers.processes import run_processes
+from helpers.small_heads import (
+    MODES,
+    SMALL,
+    B,
+    C,
+    D,
+    cosines,
+    make_batch,
+    make_head,
+    parts_of,
+    state_of,
+)
+from marginface.classifier import Shard
+from marginface.classifier.nearest import predictions
 from marginface.classifier.sharding import init_centers
 from marginface.heads import create_head
-from marginface.heads._head import dense_loss, predictions
 from marginface.training.strategies import agree_on_overflow
 from marginface.utils.errors import InputError
 
 Case = tuple[str, str]
 
 
-def parts_of(world: int, case: str = "") -> list[slice]:
-    """The rows of each process, unequal ones unless that is the case to be tested."""
-    cut = {1: [0, B], 2: [0, 5, B], 3: [0, 3, 8, B]}[world]
-    if case == "equal parts":
-        cut = list(range(0, B + 1, B // world))
-    return [slice(a, b) for a, b in pairwise(cut)]
-
-
 def labels_for(case: str) -> Tensor:
-    labels = batch()[1]
+    labels = make_batch()[1]
     if case == "one shard":
         return labels.clamp(-1, 6)  # with the first of 3
     return labels.clamp(min=0) if case == "equal parts" else labels
 
 
 def whole(case: Case, labels: Tensor) -> dict[str, Tensor]:
-    head = make(*case)
-    embeddings = batch()[0].requires_grad_()
-    loss = dense_loss(head, embeddings, labels)
+    head = make_head(*case)
+    embeddings = make_batch()[0].requires_grad_()
+    loss = head.dense_loss(embeddings, labels)
     loss.backward()
     found = {"loss": loss.detach(), "dembeddings": embeddings.grad, "dweight": head.weight.grad}
-    found |= {key: p.grad for key, p in head.named_parameters() if key != "weight"}
-    return {**found, **dict(head.named_buffers())}
+    found |= {key: p.grad for key, p in head.named_parameters() if key != "centers.weight"}
+    return {**found, **state_of(head)}
 
 
 def part(case: Case, spread: str, rank: int, world: int) -> dict[str, Tensor]:
     """What process `rank` finds: the same loss, its rows of both gradients."""
-    with sharded(rank, world):
-        head = make(*case)
-    head.options = ClassifierOptions(chunk_mib=0.001)
+    head = make_head(*case, ranks=(rank, world), options=SMALL)
     rows, labels = parts_of(world, spread)[rank], labels_for(spread)
-    embeddings = batch()[0][rows].requires_grad_()
+    embeddings = make_batch()[0][rows].requires_grad_()
     loss = head(embeddings, labels[rows])
     loss.backward()
     assert embeddings.grad is not None
     found = {"loss": loss.detach(), "dembeddings": embeddings.grad / world}
     found |= {"dweight": head.weight.grad}
-    found |= {key: p.grad for key, p in head.named_parameters() if key != "weight"}
-    return {**found, **dict(head.named_buffers())}
+    found |= {key: p.grad for key, p in head.named_parameters() if key != "centers.weight"}
+    return {**found, **state_of(head)}
 
 
-def _worker_job(rank: int, world: int, store: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        found = {
-            (case, spread): part(case, spread, rank, world)
-            for case in MODES
-            for spread in ("all shards", "one shard", "equal parts")
-        }
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-def run_processes(world: int, folder: Path, work: Any, *more: Any) -> list[Any]:
-    """What `work(rank, world, store, folder, *more)` saved, of each process."""
-    context = mp.get_context("fork")
-    arguments = (world, str(folder / "store"), str(folder), *more)
-    processes = [context.Process(target=work, args=(r, *arguments)) for r in range(world)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(240)
-    assert [process.exitcode for process in processes] == [0] * world
-    return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(world)]
+def _every_head(rank: int, world: int) -> Any:
+    return {
+        (case, spread): part(case, spread, rank, world)
+        for case in MODES
+        for spread in ("all shards", "one shard", "equal parts")
+    }
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
-    parts = run_processes(world, tmp_path, _worker_job)
+    parts = run_processes(world, tmp_path, _every_head)
     for key in parts[0]:
         case, spread = key
         expected = whole(case, labels_for(spread))
@@ -106,78 +86,65 @@ def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
             assert float((value - expected[name]).abs().max()) / scale < 1e-10, (key, name)
 
 
-def _few(rank: int, world: int, store: str, folder: str) -> None:
+def _few(rank: int, world: int) -> Any:
     """More processes than classes, one without rows, then no labels anywhere."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        torch.manual_seed(0)
-        with sharded(rank, world):
-            head = create_head("adaface", embedding_size=D, num_classes=2).double()
-        embeddings, labels = batch()[0], batch()[1].clamp(max=1)
-        rows = [slice(0, 4), slice(4, 4), slice(4, B)][rank]
-        loss = head(embeddings[rows].requires_grad_(), labels[rows])
-        loss.backward()
-        found = {"loss": loss.detach(), "dweight": head.weight.grad}
-        nothing = head(embeddings[rows], torch.full_like(labels[rows], -1))
-        nothing.backward()
-        assert nothing == 0
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    torch.manual_seed(0)
+    shard = Shard(rank, world, 2)
+    head = create_head("adaface", embedding_size=D, num_classes=2, shard=shard).double()
+    embeddings, labels = make_batch()[0], make_batch()[1].clamp(max=1)
+    rows = [slice(0, 4), slice(4, 4), slice(4, B)][rank]
+    loss = head(embeddings[rows].requires_grad_(), labels[rows])
+    loss.backward()
+    found = {"loss": loss.detach(), "dweight": head.weight.grad}
+    nothing = head(embeddings[rows], torch.full_like(labels[rows], -1))
+    nothing.backward()
+    assert nothing == 0
+    return found
 
 
 def test_more_processes_than_classes(tmp_path: Path) -> None:
     parts = run_processes(3, tmp_path, _few)
     torch.manual_seed(0)
     head = create_head("adaface", embedding_size=D, num_classes=2).double()
-    loss = head(batch()[0], batch()[1].clamp(max=1))
+    loss = head(make_batch()[0], make_batch()[1].clamp(max=1))
     loss.backward()
     assert all(part["loss"] == pytest.approx(loss.item(), rel=1e-12) for part in parts)
     assert [len(part["dweight"]) for part in parts] == [1, 1, 0]
     torch.testing.assert_close(torch.cat([p["dweight"] for p in parts]), head.weight.grad)
 
 
-def _no_labels_on_one(rank: int, world: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        head = make("adaface", "exact")
-        embeddings, labels = batch()
-        head(embeddings, labels if rank == 0 else torch.full_like(labels, -1)).backward()
-        torch.save(dict(head.named_buffers()), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _no_labels_on_one(rank: int, world: int) -> Any:
+    head = make_head("adaface", "exact")
+    embeddings, labels = make_batch()
+    head(embeddings, labels if rank == 0 else torch.full_like(labels, -1)).backward()
+    return state_of(head)
 
 
 def test_one_process_without_labels_keeps_no_other_waiting(tmp_path: Path) -> None:
     first, second = run_processes(2, tmp_path, _no_labels_on_one)
     assert first == second
-    assert first["batch_mean"] != 20  # where it began
+    assert first["margin.batch_mean"] != 20  # where it began
 
 
 def test_a_part_of_the_centers_alone_is_an_error() -> None:
-    with sharded(0, 2):
-        head = make("x2softmax", "exact")
+    head = make_head("x2softmax", "exact", ranks=(0, 2))
     with pytest.raises(InputError, match="one of 2 parts of the class centers, and 1 processes"):
-        head(*batch())
-    with pytest.raises(InputError, match="spread over processes"):
-        head.logits(*batch())
+        head(*make_batch())
+    with pytest.raises(InputError, match="sharded over processes"):
+        head.logits(*make_batch())
 
 
-def _overflow(rank: int, world: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        found = []
-        for bad in (None, 1):
-            centers, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
-            centers.grad, other.grad = torch.ones(2, 3), torch.ones(2, 3)
-            if rank == bad:
-                centers.grad[1, 2] = torch.inf
-            agree_on_overflow(centers, [centers, other])
-            found.append([bool(p.grad.isnan().all()) for p in (centers, other)])
-            found.append([bool(torch.equal(p.grad, torch.ones(2, 3))) for p in (centers, other)])
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _overflow(rank: int, world: int) -> Any:
+    found = []
+    for bad in (None, 1):
+        centers, other = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+        centers.grad, other.grad = torch.ones(2, 3), torch.ones(2, 3)
+        if rank == bad:
+            centers.grad[1, 2] = torch.inf
+        agree_on_overflow(centers, [centers, other])
+        found.append([bool(p.grad.isnan().all()) for p in (centers, other)])
+        found.append([bool(torch.equal(p.grad, torch.ones(2, 3))) for p in (centers, other)])
+    return found
 
 
 def test_an_overflow_on_one_process_is_one_on_all(tmp_path: Path) -> None:
@@ -186,22 +153,17 @@ def test_an_overflow_on_one_process_is_one_on_all(tmp_path: Path) -> None:
         assert found == [*clean, *marked]
 
 
-def _bfloat16(rank: int, world: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        found = {}
-        for case in ("all shards", "equal parts"):  # both ways in which gradients are added up
-            with sharded(rank, world):
-                head = make("x2softmax", "exact")
-            head.options = ClassifierOptions(communication_precision="bfloat16")
-            rows, labels = parts_of(world, case)[rank], labels_for(case)
-            embeddings = batch()[0][rows].requires_grad_()
-            loss = head(embeddings, labels[rows])
-            loss.backward()
-            found[case] = (loss.detach(), embeddings.grad / world)  # type: ignore[operator]
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _bfloat16(rank: int, world: int) -> Any:
+    found = {}
+    for case in ("all shards", "equal parts"):  # both ways in which gradients are added up
+        options = {"communication_precision": "bfloat16"}
+        head = make_head("x2softmax", "exact", ranks=(rank, world), options=options)
+        rows, labels = parts_of(world, case)[rank], labels_for(case)
+        embeddings = make_batch()[0][rows].requires_grad_()
+        loss = head(embeddings, labels[rows])
+        loss.backward()
+        found[case] = (loss.detach(), embeddings.grad / world)  # type: ignore[operator]
+    return found
 
 
 def test_bfloat16_collectives_are_near(tmp_path: Path) -> None:
@@ -214,21 +176,16 @@ def test_bfloat16_collectives_are_near(tmp_path: Path) -> None:
         assert 0 < float(error) < 0.1
 
 
-def _predict(rank: int, world: int, store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    try:
-        with sharded(rank, world):
-            head = make("arcface", "exact")
-        rows = parts_of(world)[rank]
-        torch.save(predictions(head, batch()[0][rows], batch()[1][rows]), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _predict(rank: int, world: int) -> Any:
+    head = make_head("arcface", "exact", ranks=(rank, world))
+    rows = parts_of(world)[rank]
+    return predictions(head.centers, make_batch()[0][rows], make_batch()[1][rows])
 
 
 def test_predictions_of_shards(tmp_path: Path) -> None:
     parts = run_processes(3, tmp_path, _predict)
-    head, (embeddings, labels) = make("arcface", "exact"), batch()
-    cosine = head.cosine(embeddings)
+    head, (embeddings, labels) = make_head("arcface", "exact"), make_batch()
+    cosine = cosines(head, embeddings)
     assert torch.equal(torch.cat([p[0] for p in parts]), cosine.argmax(1))
     labeled = labels >= 0
     own = torch.cat([p[1] for p in parts])[labeled]
@@ -252,8 +209,9 @@ def test_a_shard_is_drawn_like_a_part_of_the_whole(rows: int) -> None:
 
 
 def test_one_process_may_have_a_shard_of_all() -> None:
-    with sharded(0, 1):
-        head = make("x2softmax", "exact")
-    embeddings, labels = batch()
+    head = make_head("x2softmax", "exact", ranks=(0, 1))
+    embeddings, labels = make_batch()
     assert head.weight.shape == (C, D)
-    assert torch.equal(head(embeddings, labels), make("x2softmax", "exact")(embeddings, labels))
+    assert torch.equal(
+        head(embeddings, labels), make_head("x2softmax", "exact")(embeddings, labels)
+    )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.pictures import picture
+from helpers.pictures import picture
 from marginface.data import Augmentation
 from marginface.data.augmentation import CHANGES, blur, crop, erase, low_resolution, photometric
 from marginface.utils.errors import InputError

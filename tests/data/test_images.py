@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.pictures import encoded, picture
+from helpers.pictures import encoded, picture
 from marginface.data.images import ANY_IMAGE, ImageRules, encode_jpeg, exif_orientation
 from marginface.utils.errors import InputError
 

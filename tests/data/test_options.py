@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.pictures import jpegs, make_folder, picture
+from helpers.pictures import jpegs, make_folder, picture
 from marginface.data import (
     FolderDataset,
     JoinedDataset,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from marginface.heads import create_head
-from marginface.heads._head import MarginHead
+from helpers.small_heads import cosines
+from marginface.heads import MarginHead, create_head
 from marginface.utils.errors import InputError
 
 HEADS = ["elasticface_arc", "elasticface_cos"]
@@ -21,8 +21,8 @@ def drawn_margins(head: MarginHead, rows: int = 4000) -> Tensor:
     torch.manual_seed(1)
     embeddings, labels = torch.randn(rows, 8).double(), torch.randint(0, 5, (rows,))
     index = torch.arange(rows)
-    cosine = head.cosine(embeddings)[index, labels]
-    target = head.logits(embeddings, labels)[index, labels] / head.scale
+    cosine = cosines(head, embeddings)[index, labels]
+    target = head.logits(embeddings, labels)[index, labels] / head.margin.scale
     if head.name == "elasticface_cos":
         return (cosine - target).detach()
     return (target.arccos() - cosine.arccos()).detach()[cosine.arccos() < 2.2]
@@ -32,7 +32,7 @@ def drawn_margins(head: MarginHead, rows: int = 4000) -> Tensor:
 def test_margins_are_normal_around_the_margin(name: str) -> None:
     head = make(name)
     margins = drawn_margins(head)
-    assert margins.mean().item() == pytest.approx(head.margin, abs=0.005)
+    assert margins.mean().item() == pytest.approx(head.margin.margin, abs=0.005)
     assert margins.std().item() == pytest.approx(0.05, rel=0.05)
 
 
@@ -55,7 +55,7 @@ MARGINS = torch.tensor([0.45, 0.5, 0.55, 0.6, 0.65])
 def test_plus_gives_the_hardest_the_largest_margin(compat: str, expected: list[float]) -> None:
     head = make("elasticface_cos", plus=True, compat=compat)
     shuffled = MARGINS[[3, 0, 4, 1, 2]]
-    torch.testing.assert_close(head._sorted(shuffled, COSINES), torch.tensor(expected))  # type: ignore[operator]
+    torch.testing.assert_close(head.margin._sorted(shuffled, COSINES), torch.tensor(expected))  # type: ignore[operator]
 
 
 def test_wrong_parameters() -> None:

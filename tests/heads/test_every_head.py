@@ -8,13 +8,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from heads.references import TARGETS, reference_loss
+from helpers.head_references import TARGETS, reference_loss
+from helpers.small_heads import cosines, plain_logits
 from marginface.classifier.losses import CrossEntropy
 from marginface.config.resolve import config_dir
-from marginface.heads import create_head, head_class, head_defaults, list_heads
+from marginface.heads import MarginHead, create_head, head_defaults, list_heads, margin_class
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import derivative
-from marginface.heads._head import MarginHead
+from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
 
 HEADS = list_heads()
 B, C, D = 12, 9, 8
@@ -23,6 +24,10 @@ B, C, D = 12, 9, 8
 def make(name: str, **parameters: Any) -> MarginHead:
     torch.manual_seed(0)
     return create_head(name, embedding_size=D, num_classes=C, **parameters).double()
+
+
+def first_loss(head: MarginHead) -> float:
+    return expected_first_loss(head.margin, head.loss, **sizes_of(head))
 
 
 def batch(seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -38,7 +43,7 @@ def with_gradient(name: str, mode: str) -> MarginHead:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_names_agree(name: str) -> None:
-    module = inspect.getmodule(head_class(name))
+    module = inspect.getmodule(margin_class(name))
     assert module is not None
     assert module.__name__ == f"marginface.heads.{name}"
     assert (config_dir() / "head" / f"{name}.yaml").is_file()
@@ -67,7 +72,7 @@ def test_loss_equals_the_loop_reference(name: str) -> None:
         head.weight.tolist(),
         labels.tolist(),
         # A head without a formula in references.py is still held to the loss around its own curve.
-        lambda c: float(head.curve(torch.tensor(c).double())),
+        lambda c: float(head.margin.curve(torch.tensor(c).double())),
     )
     assert head(embeddings, labels).item() == pytest.approx(expected, rel=1e-10)
 
@@ -87,7 +92,7 @@ def test_exact_gradient_is_the_derivative(name: str) -> None:
     embeddings, weight = longer * embeddings, 100 * head.weight.detach()
 
     def loss(e: Tensor, w: Tensor) -> Tensor:
-        return torch.func.functional_call(head, {"weight": w}, (e, labels))
+        return torch.func.functional_call(head, {"centers.weight": w}, (e, labels))
 
     assert torch.autograd.gradcheck(loss, (embeddings.requires_grad_(), weight.requires_grad_()))
 
@@ -114,36 +119,36 @@ def test_straight_through_gradient_of_the_logits(name: str) -> None:
     (gradient,) = torch.autograd.grad(loss, embeddings)
     probabilities = head.logits(embeddings, labels).detach().softmax(1)
     probabilities[torch.arange(B), labels] -= 1
-    plain = head.scaled(head.similarity(embeddings), embeddings)
+    plain = plain_logits(head, embeddings)
     (expected,) = torch.autograd.grad((probabilities / B * plain).sum(), embeddings)
     torch.testing.assert_close(gradient, expected)
 
 
 def auxiliary_loss(head: MarginHead, embeddings: Tensor, labels: Tensor) -> Tensor | float:
-    cosine = head.cosine(embeddings)
-    return head.auxiliary_loss(LabeledBatch(embeddings, labels, cosine[torch.arange(B), labels]))
+    target = cosines(head, embeddings)[torch.arange(B), labels]
+    return head.margin.auxiliary_loss(LabeledBatch(embeddings, labels, target))
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_slope_in_closed_form_equals_autograd(name: str) -> None:
-    head = make(name)
+    margin = make(name).margin
     cosine = torch.linspace(-0.999, 0.999, 101, dtype=torch.float64)
-    slope = derivative(lambda c: head.curve(c), cosine)
-    if head.margin_gradient != "detached_weights":  # that is a third gradient, see test_losses
-        torch.testing.assert_close(head.slope(cosine), slope)
+    slope = derivative(lambda c: margin.curve(c), cosine)
+    if margin.margin_gradient != "detached_weights":  # that is a third gradient, see test_losses
+        torch.testing.assert_close(margin.slope(cosine), slope)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_only_the_target_column_changes(name: str) -> None:
     head = make(name).eval()
     embeddings, labels = batch()
-    plain = head.scaled(head.similarity(embeddings), embeddings)
+    plain = plain_logits(head, embeddings)
     difference = head.logits(embeddings, labels) - plain
     difference[torch.arange(B), labels] = 0
-    assert (difference.abs().max() > 0) == head.changes_negatives
+    assert (difference.abs().max() > 0) == head.margin.changes_negatives
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if head_class(name).falls_with_angle])
+@pytest.mark.parametrize("name", [name for name in HEADS if margin_class(name).falls_with_angle])
 def test_falls_with_the_angle(name: str) -> None:
     cosine = torch.linspace(-1, 1, 2001, dtype=torch.float64)
     assert (make(name).target_logit(cosine).diff() > 0).all()
@@ -200,7 +205,7 @@ def test_expected_first_loss(name: str, num_classes: int) -> None:
     head = create_head(name, embedding_size=512, num_classes=num_classes)
     embeddings = torch.randn(256, 512)
     labels = torch.randint(0, num_classes, (256,))
-    assert head(embeddings, labels).item() == pytest.approx(head.expected_first_loss(), rel=0.08)
+    assert head(embeddings, labels).item() == pytest.approx(first_loss(head), rel=0.08)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -221,8 +226,8 @@ def test_a_row_without_a_label_keeps_its_cosines(name: str) -> None:
     embeddings, labels = batch()
     labels[2] = -1
     logits = head.logits(embeddings, labels)
-    if name in ("curricularface", "mv_softmax") or not head.changes_negatives:
-        plain = head.scaled(head.similarity(embeddings), embeddings)
+    if name in ("curricularface", "mv_softmax") or not head.margin.changes_negatives:
+        plain = plain_logits(head, embeddings)
         torch.testing.assert_close(logits[2], plain[2])
 
 
@@ -284,9 +289,9 @@ def test_parts_of_a_step_advance_the_state_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_file_stays_short(name: str) -> None:
-    assert len(inspect.getsource(inspect.getmodule(head_class(name))).splitlines()) < 60  # type: ignore[arg-type]
+    assert len(inspect.getsource(inspect.getmodule(margin_class(name))).splitlines()) < 60  # type: ignore[arg-type]
 
 
 def test_expected_first_loss_of_ms1mv3_is_116() -> None:
     head = create_head("x2softmax", embedding_size=512, num_classes=93_431)
-    assert head.expected_first_loss() == pytest.approx(116.0, abs=0.05)
+    assert first_loss(head) == pytest.approx(116.0, abs=0.05)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from marginface.heads import create_head
-from marginface.heads._head import MarginHead
+from marginface.heads import MarginHead, create_head
 
 PARAMETER_NAMES = {"s": "scale", "m": "margin"}
 STATE = {"adaface": ["batch_mean", "batch_std"], "curricularface": ["t"]}
@@ -29,7 +28,7 @@ def make(case: dict[str, Any]) -> MarginHead:
         **FIXED.get(case["head"], {}),
     ).double()
     for key, value in state.items():
-        head.get_buffer(key).fill_(value)
+        head.margin.get_buffer(key).fill_(value)
     return head
 
 
@@ -51,6 +50,6 @@ def test_golden_heads(golden: Path) -> None:
         torch.testing.assert_close(loss.item(), case["loss"], **close)
         torch.testing.assert_close(embedding.grad, read("grad_embedding"), **close)
         torch.testing.assert_close(head.weight.grad, read("grad_weight"), **close)
-        after = [head.get_buffer(key).item() for key in STATE.get(case["head"], [])]
+        after = [head.margin.get_buffer(key).item() for key in STATE.get(case["head"], [])]
         assert after == pytest.approx(case.get("state_after", []), rel=1e-6)
     assert len({case["head"] for case in cases}) == 8

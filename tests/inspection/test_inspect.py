@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from browser import screenshot
-from conftest import ROOT
-from data.pictures import make_folder, picture
+from helpers.browser import screenshot
+from helpers.paths import ROOT
+from helpers.pictures import make_folder, picture
 from marginface.data import SyntheticFaces, write_pair_file, write_recordio
 from marginface.data.images import encode_jpeg
 from marginface.data.packing import pack

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones.input_size import check_input_size
-from marginface.utils.arguments import _call_problems, mapping_problems
+from marginface.utils.arguments import call_problems, mapping_problems
 from marginface.utils.errors import InputError
 
 Pool = Literal["flatten", "model"]
@@ -165,6 +165,6 @@ def backbone_problems(node: dict[str, Any]) -> list[str]:
         return [unknown_backbone(str(name))]
     extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
     arguments = {key: node[key] for key in node if key not in _BACKBONE_EXTRAS}
-    return _call_problems(
+    return call_problems(
         "backbone", create_backbone, arguments, also=set(_BACKBONE_EXTRAS)
     ) + mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))

@@ -1,16 +1,48 @@
-"""What a head may ask about the rows of a batch, wherever the centers are."""
+"""Nearest classes of embeddings, and single centers, from whichever process has them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks
+from marginface.classifier.centers import ClassCenters, full_precision
 from marginface.classifier.chunked_pass import PassInputs, reduce_classes
 from marginface.classifier.reduction import Largest
-from marginface.utils.distributed import largest_over_ranks
+from marginface.utils.distributed import (
+    gather_counted_rows,
+    gather_for_shards,
+    largest_over_ranks,
+    own_slice,
+    rows_of_ranks,
+)
+
+
+@torch.no_grad()
+def predictions(centers: ClassCenters, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Classification by cosines, without a margin and without a sample.
+
+    Args:
+        embeddings: (B, D) raw.
+        labels: (B,) in [0, C).
+
+    Returns:
+        (B,) nearest classes, (B,) cosine to the own class.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        e, own_rows = full_precision(embeddings), slice(None)
+        if centers.shard is not None:
+            counts = rows_of_ranks(len(e), e.device)
+            own_rows = own_slice(counts)
+            e, labels = gather_for_shards(e, counts), gather_counted_rows(labels, counts)
+        directions = F.normalize(e)
+        chunks = centers.chunks(e.dtype, len(e), normalized=True)
+        target = chunks.target_similarity(directions, labels)
+        _, nearest = nearest_classes(chunks, directions)
+        return nearest[own_rows], target[own_rows]
 
 
 @torch.no_grad()

@@ -1,8 +1,5 @@
 """Which classes a process has: the centers of a head spread over the ranks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -35,30 +32,6 @@ class Shard:
     def _size(self) -> int:
         # As torch.chunk and DTensor divide, so that their checkpoints need no translation.
         return -(-self.num_classes // self.world)
-
-
-_PLACE: ContextVar[tuple[int, int] | None] = ContextVar("place", default=None)
-
-
-@contextmanager
-def sharded(rank: int, world: int) -> Iterator[None]:
-    """Heads created inside hold the centers of process `rank` of `world` only.
-
-    Their loss then has to be computed by all processes together, each with its part of the batch:
-    it is the mean over the global batch, the same everywhere, and embeddings get `world` times
-    their gradient, because data-parallel training averages that of the backbone.
-    """
-    token = _PLACE.set((rank, world))
-    try:
-        yield
-    finally:
-        _PLACE.reset(token)
-
-
-def shard_here(num_classes: int) -> Shard | None:
-    """The shard of a head that is created now; None: all classes."""
-    place = _PLACE.get()
-    return None if place is None else Shard(*place, num_classes)
 
 
 def init_centers(

@@ -10,8 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from marginface.classifier.centers import check_sizes
+from marginface.classifier.losses import ClassificationLoss
 from marginface.cli.errors import clear_errors
-from marginface.heads import MarginHead, create_head, list_heads
+from marginface.heads import Margin, create_margin, list_heads
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.catalogue import head_info, heads_page
 from marginface.heads.analysis.curves import HeadCurves, head_curves
@@ -34,9 +36,12 @@ def list_all(context: typer.Context) -> None:
         info = head_info(name)
         parameters = ", ".join(f"{k}={v}" for k, v in info.defaults.items())
         traits = [f"gradient {info.gradient}", f"loss {info.loss}"]
-        traits += ["needs the norm"] * info.needs_norm
-        traits += ["changes negatives"] * info.changes_negatives
-        traits += [f"state {', '.join(info.state)}"] if info.state else []
+        if info.needs_norm:
+            traits.append("needs the norm")
+        if info.changes_negatives:
+            traits.append("changes negatives")
+        if info.state:
+            traits.append(f"state {', '.join(info.state)}")
         typer.echo(f"{name} ({info.year or 'baseline'})  {info.summary}")
         typer.echo(f"    {info.paper}\n    {'; '.join(traits)}\n    {parameters}")
 
@@ -55,18 +60,18 @@ def show(
 ) -> None:
     """Draw f, implied margin, boundary margin and slope of a head, and print them as a table."""
     with clear_errors():
-        heads = {" ".join([name, *(settings or [])]): _create(name, settings or [])}
+        margins = {" ".join([name, *(settings or [])]): _create(name, settings or [])[0]}
         for other in against if against is not None else ["normface", "arcface"]:
             other_name, _, parameters = other.partition(":")
-            heads[other.replace(":", " ")] = _create(
+            margins[other.replace(":", " ")], _ = _create(
                 other_name, parameters.split(",") if parameters else []
             )
         from marginface.heads.analysis.figure import heads_figure
 
         path = out or Path(f"{name}.png")
-        heads_figure(heads, path)
-        for label, head in heads.items():
-            Console(width=110).print(_table(label, head))
+        heads_figure(margins, path)
+        for label, margin in margins.items():
+            Console(width=110).print(_table(label, margin))
         typer.echo(f"drawn: {path}")
 
 
@@ -80,10 +85,10 @@ def advise_command(
 ) -> None:
     """Say what a head's parameters mean: first loss, solved angle, least scale, warnings."""
     with clear_errors():
-        # Advice takes no weights: one column of them, or 30 M identities would not fit.
-        head = _create(name, settings or [], classes, embedding_size=1)
-        head.embedding_size = embedding_size
-        for line in advise(head, precision).lines():
+        sizes = {"num_classes": classes, "embedding_size": embedding_size}
+        check_sizes(**sizes)
+        margin, loss = _create(name, settings or [], classes)
+        for line in advise(margin, loss, **sizes, precision=precision).lines():
             typer.echo(line)
 
 
@@ -96,14 +101,12 @@ def page(out: Annotated[Path, typer.Argument(help="folder of the docs")]) -> Non
         file.write(heads_page().encode())
     for name in list_heads():
         others = [other for other in ("normface", "arcface") if other != name]
-        heads = {each: _create(each, []) for each in (name, *others)}
+        margins = {each: _create(each, [])[0] for each in (name, *others)}
         (out / "images" / "heads").mkdir(parents=True, exist_ok=True)
-        heads_figure(heads, out / "images" / "heads" / f"{name}.png")
+        heads_figure(margins, out / "images" / "heads" / f"{name}.png")
 
 
-def _create(
-    name: str, settings: list[str], classes: int = 2, embedding_size: int = 512
-) -> MarginHead:
+def _create(name: str, settings: list[str], classes: int = 2) -> tuple[Margin, ClassificationLoss]:
     for setting in settings:
         if "=" not in setting:
             raise InputError(f"--set takes key=value, for example k=0.6, got {setting!r}")
@@ -111,12 +114,13 @@ def _create(
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
     except OmegaConfBaseException as error:
         raise InputError(f"--set {' '.join(settings)}: {error}") from error
-    return create_head(name, embedding_size=embedding_size, num_classes=classes, **parsed).eval()
+    margin, loss = create_margin(name, num_classes=classes, **parsed)
+    return margin.eval(), loss
 
 
-def _table(label: str, head: MarginHead) -> Table:
+def _table(label: str, margin: Margin) -> Table:
     degrees = torch.arange(0, 181, 10, dtype=torch.float64)
-    curves: HeadCurves = head_curves(head, degrees.deg2rad(), degrees.deg2rad())
+    curves: HeadCurves = head_curves(margin, degrees.deg2rad(), degrees.deg2rad())
     table = Table(title=label, title_justify="left")
     headings = ["angle", "f", "implied margin", "df/dcos", "boundary margin M(angle)"]
     for heading in headings:

@@ -1,11 +1,12 @@
 """Objects from configuration nodes; `build` is the only caller of hydra.utils.instantiate."""
 
+from collections.abc import Collection
 from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
 
-from marginface.utils.arguments import _call_problems
+from marginface.utils.arguments import call_problems
 from marginface.utils.errors import InputError
 
 
@@ -23,8 +24,13 @@ def build(node: dict[str, Any], **provided: Any) -> Any:
         raise cause or error from None
 
 
-def target_problems(where: str, node: Any) -> list[str]:
-    """What is wrong with a node that stands for an object."""
+def target_problems(where: str, node: Any, provided: Collection[str] = ()) -> list[str]:
+    """What is wrong with a node that stands for an object.
+
+    Args:
+        where: its dotted key.
+        provided: arguments that the code passes; the node must not have them.
+    """
     if not isinstance(node, dict) or "_target_" not in node:
         return [f"{where} must be a mapping with a _target_, got {node!r}"]
     try:
@@ -32,7 +38,7 @@ def target_problems(where: str, node: Any) -> list[str]:
     except Exception as error:  # an import can fail in any way
         return [f"{where}._target_: cannot import {node['_target_']!r} ({error})"]
     arguments = {key: value for key, value in node.items() if not _is_hydra_key(key)}
-    problems = _call_problems(where, target, arguments)
+    problems = call_problems(where, target, arguments, provided=provided)
     for key, value in arguments.items():
         if isinstance(value, dict) and "_target_" in value:
             problems += target_problems(f"{where}.{key}", value)

@@ -23,6 +23,11 @@ class LabeledBatch:
     target: Tensor  # (R,) similarity to the own center
     centers: CenterChunks | None = None  # what the rows are compared with
 
+    @property
+    def has_all_rows(self) -> bool:
+        """Whether these are the rows of all processes, and not those of this one."""
+        return self.centers is not None and self.centers.shard is not None
+
     def norms(self) -> Tensor:
         """(R,) lengths of the embeddings; the gradient of a zero embedding is zero."""
         return self.embeddings.norm(dim=1)

@@ -5,18 +5,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._batch import LabeledBatch
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.utils.distributed import rank
 
 Compat = Literal["paper", "official_code"]
 
 
-class ElasticHead(MarginHead):
+class ElasticMargin(Margin):
     """Training draws margins from N(margin, sigma^2), not truncated; otherwise they are `margin`.
 
-    The draws follow from a key, made when the head is and saved with it, and the step.
+    The draws follow from a key, drawn when the head is made and saved with it, and from the step.
 
     Args:
         margin: mean of the margins.
@@ -31,34 +30,35 @@ class ElasticHead(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         scale: float,
         margin_gradient: MarginGradient,
-        loss: LossConfig,
         *,
         margin: float,
         sigma: float,
         plus: bool,
         compat: Compat,
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin, self.sigma, self.plus, self.compat = margin, sigma, plus, compat
-        self.register_buffer("key", torch.randint(2**40, ()))
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
-    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
+    def seed_noise(self) -> None:
+        self.key.copy_(torch.randint(2**40, ()))
+
+    def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
         if not self.training:
             return {}
-        self.observe(rows.target)
-        margins = self._draw(len(rows.target)).to(rows.target)
-        return {"margin": self._sorted(margins, rows.target.detach()) if self.plus else margins}
+        self.observe(batch.target, batch)
+        margins = self._draw(len(batch.target), 0 if batch.has_all_rows else rank()).to(
+            batch.target
+        )
+        return {"margin": self._sorted(margins, batch.target.detach()) if self.plus else margins}
 
     def advance(self, observed: Tensor) -> None:
         self.step += 1
 
-    def _draw(self, number: int) -> Tensor:
-        place = 0 if self.sees_all_rows else rank()
+    def _draw(self, number: int, place: int) -> Tensor:
         part = len(self._seen)  # of the micro-batches of this step
         seed = ((int(self.key) + int(self.step)) * 1024 + place) * 1024 + part
         generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
+from marginface.heads._batch import LabeledBatch
 from marginface.utils.distributed import gather_rows_of_any_number
 
 
@@ -21,19 +22,14 @@ class RunningState(nn.Module):
         self._seen: list[Tensor] = []  # observed in this optimizer step
         self._before: list[Tensor] = []  # the buffers when it began
         self._trainer_counts_steps = False
-        self.optimizer_step = -1  # the one under way; a trainer that goes on says where it is
-
-    @property
-    def sees_all_rows(self) -> bool:
-        """Whether this process is given the rows of all processes."""
-        return False
+        self.optimizer_step = -1  # the one under way; a resumed run sets where it is
 
     def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
-        """The state as it is now: a context in which it is so again, for a later backward pass."""
+        """The state as it is now: a context in which it is restored, for a later backward pass."""
         now = [buffer.clone() for buffer in self.buffers()]
 
         @contextmanager
-        def recalled() -> Iterator[None]:
+        def restored() -> Iterator[None]:
             later = [buffer.clone() for buffer in self.buffers()]
             try:
                 for buffer, value in zip(self.buffers(), now, strict=True):
@@ -43,7 +39,7 @@ class RunningState(nn.Module):
                 for buffer, value in zip(self.buffers(), later, strict=True):
                     buffer.copy_(value)
 
-        return recalled
+        return restored
 
     def advance(self, observed: Tensor) -> None:
         """Move the buffers by one optimizer step.
@@ -82,16 +78,18 @@ class RunningState(nn.Module):
             buffer.copy_(before)
 
     @torch.no_grad()
-    def observe(self, values: Tensor) -> None:
+    def observe(self, values: Tensor, batch: LabeledBatch) -> None:
         """Advance the state, in training mode, from values of this batch's labeled rows.
 
-        Processes see all rows of each other, so their states stay the same.
+        Args:
+            values: (R,) or (R, k), one row for each row of the batch.
+            batch: where they come from; rows of this process only are gathered from all
+                processes, so that their states stay the same.
         """
         if not self.training:
             return
         values = values.detach()
-        # With sharded centers every process works on the rows of all of them already.
-        self._seen.append(values if self.sees_all_rows else gather_rows_of_any_number(values))
+        self._seen.append(values if batch.has_all_rows else gather_rows_of_any_number(values))
         observed = torch.cat(self._seen)
         if len(observed):
             self.advance(observed)

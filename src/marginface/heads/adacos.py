@@ -5,14 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._batch import LabeledBatch
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
 
 @register_head("adacos")
-class AdaCos(MarginHead):
+class AdaCos(Margin):
     """f = cos(theta), no margin: the scale follows the batches.
 
     It begins at sqrt(2) ln(C - 1) (for two classes, where that is 0, sqrt(2) ln 2) or at `scale`;
@@ -27,15 +26,13 @@ class AdaCos(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
+        num_classes: int,
         scale: float | None = None,
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
         first = math.sqrt(2) * math.log(max(num_classes - 1, 2)) if scale is None else scale
-        super().__init__(embedding_size, num_classes, first, margin_gradient, loss)
+        super().__init__(first, margin_gradient)
         del self.scale
         self.register_buffer("scale", torch.tensor(first, dtype=torch.float64))
 
@@ -45,9 +42,9 @@ class AdaCos(MarginHead):
     def scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
         return self.scale.clone() * values  # the next batch changes the buffer in place
 
-    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
-        angle = rows.target.detach().clamp(-1, 1).arccos()
-        self.observe(torch.stack([rows.negatives_logsumexp(self.scale), angle], 1))
+    def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
+        angle = batch.target.detach().clamp(-1, 1).arccos()
+        self.observe(torch.stack([batch.negatives_logsumexp(self.scale), angle], 1), batch)
         return {}
 
     def advance(self, observed: Tensor) -> None:

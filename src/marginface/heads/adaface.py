@@ -5,15 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._batch import LabeledBatch
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import Share
 
 
 @register_head("adaface")
-class AdaFace(MarginHead):
+class AdaFace(Margin):
     """f = cos(theta - margin z) - (margin + margin z), z in [-1, 1] from the norm of the embedding.
 
     z = clip(h (|x| - mean) / std). t_alpha, the weight of a new batch in both, is 1.0 in the
@@ -26,17 +25,14 @@ class AdaFace(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin: float = 0.4,
         h: float = 0.333,
         t_alpha: Share = 0.01,
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin, self.h, self.t_alpha = margin, h, t_alpha
         self.register_buffer("batch_mean", torch.tensor(20.0))
         self.register_buffer("batch_std", torch.tensor(100.0))
@@ -49,9 +45,9 @@ class AdaFace(MarginHead):
         angle = (cosine.arccos() - self.margin * z).clamp(1e-3, math.pi - 1e-3)
         return angle.cos() - (self.margin + self.margin * z)
 
-    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
-        norms = rows.norms().detach()
-        self.observe(norms.clamp(0.001, 100))
+    def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
+        norms = batch.norms().detach()
+        self.observe(norms.clamp(0.001, 100), batch)
         return {"norm": norms}
 
     def advance(self, observed: Tensor) -> None:

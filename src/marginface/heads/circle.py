@@ -4,15 +4,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig, circle_weight
-from marginface.heads._head import MarginHead
+from marginface.classifier.losses import circle_weight
+from marginface.heads._margin import Margin
 from marginface.heads._registry import register_head
 
 CircleGradient = Literal["detached_weights", "straight_through", "exact"]
 
 
 @register_head("circle")
-class Circle(MarginHead):
+class Circle(Margin):
     """f = [1 + margin - c]_+ (c - 1 + margin); others are [c + margin]_+ (c - margin).
 
     The class-level form; scale is the paper's gamma. The bracket is a weight and a constant to
@@ -24,15 +24,12 @@ class Circle(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 256.0,
         margin: float = 0.25,
         margin_gradient: CircleGradient = "detached_weights",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin = margin
 
     def curve(self, cosine: Tensor) -> Tensor:
@@ -41,7 +38,7 @@ class Circle(MarginHead):
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         return self._weight(cosine) * (cosine - self.margin)
 
-    def slope(self, cosine: Tensor, **facts: Any) -> Tensor:
+    def slope(self, cosine: Tensor, **inputs: Any) -> Tensor:
         detached = self.margin_gradient == "detached_weights"
         return self._weight(1 - cosine) if detached else super().slope(cosine)
 

@@ -2,15 +2,14 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import EasyMargin, add_angle
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.errors import InputError
 
 
 @register_head("combined")
-class Combined(MarginHead):
+class Combined(Margin):
     """All three margins at once: f = cos(m1 theta + m2) - m3.
 
     Defaults are mxnet insightface's "combined" (1, 0.3, 0.2). insightface's current
@@ -19,8 +18,6 @@ class Combined(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         m1: float = 1.0,
@@ -28,9 +25,8 @@ class Combined(MarginHead):
         m3: float = 0.2,
         easy_margin: EasyMargin = "none",
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         if m1 != 1 and easy_margin != "none":
             raise InputError(
                 f"combined: easy_margin={easy_margin!r} is defined for m1=1 only, got m1={m1}; "

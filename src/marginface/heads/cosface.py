@@ -2,13 +2,12 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
 
 @register_head("cosface")
-class CosFace(MarginHead):
+class CosFace(Margin):
     """Additive cosine: f = cos(theta) - margin.
 
     The default 0.4 is that of insightface, TFace and others; 0.35 is common too. The slope
@@ -20,15 +19,12 @@ class CosFace(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin: float = 0.4,
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin = margin
 
     def curve(self, cosine: Tensor) -> Tensor:

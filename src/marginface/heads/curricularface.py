@@ -3,16 +3,15 @@
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import EasyMargin, add_angle
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import Share
 
 
 @register_head("curricularface")
-class CurricularFace(MarginHead):
+class CurricularFace(Margin):
     """f = cos(theta + margin); negatives above it become c (t + c).
 
     t follows the mean target cosine; t_alpha is the weight of the new batch, 0.01 in the official
@@ -25,17 +24,14 @@ class CurricularFace(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin: float = 0.5,
         t_alpha: Share = 0.01,
         easy_margin: EasyMargin = "monotone",
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin, self.t_alpha = margin, t_alpha
         self.easy_margin = easy_margin
         self.register_buffer("t", torch.zeros(()))
@@ -47,8 +43,8 @@ class CurricularFace(MarginHead):
         hard = cosine > add_angle(target, self.margin)
         return torch.where(hard, cosine * (self.t + cosine), cosine)
 
-    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
-        self.observe(rows.target)
+    def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
+        self.observe(batch.target, batch)
         return {}
 
     def advance(self, observed: Tensor) -> None:

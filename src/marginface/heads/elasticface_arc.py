@@ -2,16 +2,15 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
-from marginface.heads._elastic import Compat, ElasticHead
+from marginface.heads._elastic import Compat, ElasticMargin
 from marginface.heads._functional import add_angle
-from marginface.heads._head import MarginGradient
+from marginface.heads._margin import MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import NotNegative
 
 
 @register_head("elasticface_arc")
-class ElasticFaceArc(ElasticHead):
+class ElasticFaceArc(ElasticMargin):
     """f = cos(theta + m), m drawn from N(margin, sigma^2) for each image.
 
     Defaults are the official code's; ElasticFace-Arc+ is plus=true sigma=0.0175.
@@ -19,8 +18,6 @@ class ElasticFaceArc(ElasticHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin: float = 0.5,
@@ -28,12 +25,10 @@ class ElasticFaceArc(ElasticHead):
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(
-            embedding_size, num_classes, scale, margin_gradient, loss,
-            margin=margin, sigma=sigma, plus=plus, compat=compat,
-        )  # fmt: skip
+            scale, margin_gradient, margin=margin, sigma=sigma, plus=plus, compat=compat
+        )
 
     def curve(self, cosine: Tensor, margin: float | Tensor | None = None) -> Tensor:
         return add_angle(cosine, self.margin if margin is None else margin)

@@ -2,15 +2,14 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
-from marginface.heads._elastic import Compat, ElasticHead
-from marginface.heads._head import MarginGradient
+from marginface.heads._elastic import Compat, ElasticMargin
+from marginface.heads._margin import MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import NotNegative
 
 
 @register_head("elasticface_cos")
-class ElasticFaceCos(ElasticHead):
+class ElasticFaceCos(ElasticMargin):
     """f = cos(theta) - m, m drawn from N(margin, sigma^2) for each image.
 
     Defaults are the official code's; ElasticFace-Cos+ is plus=true sigma=0.02 (0.025 in the
@@ -22,8 +21,6 @@ class ElasticFaceCos(ElasticHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin: float = 0.35,
@@ -31,12 +28,10 @@ class ElasticFaceCos(ElasticHead):
         plus: bool = False,
         compat: Compat = "paper",
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
         super().__init__(
-            embedding_size, num_classes, scale, margin_gradient, loss,
-            margin=margin, sigma=sigma, plus=plus, compat=compat,
-        )  # fmt: skip
+            scale, margin_gradient, margin=margin, sigma=sigma, plus=plus, compat=compat
+        )
 
     def curve(self, cosine: Tensor, margin: float | Tensor | None = None) -> Tensor:
         return cosine - (self.margin if margin is None else margin)

@@ -5,17 +5,16 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import EasyMargin, add_angle
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import Positive
 from marginface.utils.errors import InputError
 
 
 @register_head("magface")
-class MagFace(MarginHead):
+class MagFace(Margin):
     """f = cos(theta + m(a)), a = |x|: long embeddings get a large margin and a small penalty g(a).
 
     m rises from l_margin to u_margin over [l_a, u_a]; lambda_g mean(1/a + a/u_a^2) is added to the
@@ -26,8 +25,6 @@ class MagFace(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         l_margin: float = 0.45,
@@ -37,9 +34,8 @@ class MagFace(MarginHead):
         lambda_g: float = 35.0,
         easy_margin: EasyMargin = "easy",
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         if not l_a < u_a:
             raise InputError(f"magface: l_a must be below u_a, got {l_a} and {u_a}")
         if margin_gradient != "exact":
@@ -52,9 +48,9 @@ class MagFace(MarginHead):
         rise = (self.u_margin - self.l_margin) / (self.u_a - self.l_a)
         return add_angle(cosine, self.l_margin + rise * (a - self.l_a), self.easy_margin)
 
-    def curve_inputs(self, rows: LabeledBatch) -> dict[str, Tensor]:
-        return {"norm": rows.norms()}
+    def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
+        return {"norm": batch.norms()}
 
-    def auxiliary_loss(self, rows: LabeledBatch) -> Tensor:
-        a = rows.norms().clamp(self.l_a, self.u_a)
+    def auxiliary_loss(self, batch: LabeledBatch) -> Tensor:
+        a = batch.norms().clamp(self.l_a, self.u_a)
         return self.lambda_g * (1 / a + a / self.u_a**2).mean()

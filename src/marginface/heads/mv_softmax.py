@@ -5,14 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import EasyMargin, add_angle
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
 
 @register_head("mv_softmax")
-class MVSoftmax(MarginHead):
+class MVSoftmax(Margin):
     """f = cos(theta) - margin ("am") or cos(theta + margin) ("arc"); negatives above f are raised.
 
     They become (t + 1) c + t ("adaptive") or c + t ("fixed"). Defaults are the official code's.
@@ -23,8 +22,6 @@ class MVSoftmax(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 32.0,
         margin: float = 0.35,
@@ -33,9 +30,8 @@ class MVSoftmax(MarginHead):
         weighting: Literal["adaptive", "fixed"] = "adaptive",
         easy_margin: EasyMargin = "easy",
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin, self.t, self.easy_margin = margin, t, easy_margin
         self.variant, self.weighting = variant, weighting
 

@@ -2,13 +2,12 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
 
 @register_head("normface")
-class NormFace(MarginHead):
+class NormFace(Margin):
     """Cosine softmax without a margin: f = cos(theta).
 
     The scale is fixed as in the X2-Softmax code; the paper learns it.
@@ -19,14 +18,11 @@ class NormFace(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
 
     def curve(self, cosine: Tensor) -> Tensor:
         return cosine

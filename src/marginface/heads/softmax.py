@@ -4,13 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
 
 @register_head("softmax")
-class Softmax(MarginHead):
+class Softmax(Margin):
     """Logits are scale W x: nothing normalized, no bias (the X2-Softmax code's baseline)."""
 
     normalizes = False
@@ -19,22 +18,19 @@ class Softmax(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 1.0,
         margin_gradient: MarginGradient = "exact",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
 
     def curve(self, cosine: Tensor) -> Tensor:
         return cosine
 
-    def target_logit(self, cosine: Tensor, **facts: Any) -> Tensor:
+    def target_logit(self, cosine: Tensor, **inputs: Any) -> Tensor:
         return cosine  # inner products have no bounds to be clamped to
 
-    def random_similarities(self) -> tuple[Tensor, Tensor]:
+    def random_similarities(self, embedding_size: int) -> tuple[Tensor, Tensor]:
         # Centers are as long as 0.01 sqrt(D) to begin with, embeddings as sqrt(D).
-        cosine, density = super().random_similarities()
-        return cosine * 0.01 * self.embedding_size, density
+        cosine, density = super().random_similarities(embedding_size)
+        return cosine * 0.01 * embedding_size, density

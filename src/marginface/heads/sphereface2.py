@@ -5,28 +5,26 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from marginface.classifier.losses import balanced_bias
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.classifier.losses import LossConfig, balanced_bias
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import AtLeastOne, Positive
 
 
 @register_head("sphereface2")
-class SphereFace2(MarginHead):
+class SphereFace2(Margin):
     """f = g(cos) - margin, others g(cos) + margin, g(c) = 2 ((c + 1) / 2)^t - 1, C binary losses.
 
     Loss: loss_weight / scale x (a softplus(-(s f + b)) + (1 - a) sum softplus(s g_j + b)) with
-    a = positive_weight and a learned b that begins where both sides weigh the same. Defaults and
-    gradient are OpenSphere's.
+    a = positive_weight and a learned, at first balanced b. Defaults and gradient: OpenSphere's.
     """
 
+    has_own_loss = True
     changes_negatives = True
     falls_with_angle = True
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 40.0,
         margin: float = 0.4,
@@ -35,17 +33,21 @@ class SphereFace2(MarginHead):
         loss_weight: Positive = 50.0,
         margin_gradient: MarginGradient = "straight_through",
     ) -> None:
-        start = 2 * 0.5**t - 1  # g of an angle of 90 degrees
-        odds = positive_weight / ((1 - positive_weight) * (num_classes - 1))
-        loss = {
-            "name": "bce",
-            "threshold": -balanced_bias(odds, scale * (start - margin), scale * (start + margin)),
-            "positive_weight": positive_weight,
-            "negative_weight": 1 - positive_weight,
-            "factor": loss_weight / scale,
-        }
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.margin, self.t = margin, t
+        self.positive_weight, self.loss_weight = positive_weight, loss_weight
+
+    def default_loss(self, num_classes: int) -> LossConfig:
+        start = 2 * 0.5**self.t - 1  # g of an angle of 90 degrees
+        odds = self.positive_weight / ((1 - self.positive_weight) * (num_classes - 1))
+        positive, negative = (self.scale * (start + side * self.margin) for side in (-1, 1))
+        return {
+            "name": "bce",
+            "threshold": -balanced_bias(odds, positive, negative),
+            "positive_weight": self.positive_weight,
+            "negative_weight": 1 - self.positive_weight,
+            "factor": self.loss_weight / self.scale,
+        }
 
     def curve(self, cosine: Tensor) -> Tensor:
         return self._g(cosine) - self.margin

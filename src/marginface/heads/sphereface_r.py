@@ -2,15 +2,14 @@
 
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import multiply_angle
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import AtLeastOne
 
 
 @register_head("sphereface_r")
-class SphereFaceR(MarginHead):
+class SphereFaceR(Margin):
     """SphereFace with normalized embeddings: f = psi(theta), cos(m theta) made monotone.
 
     Defaults and gradient (there "characteristic gradient detachment") are OpenSphere's, which
@@ -21,15 +20,12 @@ class SphereFaceR(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 30.0,
         m: AtLeastOne = 1.7,
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         self.m = m
 
     def curve(self, cosine: Tensor) -> Tensor:

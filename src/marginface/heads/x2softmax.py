@@ -5,15 +5,14 @@ import warnings
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
 from marginface.heads._functional import away_from_poles, sine_of
-from marginface.heads._head import MarginGradient, MarginHead
+from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.errors import InputError
 
 
 @register_head("x2softmax")
-class X2Softmax(MarginHead):
+class X2Softmax(Margin):
     """Quadratic in the angle: f = a (theta - h)^2 + k, so the margin adapts to the angle.
 
     Defaults and gradient are the official run's. k <= 1 is the peak, h in radians moves it.
@@ -23,17 +22,14 @@ class X2Softmax(MarginHead):
 
     def __init__(
         self,
-        embedding_size: int,
-        num_classes: int,
         *,
         scale: float = 64.0,
         a: float = -0.9,
         h: float = 0.0,
         k: float = 0.65,
         margin_gradient: MarginGradient = "straight_through",
-        loss: LossConfig = "cross_entropy",
     ) -> None:
-        super().__init__(embedding_size, num_classes, scale, margin_gradient, loss)
+        super().__init__(scale, margin_gradient)
         if not a < 0:
             raise InputError(f"x2softmax: a must be negative, or the logit would rise, got a={a}")
         if not k <= 1:
@@ -49,7 +45,7 @@ class X2Softmax(MarginHead):
     def curve(self, cosine: Tensor) -> Tensor:
         return self.a * (cosine.arccos() - self.h) ** 2 + self.k
 
-    def slope(self, cosine: Tensor, **facts: object) -> Tensor:
+    def slope(self, cosine: Tensor, **inputs: object) -> Tensor:
         """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""
         inside = away_from_poles(cosine)
         sine, u = sine_of(inside), 1 - cosine

@@ -5,10 +5,12 @@ from pathlib import Path
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from marginface.runs.checkpoint_file import CENTERS, read_centers, read_checkpoint
+from marginface.runs.checkpoint_file import has_centers, read_centers, read_checkpoint
 from marginface.runs.folder import RunFolder
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
+
+EXPORTED_NAME = "head.weight"
 
 
 def export_head(run: Path, target: Path, *, normalize: bool = False) -> tuple[int, int]:
@@ -28,7 +30,7 @@ def export_head(run: Path, target: Path, *, normalize: bool = False) -> tuple[in
     if target.exists():
         raise InputError(f"{target} exists and would be overwritten; choose another name")
     checkpoint = read_checkpoint(path)
-    if "marginface" not in checkpoint or CENTERS not in checkpoint.get("state_dict", {}):
+    if not has_centers(checkpoint):
         raise InputError(f"{path} holds no class centers of a marginface training run")
     centers = read_centers(checkpoint, path)
     if normalize:
@@ -41,5 +43,5 @@ def export_head(run: Path, target: Path, *, normalize: bool = False) -> tuple[in
         "centers_per_class": str(len(centers) // classes),
     }
     with atomic_write(target) as file:
-        file.write(save({CENTERS: centers.contiguous()}, metadata))
+        file.write(save({EXPORTED_NAME: centers.contiguous()}, metadata))
     return centers.shape[0], centers.shape[1]

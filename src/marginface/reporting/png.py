@@ -13,7 +13,7 @@ from marginface.utils.files import atomic_write
 mpl.use("Agg")  # files only; no window system needed
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     with atomic_write(path) as file:

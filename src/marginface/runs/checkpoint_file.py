@@ -31,13 +31,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 # The one parameter that differs between processes; in a submodule, or DDP would average it.
-CENTERS = "head.weight"
+CENTERS = "head.centers.weight"
+_CENTERS_BEFORE = "head.weight"  # in checkpoints of version 0.1
 Checkpoint = dict[str, Any]
+
+
+def has_centers(checkpoint: Checkpoint) -> bool:
+    """Whether this is a checkpoint of a training run, with class centers."""
+    state = checkpoint.get("state_dict", {})
+    return "marginface" in checkpoint and (CENTERS in state or _CENTERS_BEFORE in state)
 
 
 def read_centers(checkpoint: Checkpoint, path: Path) -> Tensor:
     """(C K, D) all class centers of the checkpoint at `path`, wherever they lie."""
-    weight: Tensor = checkpoint["state_dict"][CENTERS]
+    state = checkpoint["state_dict"]
+    weight: Tensor = state[CENTERS] if CENTERS in state else state[_CENTERS_BEFORE]
     about = checkpoint["marginface"].get("head")
     if about is None or about["folder"] is None:
         return weight

@@ -1,6 +1,5 @@
 """The module and the trainer of a run, from its configuration."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
@@ -9,7 +8,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from marginface.backbones import checkpoint_activations, create_backbone, load_backbone_weights
-from marginface.classifier import ClassifierOptions, sharded
+from marginface.classifier import ClassifierOptions, Shard
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.heads import create_head
@@ -37,13 +36,17 @@ def _build_module(
         backbone.compile()  # in place: the names of the weights stay
     options: ClassifierOptions = build(config["classifier"])
     check_classifier(options, trainer)
-    ranks = (trainer.global_rank, trainer.world_size)
-    with sharded(*ranks) if shares_classes(trainer) else nullcontext():
-        head = create_head(
-            **config["head"],
-            embedding_size=backbone_config["embedding_size"],
-            num_classes=datamodule.num_classes,
-        )
+    shard = None
+    if shares_classes(trainer):
+        shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
+    head = create_head(
+        **config["head"],
+        embedding_size=backbone_config["embedding_size"],
+        num_classes=datamodule.num_classes,
+        classifier=options,
+        seed=config["seed"],
+        shard=shard,
+    )
     return FaceRecognizer(
         backbone,
         head,
@@ -54,7 +57,6 @@ def _build_module(
         color=color,
         seed=config["seed"],
         channels_last=config["channels_last"],
-        classifier=options,
         description=description,
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 import marginface.backbones  # noqa: F401  (registers our networks with timm)
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
-from marginface.heads._registry import _head_problems
+from marginface.heads import head_problems
 from marginface.utils.arguments import mapping_problems
 from marginface.utils.errors import InputError, raise_problems
 
@@ -34,7 +34,8 @@ TRAIN_KEYS: dict[str, Any] = {
     "logger": dict | None,
     "paths": dict,
 }
-# What the code passes in; a configuration must not.
+# What the code passes to what these groups build; a configuration must not.
+PROVIDED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_epoch")}
 
 
 def check_config(config: dict[str, Any]) -> None:
@@ -49,10 +50,10 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         return problems
     if config["seed"] < 0:
         problems.append(f"seed must not be negative, got {config['seed']}")
-    problems += _head_problems(config["head"])
+    problems += head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
     for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
-        problems += target_problems(group, config[group])
+        problems += target_problems(group, config[group], PROVIDED.get(group, ()))
     problems += _classifier_problems(config["classifier"])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():

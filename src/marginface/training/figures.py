@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 
 from marginface.metrics.roc import roc_curve
 from marginface.metrics.verification import PairResult
-from marginface.reporting.png import _save
+from marginface.reporting.png import save_figure
 
 
 def verification_figure(result: PairResult, name: str, path: Path) -> None:
@@ -33,4 +33,4 @@ def verification_figure(result: PairResult, name: str, path: Path) -> None:
     )
     right.set(xlabel="cosine", ylabel="density", title=f"{len(same)} pairs")
     right.legend()
-    _save(figure, path)
+    save_figure(figure, path)

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from marginface.backbones.preprocessing import Color, normalize_images
-from marginface.classifier import ClassifierOptions
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.dataset import Batch
@@ -55,7 +54,6 @@ class FaceRecognizer(L.LightningModule):
         color: channel order the backbone is trained in.
         seed: decides augmentation and all randomness within a step.
         channels_last: memory format of the backbone; faster convolutions on most devices.
-        classifier: how the loss over all classes is computed.
         description: plain Python put into every checkpoint (resolved config and the like).
     """
 
@@ -71,15 +69,12 @@ class FaceRecognizer(L.LightningModule):
         color: Color = "rgb",
         seed: int = 0,
         channels_last: bool = False,
-        classifier: ClassifierOptions | None = None,
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = backbone.to(memory_format=self.memory_format)
         self.head = head
-        self.head.options = classifier or ClassifierOptions()
-        self.head.seed = seed
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
         self.augmentation = augmentation or Augmentation()
@@ -116,7 +111,7 @@ class FaceRecognizer(L.LightningModule):
 
     def on_train_end(self) -> None:
         self.head.end_steps()
-        self.head.step_centers_in_backward = None
+        self.head.centers.step_centers_in_backward = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
@@ -166,7 +161,9 @@ class FaceRecognizer(L.LightningModule):
             optimizer = self.make_optimizer(groups)
             number_of(self.head.weight, optimizer)  # the class centers are in the optimizer
             if self.head.options.optimizer_in_backward:
-                self.head.step_centers_in_backward = step_in_backward(optimizer, self.head.weight)
+                self.head.centers.step_centers_in_backward = step_in_backward(
+                    optimizer, self.head.weight
+                )
         except ValueError as error:  # torch names the value: "Invalid learning rate: -1"
             raise InputError(f"optimizer: {error}") from error
         factor = self.make_schedule(

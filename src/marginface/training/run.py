@@ -55,7 +55,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     module = _build_module(config, datamodule, description, trainer)
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
-        _begin(config, datamodule, module, trainer, folder, fresh=checkpoint is None)
+        _begin(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
     if checkpoint is not None:
         rank_zero_print(f"going on from {checkpoint}")
         module.resumed_from = checkpoint

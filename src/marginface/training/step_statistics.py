@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from marginface.classifier.losses import BinaryCrossEntropy
+from marginface.classifier.nearest import predictions
 from marginface.heads import MarginHead
-from marginface.heads._head import predictions
 from marginface.utils.distributed import gather_rows_of_any_number, mean_over_ranks
 
 ANGLE_PERCENTILES = (5, 50, 95)
@@ -31,7 +31,7 @@ class StepStatistics:
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
         """What each image of a micro-batch says; all classes are compared with for it."""
-        nearest, target = predictions(self.head, embeddings, labels)
+        nearest, target = predictions(self.head.centers, embeddings, labels)
         angle = target.clamp(-1, 1).arccos().rad2deg()
         columns = [nearest == labels, angle, embeddings.norm(dim=1)]
         self._observed.append(torch.stack([column.double() for column in columns], 1))
@@ -54,7 +54,7 @@ class StepStatistics:
             },
             **{
                 f"head/{name}": float(value)
-                for name, value in self.head.named_buffers()
+                for name, value in self.head.margin.named_buffers()
                 if value.is_floating_point()
             },
             **({"head/threshold": loss.threshold} if isinstance(loss, BinaryCrossEntropy) else {}),

@@ -7,6 +7,7 @@ import lightning as L
 from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
 from marginface.data.datamodule import FaceDataModule
 from marginface.heads.analysis.advisor import advise
+from marginface.heads.analysis.first_loss import sizes_of
 from marginface.runs.folder import RunFolder
 from marginface.runs.metadata import collect
 from marginface.training.module import FaceRecognizer, parameter_count
@@ -20,10 +21,10 @@ def _begin(
     module: FaceRecognizer,
     trainer: L.Trainer,
     folder: RunFolder,
-    fresh: bool,
+    untrained: bool,
 ) -> None:
     head = module.head
-    rows, width = head.num_classes * head.centers_per_class, head.embedding_size  # of all shards
+    rows, width = head.centers.num_rows, head.embedding_size
     facts = {
         "world_size": trainer.world_size,
         "devices": trainer.num_devices,
@@ -65,5 +66,7 @@ def _begin(
             f"trainer.precision={trainer.precision} is many times slower here than 32-true: this "
             "CPU has no instructions for bfloat16"
         )
-    for line in advise(head, trainer.precision).lines(fresh):
+    for line in advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision).lines(
+        untrained
+    ):
         print(f"head {head.name}: {line}")

@@ -11,7 +11,7 @@ from marginface.classifier.losses.alpha_divergence import Alpha, AlphaDivergence
 from marginface.classifier.losses.base import ClassificationLoss
 from marginface.classifier.losses.binary import BinaryCrossEntropy, balanced_bias
 from marginface.classifier.losses.cross_entropy import Circle, CrossEntropy, circle_weight
-from marginface.utils.arguments import check_parameters
+from marginface.utils.arguments import check_arguments
 from marginface.utils.errors import InputError, unknown_name
 
 __all__ = [
@@ -30,14 +30,11 @@ __all__ = [
 LossConfig = str | dict[str, Any]
 
 _LOSSES: dict[str, type[ClassificationLoss]] = {
-    "cross_entropy": CrossEntropy,
-    "bce": BinaryCrossEntropy,
-    "circle": Circle,
-    "alpha_divergence": AlphaDivergence,
+    loss.name: loss for loss in (CrossEntropy, BinaryCrossEntropy, Circle, AlphaDivergence)
 }
 
 
-def create_loss(spec: LossConfig, *, num_classes: int, scale: float) -> ClassificationLoss:
+def create_loss(config: LossConfig, *, num_classes: int, scale: float) -> ClassificationLoss:
     """The loss that a name, or a mapping with `name` and parameters, describes.
 
     "bce" without a threshold starts at UniFace's ln(10 C).
@@ -45,7 +42,9 @@ def create_loss(spec: LossConfig, *, num_classes: int, scale: float) -> Classifi
     Raises:
         InputError: an unknown name or parameter, a parameter out of range.
     """
-    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if not isinstance(config, str | dict):
+        raise InputError(f"loss: expected a name or a mapping with a name, got {config!r}")
+    given = {"name": config} if isinstance(config, str) else dict(config)
     name = given.pop("name", None)
     if name not in _LOSSES:
         raise InputError(unknown_name("loss", str(name), _LOSSES))
@@ -53,5 +52,5 @@ def create_loss(spec: LossConfig, *, num_classes: int, scale: float) -> Classifi
     if name == "circle":
         provided = {"scale": scale}
     known = [key for key in inspect.signature(_LOSSES[name]).parameters if key != "scale"]
-    check_parameters(f"loss {name!r}", _LOSSES[name], given, known)
+    check_arguments(f"loss {name!r}", _LOSSES[name], given, known)
     return _LOSSES[name](**(provided | given))

@@ -25,6 +25,7 @@ class AlphaDivergence(ClassificationLoss):
         prior: how the margin enters.
     """
 
+    name = "alpha_divergence"
     needs_plain_negatives = True
     margin_is_constant = True
 

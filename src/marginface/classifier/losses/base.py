@@ -16,6 +16,7 @@ class ClassificationLoss(nn.Module):
     `needs_plain_negatives` or `needs_fixed_scale` is set.
     """
 
+    name: ClassVar[str]  # in configurations: loss=<name>
     needs_plain_negatives: ClassVar[bool] = False  # other logits must be scale x cosine
     needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
     margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head says

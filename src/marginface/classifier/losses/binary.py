@@ -21,6 +21,8 @@ class BinaryCrossEntropy(ClassificationLoss):
         factor: factor on all of it.
     """
 
+    name = "bce"
+
     def __init__(
         self,
         threshold: float,

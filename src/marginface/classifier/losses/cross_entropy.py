@@ -13,6 +13,8 @@ from marginface.classifier.reduction import MASKED, Reduction
 class CrossEntropy(ClassificationLoss):
     """Softmax cross-entropy by log-sum-exp; no probability floor, so a loss of 116 reads as 116."""
 
+    name = "cross_entropy"
+
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, reduction="none")
 
@@ -38,6 +40,7 @@ class Circle(CrossEntropy):
         margin: m; the optima are 1 + m (target) and -m, the decision margins 1 - m and m.
     """
 
+    name = "circle"
     needs_plain_negatives = True
     needs_fixed_scale = True
     changes_negatives = True

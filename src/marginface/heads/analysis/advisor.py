@@ -5,8 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from marginface.classifier.losses import AlphaDivergence, BinaryCrossEntropy, CrossEntropy
-from marginface.heads._head import MarginHead
+from marginface.classifier.losses import (
+    AlphaDivergence,
+    BinaryCrossEntropy,
+    ClassificationLoss,
+    CrossEntropy,
+)
+from marginface.heads._margin import Margin
+from marginface.heads.analysis.first_loss import expected_first_loss, loss_at
 from marginface.heads.magface import MagFace
 from marginface.heads.x2softmax import X2Softmax
 
@@ -22,9 +28,9 @@ class Advice:
     least_scale: float | None  # for p = 0.9 at angle 0 against C - 1 centers at right angles
     warnings: list[str]
 
-    def lines(self, fresh: bool = True) -> list[str]:
+    def lines(self, untrained: bool = True) -> list[str]:
         """Sentences for a terminal; without the first loss for a head that is trained already."""
-        facts = [f"expected first loss {self.expected_first_loss:.1f}"] if fresh else []
+        facts = [f"expected first loss {self.expected_first_loss:.1f}"] if untrained else []
         if self.solved_angle is not None:
             facts.append(f"p = 0.5 at {self.solved_angle:.1f} degrees")
         if self.least_scale is not None:
@@ -33,95 +39,117 @@ class Advice:
         return [*about, *(f"warning: {text}" for text in self.warnings)]
 
 
-def advise(head: MarginHead, precision: str | None = None) -> Advice:
-    """Look at a fresh head.
+def advise(
+    margin: Margin,
+    loss: ClassificationLoss,
+    *,
+    num_classes: int,
+    embedding_size: int,
+    sample_rate: float = 1.0,
+    precision: str | None = None,
+) -> Advice:
+    """Look at an untrained head; its class centers are not needed.
 
     Args:
+        sample_rate: share of the classes that a step compares with.
         precision: the trainer's, for example "16-true".
     """
+    sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
+    first_loss = expected_first_loss(margin, loss, **sizes, sample_rate=sample_rate)
     angle = least = None
     warnings = []
-    if not isinstance(head.loss, AlphaDivergence) and head.name not in ("softmax", "sphereface"):
-        angle = solved_angle(head)
+    if not isinstance(loss, AlphaDivergence) and margin.name not in ("softmax", "sphereface"):
+        angle = solved_angle(margin, loss, **sizes, sample_rate=sample_rate)
         if angle is None:
             warnings.append(
                 "the margin is unreachable: even at angle 0 the target has p < 0.5 against random "
                 "negatives; raise scale or lower the margin"
             )
-    if type(head.loss) is CrossEntropy and head.has_fixed_scale:
-        least = least_scale(head)
-        warnings += _scale_warnings(head, least)
-    warnings += _warnings_of_kinds(head)
+    if type(loss) is CrossEntropy and margin.has_fixed_scale:
+        least = least_scale(margin, **sizes)
+        warnings += _scale_warnings(margin, least, **sizes)
+    warnings += _warnings_of_kinds(margin, loss)
     if precision in ("16-true", "bf16-true"):
         warnings.append(
             f"trainer.precision={precision} stores class centers and state in 16 bits: angles are "
             "off by up to 0.03 (fp16) or 0.09 (bf16) rad; use 16-mixed or bf16-mixed"
         )
-    return Advice(head.expected_first_loss(), angle, least, warnings)
+    return Advice(first_loss, angle, least, warnings)
 
 
-def solved_angle(head: MarginHead) -> float | None:
+def solved_angle(
+    margin: Margin,
+    loss: ClassificationLoss,
+    *,
+    num_classes: int,
+    embedding_size: int,
+    sample_rate: float = 1.0,
+) -> float | None:
     """The largest angle in degrees at which p = 0.5 against random negatives; None: nowhere.
 
     For binary losses: where the target's logit passes the threshold.
     """
-    device = head.weight.device
-    degrees = torch.linspace(0, 180, 721, dtype=torch.float64, device=device)
+    degrees = torch.linspace(0, 180, 721, dtype=torch.float64, device=margin.device)
     cosine = degrees.deg2rad().cos()
-    if isinstance(head.loss, BinaryCrossEntropy):
-        target = head.target_logit(cosine, **head.typical_curve_inputs()).detach()
-        solved = float(head.scale) * target >= head.loss.first_threshold
+    sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
+    if isinstance(loss, BinaryCrossEntropy):
+        inputs = margin.typical_curve_inputs(embedding_size, num_classes)
+        target = margin.target_logit(cosine, **inputs).detach()
+        solved = float(margin.scale) * target >= loss.first_threshold
     else:
-        losses = torch.stack([head.loss_at(c) for c in cosine])
-        solved = losses <= math.log(2)
+        losses = [loss_at(c, margin, loss, **sizes, sample_rate=sample_rate) for c in cosine]
+        solved = torch.stack(losses) <= math.log(2)
     return float(degrees[solved].max()) if solved.any() else None
 
 
-def least_scale(head: MarginHead) -> float | None:
+def least_scale(margin: Margin, *, num_classes: int, embedding_size: int) -> float | None:
     """s for which p reaches 0.9 at angle 0 when all other centers are at right angles.
 
     s f(0) - s g(90 degrees) = ln(C - 1) + ln(0.9 / 0.1). None when f does not reach the negatives.
     """
-    one = torch.ones((), dtype=torch.float64, device=head.weight.device)
+    one = torch.ones((), dtype=torch.float64, device=margin.device)
     zero = torch.zeros_like(one)
-    best = float(head.target_logit(one, **head.typical_curve_inputs()))
-    other = float(head.negative_curve(zero, one)) if head.changes_negatives else 0.0
+    inputs = margin.typical_curve_inputs(embedding_size, num_classes)
+    best = float(margin.target_logit(one, **inputs))
+    other = float(margin.negative_curve(zero, one)) if margin.changes_negatives else 0.0
     if best <= other:
         return None
-    return (math.log(head.num_classes - 1) + math.log(CONFIDENT / (1 - CONFIDENT))) / (best - other)
+    return (math.log(num_classes - 1) + math.log(CONFIDENT / (1 - CONFIDENT))) / (best - other)
 
 
-def _scale_warnings(head: MarginHead, least: float | None) -> list[str]:
-    scale, classes = head.scale, head.num_classes
+def _scale_warnings(
+    margin: Margin, least: float | None, *, num_classes: int, embedding_size: int
+) -> list[str]:
+    scale = margin.scale
     warnings = []
     if least is not None and scale < least:
         warnings.append(
-            f"scale {scale:.3g} is small for {classes} classes: a perfect image stays below "
+            f"scale {scale:.3g} is small for {num_classes} classes: a perfect image stays below "
             f"p = {CONFIDENT}; use at least {least:.1f}"
         )
     # Beyond sqrt(2 ln C) standard deviations a sum of exponentials is its largest term.
-    largest = math.sqrt(2 * head.embedding_size * math.log(classes))
-    if not head.changes_negatives and scale > largest:
+    largest = math.sqrt(2 * embedding_size * math.log(num_classes))
+    if not margin.changes_negatives and scale > largest:
         warnings.append(
-            f"scale {scale:.3g} is large for {classes} classes in {head.embedding_size} "
+            f"scale {scale:.3g} is large for {num_classes} classes in {embedding_size} "
             f"dimensions: beyond {largest:.0f} a single random negative dominates the softmax"
         )
     return warnings
 
 
-def _warnings_of_kinds(head: MarginHead) -> list[str]:
+def _warnings_of_kinds(margin: Margin, loss: ClassificationLoss) -> list[str]:
     warnings = []
-    if isinstance(head, X2Softmax) and head.h > 0:
+    if isinstance(margin, X2Softmax) and margin.h > 0:
         warnings.append("h > 0 makes the logit fall again for angles below h")
-    if isinstance(head, MagFace):
-        low, high = head.l_a**2, head.u_a**2
-        rise = head.scale * (head.u_margin - head.l_margin) / (head.u_a - head.l_a)
+    if isinstance(margin, MagFace):
+        low, high = margin.l_a**2, margin.u_a**2
+        rise = margin.scale * (margin.u_margin - margin.l_margin) / (margin.u_a - margin.l_a)
         least = rise * high * low / (high - low)
-        if head.lambda_g < least:
+        if margin.lambda_g < least:
             warnings.append(
-                f"lambda_g {head.lambda_g:.3g} is too small to hold the norms: use more than "
+                f"lambda_g {margin.lambda_g:.3g} is too small to hold the norms: use more than "
                 f"{least:.2f}"
             )
-    if isinstance(head.loss, AlphaDivergence) and head.loss.prior == "linear":
+    if isinstance(loss, AlphaDivergence) and loss.prior == "linear":
         warnings.append("this curve under alpha_divergence is experimental: derived here, no paper")
     return warnings

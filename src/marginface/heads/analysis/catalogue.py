@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from marginface.heads._registry import create_head, head_class, head_defaults, list_heads
+from marginface.heads._registry import create_head, head_defaults, list_heads, margin_class
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class HeadInfo:
 
 def head_info(name: str) -> HeadInfo:
     """Everything about the head `name`."""
-    head_type = head_class(name)
+    margin = margin_class(name)
     head = create_head(name, embedding_size=2, num_classes=3)
-    module = inspect.getmodule(head_type)
+    module = inspect.getmodule(margin)
     paper = (inspect.getdoc(module) or "").split("\n")[0] if module else ""
     year = re.search(r"\b((?:19|20)\d\d)\.$", paper)
-    summary, _, notes = (inspect.getdoc(head_type) or "").partition("\n\n")
+    summary, _, notes = (inspect.getdoc(margin) or "").partition("\n\n")
     return HeadInfo(
         name,
         paper,
@@ -41,12 +41,12 @@ def head_info(name: str) -> HeadInfo:
         " ".join(summary.split()),
         notes.strip(),
         head_defaults(name),
-        head.margin_gradient,
-        head_type.needs_norm,
-        head_type.changes_negatives,
-        head_type.falls_with_angle,
+        head.margin.margin_gradient,
+        margin.needs_norm,
+        margin.changes_negatives,
+        margin.falls_with_angle,
         re.sub(r"(?<!^)(?=[A-Z])", " ", type(head.loss).__name__).lower(),
-        tuple(key for key, _ in head.named_buffers()),
+        tuple(key for key, _ in head.margin.named_buffers()),
     )
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marginface.heads._head import MarginHead
+from marginface.heads._margin import Margin
+
+EMBEDDING_SIZE = 512  # curves that need the norm of an embedding are drawn for its square root
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,22 @@ class HeadCurves:
     boundary_margin: Tensor  # M(Phi)
 
 
-def head_curves(head: MarginHead, theta: Tensor, phi: Tensor) -> HeadCurves:
-    """All curves of a head.
+def head_curves(margin: Margin, theta: Tensor, phi: Tensor) -> HeadCurves:
+    """All curves of a margin.
 
     Args:
         theta: (n,) in [0, pi].
         phi: (m,) in [0, pi].
     """
     cosine = theta.double().cos()
-    target = head.target_logit(cosine, **_facts(head)).detach()
+    target = margin.target_logit(cosine, **_inputs(margin)).detach()
     return HeadCurves(
         theta,
         target,
         implied_margin(target, theta.double()),
-        head.slope(cosine, **_facts(head)).detach(),
+        margin.slope(cosine, **_inputs(margin)).detach(),
         phi,
-        boundary_margin(head, phi),
+        boundary_margin(margin, phi),
     )
 
 
@@ -51,7 +53,7 @@ def implied_margin(target: Tensor, theta: Tensor) -> Tensor:
     return torch.where(inside, target.clamp(-1, 1).arccos() - theta, math.nan)
 
 
-def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
+def boundary_margin(margin: Margin, phi: Tensor) -> Tensor:
     """M(Phi) = Phi - 2 theta*: the angle between the decision boundaries of two classes.
 
     theta* is where a sample between two centers Phi apart just belongs to its own, f(theta*) =
@@ -61,9 +63,9 @@ def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
 
     def surplus(theta: Tensor) -> Tensor:
         own, other = theta.cos(), (phi - theta).cos()
-        if head.changes_negatives:
-            other = head.negative_curve(other, own)
-        return head.target_logit(own, **_facts(head)).detach() - other
+        if margin.changes_negatives:
+            other = margin.negative_curve(other, own)
+        return margin.target_logit(own, **_inputs(margin)).detach() - other
 
     low, high = torch.zeros_like(phi), phi.clone()
     reachable = surplus(low) >= 0
@@ -74,5 +76,5 @@ def boundary_margin(head: MarginHead, phi: Tensor) -> Tensor:
     return torch.where(reachable, phi - 2 * low, math.nan)
 
 
-def _facts(head: MarginHead) -> dict[str, Any]:
-    return head.typical_curve_inputs() if head.needs_norm else {}
+def _inputs(margin: Margin) -> dict[str, Any]:
+    return margin.typical_curve_inputs(EMBEDDING_SIZE, 2) if margin.needs_norm else {}

@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from matplotlib import pyplot as plt
 
-from marginface.heads import MarginHead
+from marginface.heads._margin import Margin
 from marginface.heads.analysis.curves import head_curves
-from marginface.reporting.png import _save
+from marginface.reporting.png import save_figure
 
 
-def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
+def heads_figure(margins: dict[str, Margin], path: Path) -> None:
     """f, implied angular margin, margin between boundaries and slope of heads, as one PNG.
 
     Args:
-        heads: by the name to print.
+        margins: by the name to print.
     """
     degrees = torch.linspace(0, 180, 361, dtype=torch.float64)
     angles = degrees.deg2rad()
@@ -27,8 +27,8 @@ def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
         (own, "df / dcos", "slope (the gradient in exact mode)", (-1, 6)),
     ]
     highest = []
-    for name, head in heads.items():
-        curves = head_curves(head, angles, angles)
+    for name, margin in margins.items():
+        curves = head_curves(margin, angles, angles)
         highest.append(float(curves.target.max()))
         values = [
             curves.target,
@@ -44,4 +44,4 @@ def heads_figure(heads: dict[str, MarginHead], path: Path) -> None:
         axes.set_xticks(range(0, 181, 30))
         axes.grid(alpha=0.3)
     panels[0, 0].legend()
-    _save(figure, path)
+    save_figure(figure, path)

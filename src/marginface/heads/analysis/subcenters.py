@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marginface.heads.subcenter_arcface import SubcenterArcFace
+from marginface.heads._head import MarginHead
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ CHUNK = 4096  # images whose own sub-centers are in memory at a time
 
 @torch.no_grad()
 def subcenter_report(
-    head: SubcenterArcFace, embeddings: Tensor, labels: Tensor, max_angle: float = 75.0
+    head: MarginHead, embeddings: Tensor, labels: Tensor, max_angle: float = 75.0
 ) -> SubcenterReport:
     """Dominant centers and outliers of a trained sub-center head.
 
@@ -36,14 +36,16 @@ def subcenter_report(
         labels: (N,) int64 in [0, C).
         max_angle: degrees beyond which an image is an outlier; 75 in the official drop.py.
     """
-    centers = F.normalize(head.weight.detach()).unflatten(0, (head.num_classes, head.sub_centers))
+    centers = F.normalize(head.weight.detach()).unflatten(
+        0, (head.num_classes, head.centers.centers_per_class)
+    )
     own = torch.cat(
         [
             torch.einsum("nd,nkd->nk", F.normalize(e), centers[y])
             for e, y in zip(embeddings.split(CHUNK), labels.split(CHUNK), strict=True)
         ]
     )
-    counts = labels.new_zeros((head.num_classes, head.sub_centers))
+    counts = labels.new_zeros((head.num_classes, head.centers.centers_per_class))
     counts.index_put_((labels, own.argmax(1)), torch.ones_like(labels), accumulate=True)
     dominant = counts.argmax(1)
     cosine = own.gather(1, dominant[labels][:, None])[:, 0]
@@ -51,8 +53,11 @@ def subcenter_report(
     return SubcenterReport(counts, dominant, angle, angle > max_angle)
 
 
-def dominant_centers(head: SubcenterArcFace, report: SubcenterReport) -> Tensor:
+def dominant_centers(head: MarginHead, report: SubcenterReport) -> Tensor:
     """(C, D) the dominant center of each class, to start a head with one center per class from."""
-    first = torch.arange(head.num_classes, device=report.dominant.device) * head.sub_centers
+    first = (
+        torch.arange(head.num_classes, device=report.dominant.device)
+        * head.centers.centers_per_class
+    )
     rows = first + report.dominant
     return head.weight.detach()[rows]

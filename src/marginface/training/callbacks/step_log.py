@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from marginface.data.loader import TimedLoader
+from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
 from marginface.training.module import FaceRecognizer
 from marginface.training.steps import ends_step, logs_step, steps_per_epoch
 from marginface.utils.console import rank_zero_print, rank_zero_warn
@@ -62,7 +63,8 @@ class StepLog(Callback):
         loss = module.last_loss = module.statistics.loss()
         module.step_metrics = module.statistics.metrics()
         if step == 0:
-            _check_first_loss(loss, module.head.expected_first_loss())
+            head = module.head
+            _check_first_loss(loss, expected_first_loss(head.margin, head.loss, **sizes_of(head)))
         loader = trainer.train_dataloader
         if isinstance(loader, TimedLoader):
             self._wait += loader.wait_seconds

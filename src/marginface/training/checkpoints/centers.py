@@ -77,13 +77,13 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
     rows = HeadRows(checkpoint, number)
     about: dict[str, Any] = {"number": number, "classes": head.num_classes, "folder": None}
     checkpoint["marginface"]["head"] = about
-    size = head.num_classes * head.centers_per_class * head.embedding_size
+    size = head.centers.num_rows * head.embedding_size
     if (
         path is None
         or size * head.weight.element_size() <= head.options.separate_file_above_mib * MIB
     ):
         if head.shard is not None:
-            _gather(rows, head.shard, head.centers_per_class, head.weight.device)
+            _gather(rows, head.shard, head.centers.centers_per_class, head.weight.device)
         return
     # A new name each time: the checkpoint before stays whole until this one is.
     stamp = torch.tensor([time.time_ns() if rank() == 0 else 0], device=head.weight.device)
@@ -102,7 +102,7 @@ def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> 
         assert path is not None, "centers beside a checkpoint whose place is not known"
         rows.write(_load(about["names"], head, path.parent / about["folder"]))
     elif head.shard is not None:
-        k = head.centers_per_class
+        k = head.centers.centers_per_class
         here = slice(head.shard.start * k, head.shard.stop * k)
         rows.write({key: value[here].clone() for key, value in rows.read().items()})
 
@@ -153,7 +153,7 @@ def _is_spread(head: MarginHead) -> bool:
 
 def _by_class(rows: dict[str, Tensor], head: MarginHead) -> dict[str, Any]:
     """The same memory with a row for each class, marked as a part of the whole where it is one."""
-    width = head.centers_per_class * head.embedding_size
+    width = head.centers.centers_per_class * head.embedding_size
     views = {key: value.detach().view(-1, width) for key, value in rows.items()}
     if head.shard is None or not _is_spread(head):
         return views

@@ -1,0 +1,164 @@
+"""The class centers of a head: all of them or one shard, compared with as a whole or as a sample.
+
+Tensor names: B batch, R its rows with a label, C classes, K centers of a class, D embedding.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from marginface.classifier.center_chunks import CenterChunks
+from marginface.classifier.chunked_pass import StepCenterRows
+from marginface.classifier.options import ClassifierOptions
+from marginface.classifier.sampling import sample_classes
+from marginface.classifier.sharding import Shard, init_centers
+from marginface.utils.distributed import (
+    gather_counted_rows,
+    gather_for_shards,
+    gather_rows_of_any_number,
+    rows_of_ranks,
+)
+from marginface.utils.errors import InputError
+
+IGNORED_LABEL = -1
+
+
+class ClassCenters(nn.Module):
+    """The (C K, D) parameter of a head, and which part of it this process and this step see.
+
+    Args:
+        num_classes: C, number of identities, at least 2.
+        embedding_size: D, length of the embeddings.
+        centers_per_class: K; the K rows of a class follow each other.
+        shard: the classes that this process holds; None: all of them. With a shard the loss has to
+            be computed by all processes together, each with its part of the batch: it is the mean
+            over the global batch, the same everywhere, and embeddings get `world` times their
+            gradient, because data-parallel training averages that of the backbone.
+        options: how the loss over all classes is computed.
+        seed: of the sampled classes.
+
+    Raises:
+        InputError: a size out of range.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        centers_per_class: int = 1,
+        shard: Shard | None = None,
+        options: ClassifierOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_sizes(num_classes, embedding_size)
+        self.num_classes, self.embedding_size = num_classes, embedding_size
+        self.centers_per_class = k = centers_per_class
+        self.shard, self.options, self.seed = shard, options or ClassifierOptions(), seed
+        start, stop = (shard.start, shard.stop) if shard else (0, num_classes)
+        # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
+        drawn = init_centers(num_classes * k, embedding_size, 0.01, start * k, stop * k)
+        self.weight = nn.Parameter(drawn)
+        # Where the backward pass is to step the centers itself: what begins such a step.
+        self.step_centers_in_backward: Callable[[], StepCenterRows] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """C K, the centers of all classes on all processes."""
+        return self.num_classes * self.centers_per_class
+
+    def chunks(
+        self,
+        dtype: torch.dtype,
+        rows_of_batch: int,
+        *,
+        normalized: bool,
+        sample: Tensor | None = None,
+    ) -> CenterChunks:
+        """The centers to compare with, to be read chunk by chunk.
+
+        Args:
+            dtype: of all computations.
+            normalized: compare by cosines, not by inner products.
+            sample: only these classes.
+        """
+        return CenterChunks(
+            self.weight,
+            dtype,
+            per_class=self.centers_per_class,
+            normalized=normalized,
+            shard=self.shard,
+            sample=sample,
+            options=self.options,
+            rows_of_batch=rows_of_batch,
+        )
+
+    def labeled_rows(
+        self, embeddings: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Rows with a label: those of this process, or with a shard those of all processes.
+
+        Returns:
+            (R, D) embeddings, (R,) labels, how many of the R rows each process has.
+
+        Raises:
+            InputError: a label that is not a class, or processes without their shard.
+        """
+        index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
+        if len(index) < len(labels):
+            embeddings, labels = embeddings[index], labels[index]
+        if self.shard is None:
+            self.check_labels(labels)
+            return embeddings, labels, (len(labels),)
+        counts = tuple(rows_of_ranks(len(labels), labels.device))
+        if len(counts) != self.shard.world:
+            raise InputError(
+                f"this head has one of {self.shard.world} parts of the class centers, and "
+                f"{len(counts)} processes compute: all {self.shard.world} have to, each with its "
+                "part"
+            )
+        gathered = gather_for_shards(embeddings, counts, self.options.communication_precision)
+        labels = gather_counted_rows(labels, counts)
+        self.check_labels(labels)
+        return gathered, labels, counts
+
+    def check_labels(self, labels: Tensor) -> None:
+        """InputError for a label that is not a class."""
+        if len(labels) == 0:
+            return
+        low, high = torch.stack([labels.min(), labels.max()]).tolist()
+        if low < IGNORED_LABEL or high >= self.num_classes:
+            raise InputError(
+                f"labels from {low} to {high} for {self.num_classes} classes: they must be in "
+                f"[0, {self.num_classes}), or -1 for a row that adds no loss"
+            )
+
+    def sample(self, labels: Tensor, step: int) -> Tensor | None:
+        """Sorted ids of the classes that a training step compares with; None: all of them."""
+        if not (self.options.samples and self.training):
+            return None
+        seen = gather_rows_of_any_number(labels) if self.shard is None else labels
+        return sample_classes(seen, self.num_classes, self.options.sample_rate, self.seed, step)
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, embedding_size={self.embedding_size}"
+
+
+def check_sizes(num_classes: int, embedding_size: int) -> None:
+    """InputError for sizes that no head can have."""
+    if embedding_size < 1:
+        raise InputError(f"embedding_size must be at least 1, got {embedding_size}")
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes must be at least 2, got {num_classes}: "
+            "a classifier needs a second identity to tell the first one from"
+        )
+
+
+def full_precision(embeddings: Tensor) -> Tensor:
+    """float64 stays, everything else becomes float32."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))

@@ -1,0 +1,87 @@
+"""A sweep is one complete run per job and one table."""
+
+import csv
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers.runs import has_rows, losses, started, wait_until
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_three_heads_and_one_table(tiny_run: list[str], tmp_path: Path, command: Command) -> None:
+    sweep = ["head=x2softmax,arcface,cosface", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", "-m", *tiny_run, "trainer.max_steps=3", *sweep)
+    assert done.returncode == 0, done.stderr
+    for number, head in enumerate(["x2softmax", "arcface", "cosface"]):
+        run = tmp_path / str(number)
+        assert len(losses(run)) == 3
+        assert f"name: {head}" in (run / "config.yaml").read_text()
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+    table = read(tmp_path / "comparison.csv")
+    assert [row["head.name"] for row in table] == ["x2softmax", "arcface", "cosface"]
+    for number, row in enumerate(table):
+        result = json.loads((tmp_path / str(number) / "result.json").read_text())
+        assert float(row["val/heldout/accuracy"]) == result["val/heldout/accuracy"]
+    assert list(table[0])[:3] == ["run", "head.name", "val/heldout/accuracy"], "only what differs"
+    assert "comparison" in done.stdout
+    assert not any(p.name.startswith("3") for p in tmp_path.iterdir())
+    again = command("-c", "from marginface.cli.main import app; app()", "compare", str(tmp_path))
+    assert again.returncode == 0
+    assert "arcface" in again.stdout
+
+
+@pytest.mark.slow
+def test_jobs_with_different_numbers_of_processes(
+    tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    """What goes wrong silently when jobs share a process; a failed job stops no other."""
+    sweep = ["trainer=ddp_gloo", "trainer.devices=1,4,2"]
+    options = ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", "-m", *tiny_run, *sweep, *options)
+    assert done.returncode == 1
+    assert "jobs [1] failed" in done.stderr
+    assert "cannot be split over 4 processes" in done.stderr
+    infos = [json.loads((tmp_path / n / "runinfo.json").read_text()) for n in "02"]
+    assert [info["world_size"] for info in infos] == [1, 2]
+    assert [len(losses(tmp_path / n)) for n in "02"] == [2, 2]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["local_cluster", "joblib"])
+def test_jobs_side_by_side(
+    tiny_run: list[str], tmp_path: Path, command: Command, launcher: str
+) -> None:
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{'joblib' if launcher == 'joblib' else 'submitit'}_launcher"
+    )
+    sweep = [f"hydra/launcher={launcher}", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", "-m", *tiny_run, "trainer.max_steps=2", *sweep)
+    assert done.returncode == 0, done.stderr
+    assert [len(losses(tmp_path / n)) for n in "01"] == [2, 2]
+    assert "name: arcface" in (tmp_path / "1" / "config.yaml").read_text()
+
+
+@pytest.mark.long
+def test_a_signal_at_the_sweep_reaches_the_job(tiny_run: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "0"
+    sweep = ["-m", "head=x2softmax,arcface", f"hydra.sweep.dir={tmp_path}"]
+    with started([*sweep, *tiny_run, "trainer.max_epochs=10000"], tmp_path / "unused") as process:
+        wait_until(has_rows(run, 3), process)
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "SIGUSR1: stopped after" in out
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "1").exists()

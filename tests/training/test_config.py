@@ -1,0 +1,108 @@
+"""Every YAML option composes, is right, and says what it is for."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.runs import compose
+from marginface.config.instantiate import build
+from marginface.config.resolve import config_dir
+from marginface.training.config import check_config, config_problems
+from marginface.utils.errors import InputError
+
+# Options that set up a sweep or this machine are no part of a run.
+GROUPS = ["backbone", "callbacks", "classifier", "data", "debug", "experiment", "head", "logger",
+          "optimizer", "scheduler", "trainer"]  # fmt: skip
+OPTIONS = [
+    (group, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_is_right(group: str, option: str) -> None:
+    assert (
+        config_problems(
+            compose(f"{group}={option}", "++data.root=somewhere", "++data.roots=[somewhere]")
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((config_dir() / "experiment").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_experiment_begins_with_its_command(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith(f"# python train.py experiment={path.stem}")
+
+
+@pytest.mark.parametrize("name", ["x2softmax_ms1mv3_r50", "x2softmax_ms1mv3_r50_26epochs"])
+def test_the_official_recipe_line_by_line(name: str) -> None:
+    config = compose(f"experiment={name}", "data.root=somewhere")
+    assert config["backbone"]["name"] == "iresnet50"
+    assert config["backbone"]["embedding_size"] == 512
+    assert config["backbone"]["dropout"] == 0.0
+    head = {"name": "x2softmax", "scale": 64.0, "a": -0.9, "h": 0.0, "k": 0.65}
+    assert config["head"] == head | {"margin_gradient": "straight_through", "loss": "cross_entropy"}
+    optimizer = {key: config["optimizer"][key] for key in ("lr", "momentum", "weight_decay")}
+    assert optimizer == {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    assert config["decay_bias_and_norm"] is True
+    assert config["lr_base_size"] is None
+    assert config["data"]["batch_size"] == 128
+    assert config["trainer"]["gradient_clip_val"] == 5.0
+    assert config["seed"] == 2048
+    long = name.endswith("26epochs")
+    assert config["trainer"]["max_epochs"] == (26 if long else 20)
+    assert config["scheduler"]["milestones"] == ([8, 14, 20, 25] if long else [8, 14, 17, 19])
+    assert config["scheduler"]["gamma"] == 0.1
+    assert config["scheduler"]["warmup_epochs"] == 0.0
+
+
+def test_one_call_reports_all_mistakes() -> None:
+    config = compose()
+    config["head"]["name"] = "arcfase"
+    config["optimizer"]["lr"] = "fast"
+    config["trainer"]["max_epoch"] = 3
+    with pytest.raises(InputError, match=r"3 mistakes(.|\n)*arcface(.|\n)*lr(.|\n)*max_epochs"):
+        check_config(config)
+
+
+def test_missing_parts_are_named() -> None:
+    config = compose()
+    del config["head"]
+    assert config_problems(config) == ["head is missing"]
+
+
+def test_build_raises_what_the_constructor_raised(tmp_path: Path) -> None:
+    node = {"_target_": "marginface.data.FolderDataset", "root": str(tmp_path / "absent")}
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        build(node)
+
+
+def test_ranges_of_the_classifier_are_among_the_mistakes() -> None:
+    config = compose("classifier.sample_rate=2.0", "optimizer.lr=fast")
+    with pytest.raises(InputError) as error:
+        check_config(config)
+    assert "2 mistakes" in str(error.value)
+    assert "classifier.sample_rate must be in (0, 1], got 2.0" in str(error.value)
+    config = compose("classifier.separate_file_above_mib=-1")
+    with pytest.raises(InputError, match="separate_file_above_mib must not be negative, got -1"):
+        check_config(config)
+
+
+def test_the_readme_and_yaml_agree_on_group_members() -> None:
+    promised = {
+        "logger": {"csv", "wandb", "tensorboard", "mlflow", "many"},
+        "callbacks": {"default", "early_stopping", "none"},
+        "scheduler": {"multistep", "cosine", "poly", "constant", "trapezoidal"},
+        "optimizer": {"sgd", "adamw"},
+        "sweep": {"heads", "margins", "optuna"},
+        "trainer": {"default", "cpu", "gpu", "ddp", "ddp_gloo", "class_parallel", "fsdp2"},
+        "debug": {"fast", "overfit", "limit", "profile"},
+    }
+    for group, names in promised.items():
+        assert {p.stem for p in (config_dir() / group).glob("*.yaml")} == names
+    for path in config_dir().rglob("*.yaml"):
+        yaml.safe_load(path.read_text())

@@ -1,0 +1,145 @@
+"""A run goes on exactly where it stopped, and only if it is the same run."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.runs import compose, kill_after, losses, rows
+from marginface.training.run import train
+from marginface.utils.errors import InputError, MissingInputError
+
+STEPS = 26  # two epochs of 11 and a bit
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: list[str]) -> list[str]:
+    every = "callbacks.checkpoint.every_n_train_steps=4"
+    return [*tiny_run, f"trainer.max_steps={STEPS}", every, "data.num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    train(compose(*run, run_dir=folder))
+    return rows(folder)
+
+
+def numbers(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without what the clock decides."""
+    return [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in table]
+
+
+@pytest.mark.parametrize("killed_at", [7, 18])
+def test_killed_runs_go_on_bit_equal(
+    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
+) -> None:
+    kill_after(killed_at, run, tmp_path)
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert len(rows(tmp_path)) < STEPS, "killed too late to show anything"
+    train(compose(*run, run_dir=tmp_path))
+    assert numbers(rows(tmp_path)) == numbers(uninterrupted)
+
+
+@pytest.mark.parametrize("sampler", ["class_balanced", "grouped"])
+def test_other_orders_and_augmentation_go_on_bit_equal(
+    run: list[str], tmp_path: Path, sampler: str
+) -> None:
+    order = [f"data.sampler={sampler}", "data.images_per_class=2"]
+    settings = [*run, *order, "augmentation=strong", "scheduler=constant"]
+    train(compose(*settings, run_dir=tmp_path / "whole"))
+    train(compose(*settings, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
+    train(compose(*settings, "data.num_workers=0", run_dir=tmp_path / "parts"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stopped_at", [1, 11, 15, 22])
+def test_stopped_runs_go_on_bit_equal(
+    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, stopped_at: int
+) -> None:
+    """Inside an epoch and at its end; with the schedule of the whole run."""
+    constant = [*run, "scheduler=constant"]
+    train(compose(*constant, f"trainer.max_steps={stopped_at}", run_dir=tmp_path / "parts"))
+    train(compose(*constant, run_dir=tmp_path / "parts"))
+    train(compose(*constant, run_dir=tmp_path / "whole"))
+    whole = losses(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == whole
+    assert len(whole) == STEPS
+
+
+@pytest.mark.parametrize(
+    "head", [["head=curricularface"], ["head=elasticface_arc", "head.plus=true"], ["head=uniface"]]
+)
+def test_the_state_of_a_head_goes_on(run: list[str], tmp_path: Path, head: list[str]) -> None:
+    schedule = ["scheduler=constant", "trainer.accumulate_grad_batches=2"]
+    train(compose(*run, *head, *schedule, "trainer.max_steps=13", run_dir=tmp_path / "whole"))
+    for steps in (5, 13):
+        limit = f"trainer.max_steps={steps}"
+        train(compose(*run, *head, *schedule, limit, run_dir=tmp_path / "parts"))
+    parts, whole = (
+        [{k: v for k, v in row.items() if k.startswith(("train/", "head/"))} for row in table]
+        for table in (rows(tmp_path / "parts"), rows(tmp_path / "whole"))
+    )
+    assert parts == whole
+    if head == ["head=curricularface"]:
+        assert len({row["head/t"] for row in whole}) == 13
+
+
+def test_limited_epochs_go_on(run: list[str], tmp_path: Path) -> None:
+    limited = [*run, "scheduler=constant", "trainer.limit_train_batches=5"]
+    train(compose(*limited, "trainer.max_steps=13", run_dir=tmp_path / "parts"))
+    train(compose(*limited, run_dir=tmp_path / "parts"))
+    train(compose(*limited, run_dir=tmp_path / "whole"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_other_accumulation_goes_on(run: list[str], tmp_path: Path) -> None:
+    vit = [*run, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
+    vit += ["scheduler=constant"]
+    train(compose(*vit, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
+    train(compose(*vit, "trainer.accumulate_grad_batches=2", run_dir=tmp_path / "parts"))
+    train(compose(*vit, run_dir=tmp_path / "whole"))
+    parts, whole = losses(tmp_path / "parts"), losses(tmp_path / "whole")
+    assert list(parts) == list(whole)
+    assert list(parts.values()) == pytest.approx(list(whole.values()), rel=1e-4)
+
+
+def test_a_finished_run_stays_finished(run: list[str], tmp_path: Path) -> None:
+    short = [*run, "trainer.max_steps=3"]
+    first = train(compose(*short, run_dir=tmp_path))
+    before = rows(tmp_path)
+    assert train(compose(*short, run_dir=tmp_path)) == first
+    assert rows(tmp_path) == before
+
+
+def test_another_run_is_refused(run: list[str], tmp_path: Path) -> None:
+    short = [*run, "trainer.max_steps=2"]
+    train(compose(*short, run_dir=tmp_path))
+    for override, message in (
+        ("head=arcface", "head.name: x2softmax there, arcface now"),
+        ("head.k=0.6", "head.k: 0.65 there, 0.6 now"),
+        ("seed=1", "seed: 2048 there, 1 now"),
+        ("data.dataset.seed=5", "data.dataset.seed: 0 there, 5 now"),
+        ("optimizer.lr=0.2", "optimizer.lr: 0.1 there, 0.2 now"),
+        ("backbone=iresnet18", "backbone.name: miniresnet8_half there, iresnet18 now"),
+    ):
+        extra = ["backbone.image_size=32"] if override.startswith("backbone") else []
+        with pytest.raises(InputError, match=f"belongs to another run \\(.*{message}"):
+            train(compose(*short, override, *extra, run_dir=tmp_path))
+        other = tmp_path / "checkpoints" / "last.ckpt"
+        with pytest.raises(InputError, match="belongs to another run"):
+            train(compose(*short, override, *extra, f"resume={other}", run_dir=tmp_path / "new"))
+    with pytest.raises(InputError, match="resume=never would overwrite it"):
+        train(compose(*short, "resume=never", run_dir=tmp_path))
+    assert len(rows(tmp_path)) == 2, "a refused run changes nothing"
+
+
+def test_resume_takes_a_run_folder_or_a_file(run: list[str], tmp_path: Path) -> None:
+    train(compose(*run, "trainer.max_steps=4", "scheduler=constant", run_dir=tmp_path / "a"))
+    on = [*run, "trainer.max_steps=6", "scheduler=constant"]
+    train(compose(*on, f"resume={tmp_path / 'a'}", run_dir=tmp_path / "b"))
+    assert list(losses(tmp_path / "b")) == [4, 5]
+    with pytest.raises(MissingInputError, match="no checkpoint .*absent"):
+        train(compose(*on, f"resume={tmp_path / 'absent'}", run_dir=tmp_path / "c"))
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        train(compose(*on, f"resume={tmp_path / 'text.ckpt'}", run_dir=tmp_path / "c"))
