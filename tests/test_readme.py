@@ -17,7 +17,7 @@ from marginface.data import SyntheticFaces, open_faces
 from marginface.data.alignment.template import TEMPLATE
 from marginface.data.images import encode_jpeg
 from marginface.evaluation.config import evaluation_problems
-from marginface.training.config import config_problems
+from marginface.training.config import train_problems
 from marginface.utils.errors import InputError
 
 README = (ROOT / "README.md").read_text()
@@ -36,7 +36,7 @@ def test_commands_pass_the_check(command: str) -> None:
     if "head=myhead" in arguments:
         return
     if script == "train.py":
-        check_command_line("train", arguments, config_problems)
+        check_command_line("train", arguments, train_problems)
     else:
         check_command_line("evaluate", arguments, evaluation_problems)
 
@@ -44,7 +44,7 @@ def test_commands_pass_the_check(command: str) -> None:
 def test_there_are_commands_and_wrong_ones_would_fail() -> None:
     assert len(COMMANDS) >= 11
     with pytest.raises(InputError):
-        check_command_line("train", ["sweep=margin"], config_problems)
+        check_command_line("train", ["sweep=margin"], train_problems)
 
 
 def test_the_loop_in_plain_pytorch_runs() -> None:

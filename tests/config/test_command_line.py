@@ -12,7 +12,7 @@ import pytest
 from marginface.config.command_line import check_command_line
 from marginface.data import write_recordio
 from marginface.data.images import encode_jpeg
-from marginface.training.config import config_problems
+from marginface.training.config import train_problems
 from marginface.utils.errors import InputError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -30,7 +30,7 @@ class Attack:
 
 def problems_of(*overrides: str) -> str:
     with pytest.raises(InputError) as caught:
-        check_command_line("train", list(overrides), config_problems)
+        check_command_line("train", list(overrides), train_problems)
     return str(caught.value)
 
 
@@ -101,7 +101,7 @@ def test_every_choice_of_a_sweep_is_checked() -> None:
     ],
 )
 def test_right_command_lines_pass(overrides: list[str]) -> None:
-    check_command_line("train", overrides, config_problems)
+    check_command_line("train", overrides, train_problems)
 
 
 def write_bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:

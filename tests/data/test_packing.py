@@ -14,6 +14,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.pictures import make_folder, picture
 from marginface.data import FaceDataset, FolderDataset, RecordIODataset, open_faces
+from marginface.data.formats import writer_class
 from marginface.data.formats.recordio.writer import cut_to_whole_images
 from marginface.data.images import encode_jpeg
 from marginface.data.packing import pack
@@ -116,11 +117,11 @@ KILLED = """
 import sys, time
 from marginface.data import FolderDataset
 from marginface.data.images import encode_jpeg
-from marginface.data.packing import PACKERS, pack
+from marginface.data.formats import lmdb, writer_class
+from marginface.data.packing import pack
 def slowly(done, total):
     print(done, flush=True)
-from marginface.data.formats import lmdb
-writer = PACKERS[sys.argv[3]]
+writer = writer_class(sys.argv[3])
 write = writer.write
 def slow(self, number, image):
     write(self, number, image)
@@ -155,9 +156,8 @@ def test_sigkill(format: str, source: FolderDataset, tmp_path: Path) -> None:
 def test_no_space_left(
     format: str, source: FolderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marginface.data import packing as module
-
-    write = module.PACKERS[format].write
+    writer = writer_class(format)
+    write = writer.write
 
     def full(self: object, number: int, image: bytes) -> None:
         if number == 6:
@@ -165,7 +165,7 @@ def test_no_space_left(
         write(self, number, image)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.PACKERS[format], "write", full)
+        patch.setattr(writer, "write", full)
         with pytest.raises(InputError, match="stopped: No space left on device. .*to go on"):
             pack(source, tmp_path / "target", format)
     assert not (tmp_path / "target").exists()

@@ -8,7 +8,7 @@ import yaml
 from helpers.runs import compose
 from marginface.config.instantiate import build
 from marginface.config.resolve import config_dir
-from marginface.training.config import check_config, config_problems
+from marginface.training.config import check_config, train_problems
 from marginface.utils.errors import InputError
 
 # Options that set up a sweep or this machine are no part of a run.
@@ -22,7 +22,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_is_right(group: str, option: str) -> None:
     assert (
-        config_problems(
+        train_problems(
             compose(f"{group}={option}", "++data.root=somewhere", "++data.roots=[somewhere]")
         )
         == []
@@ -72,7 +72,7 @@ def test_one_call_reports_all_mistakes() -> None:
 def test_missing_parts_are_named() -> None:
     config = compose()
     del config["head"]
-    assert config_problems(config) == ["head is missing"]
+    assert train_problems(config) == ["head is missing"]
 
 
 def test_build_raises_what_the_constructor_raised(tmp_path: Path) -> None:

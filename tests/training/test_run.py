@@ -10,7 +10,7 @@ import yaml
 
 from helpers.runs import compose, losses, rows
 from marginface.data import SyntheticFaces
-from marginface.data.dataset import Batch
+from marginface.data.image_dataset import Batch
 from marginface.data.packing import pack
 from marginface.data.sampling import ShuffledOrder
 from marginface.training.module import FaceRecognizer

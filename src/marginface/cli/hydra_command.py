@@ -10,11 +10,10 @@ from omegaconf import DictConfig
 from marginface.cli.errors import clear_errors
 from marginface.config.command_line import Problems, check_command_line
 from marginface.config.resolve import config_dir
-from marginface.training.config import config_problems
 
 
 def hydra_command(
-    config_name: str, problems: Problems = config_problems
+    config_name: str, problems: Problems
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorator: a function of the composed configuration becomes a command.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.data.formats._registry import FORMATS
+from marginface.data.formats import list_formats
 from marginface.utils.console import progress_bar
 from marginface.utils.errors import InputError, unknown_name
 
@@ -15,7 +15,8 @@ from marginface.utils.errors import InputError, unknown_name
 def inspect_command(
     root: Annotated[Path, typer.Argument(help="faces of any format")],
     format: Annotated[
-        str | None, typer.Option(help=f"of them, when it cannot be seen: {', '.join(FORMATS)}")
+        str | None,
+        typer.Option(help=f"of them, when not found out: {', '.join(list_formats())}"),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="side that all must have; the most common one otherwise")

@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.data.formats._registry import FORMATS, open_faces
-from marginface.data.packing import PACKERS, pack
-from marginface.data.pairs.files import write_pair_file
-from marginface.data.pairs.verification_sets import load_pairs
+from marginface.data.formats import list_formats, list_writers, open_faces
+from marginface.data.packing import pack, pack_pairs
 from marginface.utils.console import progress_bar
 from marginface.utils.errors import InputError, unknown_name
 
@@ -20,10 +18,11 @@ def pack_command(
     source: Annotated[Path, typer.Argument(help="faces of any format, or a file of pairs")],
     target: Annotated[Path, typer.Argument(help="new folder, or new .bin file for pairs")],
     format: Annotated[
-        str, typer.Option(help=f"to write: {', '.join(PACKERS)}; pairs become a .bin")
+        str, typer.Option(help=f"to write: {', '.join(list_writers())}; pairs become a .bin")
     ] = "recordio",
     source_format: Annotated[
-        str | None, typer.Option(help=f"to read, when it cannot be seen: {', '.join(FORMATS)}")
+        str | None,
+        typer.Option(help=f"to read, when not found out: {', '.join(list_formats())}"),
     ] = None,
     label_gaps: Annotated[
         str, typer.Option(help="identities without images: refuse, or close (renumber)")
@@ -43,15 +42,7 @@ def pack_command(
         if label_gaps not in ("refuse", "close"):
             raise InputError(unknown_name("--label-gaps", label_gaps, ("refuse", "close")))
         if target.suffix == ".bin":
-            pairs = load_pairs(source, root=root)
-            images = (pairs.image_bytes(i) for i in range(len(pairs)))
-            try:
-                write_pair_file(target, images, pairs.same.tolist())
-            except OSError as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(f"cannot write {target}: {error.strerror}") from error
-            typer.echo(f"{len(pairs.same)} pairs written to {target}")
+            typer.echo(f"{pack_pairs(source, target, root=root)} pairs written to {target}")
             return
         faces = open_faces(
             source,

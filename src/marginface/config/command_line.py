@@ -1,4 +1,4 @@
-"""How every command starts and ends: all mistakes in one message, exit code 2, no traceback."""
+"""All mistakes of a command line with overrides, before Hydra stops at the first."""
 
 import os
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from marginface.config.resolve import config_dir, missing_keys, not_set, to_plain
 from marginface.utils.errors import InputError, did_you_mean, raise_problems, unknown_name
+from marginface.utils.renamed import new_key
 
 _MAX_CHECKED_JOBS = 64
 
@@ -21,8 +22,17 @@ _MAX_CHECKED_JOBS = 64
 Problems = Callable[[dict[str, Any]], list[str]]
 
 
-def check_command_line(config_name: str, arguments: list[str], find_problems: Problems) -> None:
-    """InputError with everything that is wrong with the overrides and what they compose to."""
+def check_command_line(
+    config_name: str, arguments: list[str], find_problems: Problems = lambda config: []
+) -> None:
+    """InputError with everything that is wrong with the overrides and what they compose to.
+
+    Args:
+        config_name: of the configuration in configs/.
+        arguments: as on the command line.
+        find_problems: what is wrong with the values of a composed configuration, in words; without
+            it groups, options and keys are checked.
+    """
     options = get_args_parser().parse_args(arguments)
     if options.help or options.hydra_help or options.info or options.cfg:
         return
@@ -146,6 +156,9 @@ def _has_key(config: DictConfig, key: str) -> bool:
 
 
 def _unknown_override(config: DictConfig, key: str) -> str:
+    renamed = new_key(key)
+    if renamed is not None:
+        return f"unknown key {key}: it was renamed to {renamed}"
     keys = _all_keys(config)
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]

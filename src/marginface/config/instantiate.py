@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 
 from marginface.utils.arguments import call_problems
 from marginface.utils.errors import InputError
+from marginface.utils.renamed import new_target
 
 
 def build(node: dict[str, Any], **provided: Any) -> Any:
@@ -36,6 +37,9 @@ def target_problems(where: str, node: Any, provided: Collection[str] = ()) -> li
     try:
         target = hydra.utils.get_object(node["_target_"])
     except Exception as error:  # an import can fail in any way
+        renamed = new_target(node["_target_"])
+        if renamed is not None:
+            return [f"{where}._target_: {node['_target_']} was renamed to {renamed}"]
         return [f"{where}._target_: cannot import {node['_target_']!r} ({error})"]
     arguments = {key: value for key, value in node.items() if not _is_hydra_key(key)}
     problems = call_problems(where, target, arguments, provided=provided)

@@ -2,14 +2,14 @@
 
 from marginface.data.augmentation import Augmentation
 from marginface.data.dataset import FaceDataset, Subset
-from marginface.data.formats._registry import open_faces
+from marginface.data.formats import open_faces, register_format, register_writer
 from marginface.data.formats.folder import FolderDataset
 from marginface.data.formats.list import ListDataset
 from marginface.data.formats.lmdb import LMDBDataset
 from marginface.data.formats.parquet import ParquetDataset
-from marginface.data.formats.recordio.reader import RecordIODataset
-from marginface.data.formats.recordio.writer import write_recordio
+from marginface.data.formats.recordio import RecordIODataset, write_recordio
 from marginface.data.formats.shards import ShardDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.data.joined import JoinedDataset, join_faces
 from marginface.data.loader import make_loader
 from marginface.data.pairs.files import write_pair_file
@@ -20,6 +20,7 @@ __all__ = [
     "Augmentation",
     "FaceDataset",
     "FolderDataset",
+    "ImageDataset",
     "JoinedDataset",
     "LMDBDataset",
     "ListDataset",
@@ -34,6 +35,8 @@ __all__ = [
     "load_pairs",
     "make_loader",
     "open_faces",
+    "register_format",
+    "register_writer",
     "write_pair_file",
     "write_recordio",
 ]

@@ -6,7 +6,8 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from marginface.data.dataset import Batch, FaceDataset, Labels, Subset
+from marginface.data.dataset import FaceDataset, Subset
+from marginface.data.image_dataset import Batch, Labels
 from marginface.data.loader import batch_loader
 from marginface.data.pairs.verification_sets import (
     SampledPairs,
@@ -162,17 +163,9 @@ class FaceDataModule(L.LightningDataModule):
             for verification in self.verification_sets
         ]
 
-    def state_dict(self) -> dict[str, Any]:
-        trainer = self.trainer
-        assert trainer is not None
-        # Of this run, not of the data: the trainer may limit the batches of an epoch.
-        return {
-            "step": trainer.global_step,
-            "steps_per_epoch": int(trainer.num_training_batches) // trainer.accumulate_grad_batches,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.start = divmod(state_dict["step"], state_dict["steps_per_epoch"])
+    def start_at(self, epoch: int, step: int) -> None:
+        """Begin with optimizer step `step` of an epoch, as a resumed run does."""
+        self.start = (epoch, step)
 
 
 def _order(

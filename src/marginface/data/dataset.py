@@ -1,26 +1,20 @@
-"""What every face dataset is: encoded images by index, a label each, and whole batches at once."""
+"""Base class of all labeled face datasets, and parts of one."""
 
-import hashlib
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from marginface.data.images import Alpha, Exif, Grayscale, ImageRules, Pixels
-from marginface.data.shared_memory import SharedImageCache, new_batch
+from marginface.data.image_dataset import NO_LABEL, ImageDataset, Labels
+from marginface.data.images import Alpha, Exif, Grayscale, Pixels
 from marginface.utils.errors import InputError
+from marginface.utils.hashes import short_hash
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), labels int64 (B,), indices (B,)
-Labels = NDArray[np.int64]
-NO_LABEL = -1
 MOST_CLASSES = 1 << 31
+LabelGaps = Literal["refuse", "keep", "close"]
 
 
-class ReadingOptions(TypedDict, total=False):
-    """What every dataset can be told about its images and labels; see FaceDataset."""
+class ImageOptions(TypedDict, total=False):
+    """How a dataset reads its images; see `ImageDataset`."""
 
     image_size: int
     resize: bool
@@ -28,27 +22,28 @@ class ReadingOptions(TypedDict, total=False):
     alpha: Alpha
     exif: Exif
     faulty: Literal["stop", "skip"]
-    label_gaps: Literal["refuse", "keep", "close"]
     cache: bool
 
 
-class FaceDataset(Dataset[tuple[Tensor, int, int]]):
+class ReadingOptions(ImageOptions, total=False):
+    """What every labeled dataset can be told; see `FaceDataset`."""
+
+    label_gaps: LabelGaps
+
+
+class FaceDataset(ImageDataset):
     """Aligned faces with identity labels.
 
-    Subclasses call `super().__init__` with their labels and define `image_bytes`; whatever they
-    open must survive fork and spawn.
+    Subclasses call `super().__init__` with their labels and define `image_bytes`.
 
     Args:
         labels: (N,) identity of each image, in [0, num_classes).
         num_classes: C; found from the labels when not given.
         where: the data in messages.
         identities: C names, in the order of the labels; the numbers when not given.
-        image_size, resize, grayscale, alpha, exif: see `ImageRules`.
-        faulty: an image that cannot be read stops the run with its name, or is left out of its
-            batch and counted (`skipped`).
-        label_gaps: identities without images are refused, kept as classes nobody shows, or
+        label_gaps: identities without images are refused, kept as classes without images, or
             closed by renumbering.
-        cache: keep decoded images in memory that all reading processes share.
+        options: how images are read, see `ImageDataset`.
 
     Raises:
         InputError: no image, a label outside [0, C), or a gap.
@@ -61,37 +56,15 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         *,
         where: str = "the dataset",
         identities: list[str] | None = None,
-        image_size: int = 112,
-        resize: bool = False,
-        grayscale: Grayscale = "expand",
-        alpha: Alpha = "refuse",
-        exif: Exif = "apply",
-        faulty: Literal["stop", "skip"] = "stop",
-        label_gaps: Literal["refuse", "keep", "close"] = "refuse",
-        cache: bool = False,
+        label_gaps: LabelGaps = "refuse",
+        **options: Unpack[ImageOptions],
     ) -> None:
-        self.where = where
-        self.image_size = image_size
-        self.rules = ImageRules(image_size, resize, grayscale, alpha, exif)
-        self.faulty = faulty
+        super().__init__(len(labels), where=where, **options)
         check_labels(labels, num_classes, where)
         self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
         self.labels, self.identities = labels, identities
         if label_gaps != "keep":
             self._close_gaps(refuse=label_gaps == "refuse")
-        self._image_cache = (
-            SharedImageCache(len(labels), image_size if cache else None)
-            if cache or faulty == "skip"
-            else None
-        )
-
-    def image_bytes(self, index: int) -> bytes:
-        """The encoded image `index`, byte for byte as it is stored."""
-        raise NotImplementedError(f"{type(self).__name__} must define image_bytes(index)")
-
-    def describe(self, index: int) -> str:
-        """Where image `index` comes from, for messages."""
-        return f"image {index} of {self.where}"
 
     def stem(self, index: int) -> str:
         """A name for image `index` as a file, without its ending; unique within its identity."""
@@ -101,100 +74,14 @@ class FaceDataset(Dataset[tuple[Tensor, int, int]]):
         """Name of an identity."""
         return f"{label:07d}" if self.identities is None else self.identities[label]
 
-    def pixels(self, index: int) -> Pixels:
-        """(S, S, 3) RGB of image `index`."""
-        out = np.empty((self.image_size, self.image_size, 3), np.uint8)
-        self.fill(index, out)
-        return out
-
-    def fill(self, index: int, out: Pixels) -> None:
-        """Decode image `index` into `out`."""
-        try:
-            self.rules.decode_into(self.image_bytes(index), out)
-        except InputError as error:
-            raise InputError(f"{self.describe(index)}: {error}") from error
-
-    def read(self, index: int, out: Pixels) -> bool:
-        """`fill` through the cache; False when the image is faulty and to be skipped."""
-        cache = self._image_cache
-        if cache is None:
-            self.fill(index, out)
-            return True
-        if not cache.get(index, out):
-            if cache.is_faulty(index):
-                return False
-            try:
-                self.fill(index, out)
-            except InputError as error:
-                if self.faulty == "stop":
-                    raise
-                cache.mark_faulty(index, str(error))
-                return False
-            cache.put(index, out)
-        return True
-
-    @property
-    def skipped(self) -> int:
-        """Faulty images met so far, by all processes that read this dataset here."""
-        return 0 if self._image_cache is None else self._image_cache.faulty_count
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Image uint8 (3, S, S) RGB, label, index; a faulty image is an error whatever is set."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)} ({self.where})")
-        image = torch.from_numpy(self.pixels(index)).permute(2, 0, 1)
-        return image, int(self.labels[index]), index
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """A whole batch, decoded straight into one uint8 tensor; index -1 gives a black image.
-
-        Raises:
-            InputError: a faulty image, or with faulty="skip" nothing but faulty ones.
-        """
-        images = new_batch(len(indices), self.image_size)
-        rows = images.numpy()
-        taken: list[int] = []
-        for index in indices:
-            if index < 0:
-                rows[len(taken)] = 0
-            elif not self.read(index, rows[len(taken)]):
-                continue
-            taken.append(index)
-        if indices and not taken:
-            raise InputError(
-                f"all {len(indices)} images of a batch are faulty, the first is "
-                f"{self.describe(indices[0])}; see `marginface inspect-data`"
-            )
-        chosen = np.asarray(taken, np.int64)
-        labels = np.where(chosen >= 0, self.labels[chosen], NO_LABEL)
-        return (
-            images[: len(taken)].permute(0, 3, 1, 2),
-            torch.from_numpy(labels),
-            torch.from_numpy(chosen),
-        )
-
-    def content_hash(self) -> str:
-        """A hash of all images as they are stored; reads all of them."""
-        digest = hashlib.sha256()
-        for index in range(len(self)):
-            try:
-                encoded = self.image_bytes(index)
-            except InputError as error:
-                raise InputError(f"{self.describe(index)}: {error}") from error
-            digest.update(len(encoded).to_bytes(8, "little"))
-            digest.update(encoded)
-        return digest.hexdigest()
+    def labels_of(self, indices: Labels) -> Labels:
+        return np.where(indices >= 0, self.labels[indices], NO_LABEL)
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data of a run: counts and a hash of the labels in order."""
-        return {
-            "kind": type(self).__name__,
-            "images": len(self),
+        return super().fingerprint() | {
             "identities": self.num_classes,
-            "labels_sha256": hashlib.sha256(self.labels.tobytes()).hexdigest()[:16],
+            "labels_sha256": short_hash(self.labels.tobytes()),
         }
 
     def _close_gaps(self, refuse: bool) -> None:
@@ -253,14 +140,12 @@ class Subset(FaceDataset):
         return self.parent.stem(int(self.indices[index]))
 
     def fingerprint(self) -> dict[str, Any]:
-        taken = hashlib.sha256(self.indices.tobytes()).hexdigest()[:16]
+        taken = short_hash(self.indices.tobytes())
         return super().fingerprint() | {"of": self.parent.fingerprint(), "indices_sha256": taken}
 
 
 def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:
-    """InputError without any image, or for a label outside [0, num_classes)."""
-    if not len(labels):
-        raise InputError(f"{where} holds no images")
+    """InputError for a label outside [0, num_classes)."""
     lowest, highest = int(labels.min()), int(labels.max())
     end = highest + 1 if num_classes is None else num_classes
     if end > MOST_CLASSES:

@@ -1,10 +1,10 @@
 """Image files on disk: which they are, and their bytes."""
 
-import hashlib
 import os
 from pathlib import Path, PurePosixPath
 
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.hashes import short_hash
 
 
 def find_photos(source: Path) -> list[str]:
@@ -54,4 +54,4 @@ def read_image_file(root: Path, name: str) -> bytes:
 
 def hash_of_names(names: list[str]) -> str:
     """A short hash of file names in order."""
-    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+    return short_hash("\n".join(names))

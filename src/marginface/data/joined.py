@@ -6,8 +6,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
-from marginface.data.formats._registry import open_faces
+from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats import open_faces
+from marginface.data.image_dataset import Labels
 from marginface.data.images import Pixels
 from marginface.utils.errors import InputError, MissingInputError, did_you_mean
 

@@ -9,7 +9,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from marginface.data.dataset import Batch, FaceDataset
+from marginface.data.image_dataset import Batch, ImageDataset
 from marginface.data.sampling import EpochOrder, GlobalBatchSampler, ShuffledOrder
 from marginface.data.shared_memory import PREFETCH, FilledBuffer, SharedBatchBuffers, to_consumer
 
@@ -29,7 +29,7 @@ class TimedLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: FaceDataset,
+        dataset: ImageDataset,
         batches: Sampler[list[int]],
         batch_size: int,
         *,
@@ -73,7 +73,7 @@ class TimedLoader(DataLoader[Any]):
 
 
 def make_loader(
-    dataset: FaceDataset,
+    dataset: ImageDataset,
     *,
     batch_size: int,
     num_workers: int = 0,
@@ -97,7 +97,7 @@ def make_loader(
 
 
 def batch_loader(
-    dataset: FaceDataset,
+    dataset: ImageDataset,
     batches: Sampler[list[int]],
     batch_size: int,
     *,

@@ -6,54 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from marginface.data.dataset import FaceDataset
-from marginface.data.formats.folder import FolderWriter
-from marginface.data.formats.list import ListWriter
-from marginface.data.formats.lmdb import (
-    LMDBWriter,
-)
-from marginface.data.formats.recordio.writer import (
-    RecordIOWriter,
-)
+from marginface.data.formats import Writer, writer_class
 from marginface.data.images import ANY_IMAGE
+from marginface.data.pairs.files import write_pair_file
+from marginface.data.pairs.verification_sets import load_pairs
 from marginface.utils.console import print_warning
-from marginface.utils.errors import InputError, unknown_name
-
-
-class Packer(Protocol):
-    """Writes images one after the other into a folder, and can go on where another one stopped.
-
-    Attributes:
-        done: images that were there when it began.
-    """
-
-    done: int
-
-    def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None: ...
-
-    def holds(self, number: int, image: bytes) -> bool:
-        """Whether the next of the images that were there is image `number` of the order."""
-
-    def write(self, number: int, image: bytes) -> None:
-        """Add image `number` of the order."""
-
-    def finish(self) -> None:
-        """Write what comes last."""
-
-    def close(self) -> None:
-        """Close, also after a failure; what is whole stays for the next try."""
-
-
-PACKERS: dict[str, type[Packer]] = {
-    "recordio": RecordIOWriter,
-    "folder": FolderWriter,
-    "list": ListWriter,
-    "lmdb": LMDBWriter,
-}
+from marginface.utils.errors import InputError
 
 Faulty = Literal["stop", "skip", "copy"]
 _PROGRESS = "pack.json"
@@ -84,20 +47,19 @@ def pack(
         InputError: an unknown format, a target that is not empty, a faulty image, or no space left.
     """
     target = Path(target).absolute()
-    if format not in PACKERS:
-        raise InputError(unknown_name("format to write", format, PACKERS))
+    writer_type = writer_class(format)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; choose another name, nothing is overwritten")
     order = np.argsort(source.labels, kind="stable").tolist()
     partial = target.with_name(f".{target.name}.partial")
     try:
         with _begun(partial, {"format": format, "source": source.fingerprint()}):
-            packer = PACKERS[format](partial, source, order)
+            writer = writer_type(partial, source, order)
             try:
-                skipped = _write_all(packer, source, order, on_progress, faulty)
-                packer.finish()
+                skipped = _write_all(writer, source, order, on_progress, faulty)
+                writer.finish()
             finally:
-                packer.close()
+                writer.close()
             _publish(partial, target)
     except OSError as error:
         if isinstance(error, InputError):
@@ -109,8 +71,30 @@ def pack(
     return skipped
 
 
+def pack_pairs(source: str | Path, target: str | Path, *, root: str | Path | None = None) -> int:
+    """Write verification pairs of any format into a .bin file; returns the number of pairs.
+
+    Args:
+        source: a file of pairs, see `load_pairs`.
+        target: a new file.
+        root: folder of the images that a list names.
+
+    Raises:
+        InputError: a file that cannot be read, or written.
+    """
+    pairs = load_pairs(source, root=root)
+    images = (pairs.image_bytes(i) for i in range(len(pairs)))
+    try:
+        write_pair_file(Path(target), images, pairs.same.tolist())
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot write {target}: {error.strerror}") from error
+    return len(pairs.same)
+
+
 def _write_all(
-    packer: Packer,
+    writer: Writer,
     source: FaceDataset,
     order: list[int],
     on_progress: Callable[[int, int], None],
@@ -121,9 +105,9 @@ def _write_all(
     for number, index in enumerate(order):
         image = _checked(source, index, faulty)
         if image is not None:
-            if written >= packer.done:
-                packer.write(number, image)
-            elif not packer.holds(number, image):
+            if written >= writer.done:
+                writer.write(number, image)
+            elif not writer.holds(number, image):
                 raise InputError(
                     f"what was packed before differs from {source.describe(index)}: the source "
                     "was changed or images were skipped otherwise; remove the hidden .partial "

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.data.alignment.template import align
-from marginface.data.dataset import FaceDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.data.image_files import read_image_file
 from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
 from marginface.utils.errors import InputError, MissingInputError
 
 
-class UnlabeledFaces(FaceDataset):
+class UnlabeledFaces(ImageDataset):
     """Images for evaluation: no labels, and a faulty one stops the run.
 
     Args:
@@ -42,7 +42,7 @@ class UnlabeledFaces(FaceDataset):
             raise MissingInputError(f"no folder {root} with the images")
         self.root, self.files, self.points = root, list(files), points
         self._any_size = ImageRules(size=None, alpha="drop")
-        super().__init__(np.zeros(len(files), np.int64), image_size=image_size, where=str(root))
+        super().__init__(len(files), image_size=image_size, where=str(root))
 
     def image_bytes(self, index: int) -> bytes:
         return read_image_file(self.root, self.files[index])

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from marginface.data.dataset import FaceDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.evaluation.benchmarks.base import BenchmarkResult, HardPair
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.groups import GroupRates
@@ -51,7 +51,7 @@ class Evaluation:
         }
 
     def write(
-        self, folder: str | Path, fmrs: Sequence[float], faces: Mapping[str, FaceDataset]
+        self, folder: str | Path, fmrs: Sequence[float], faces: Mapping[str, ImageDataset]
     ) -> dict[str, float]:
         """Write everything into `folder`; returns what result.json holds.
 
@@ -113,7 +113,7 @@ class Evaluation:
                 writer.writeheader()
                 writer.writerows([*rows, row])
 
-    def _page(self, fmrs: Sequence[float], faces: Mapping[str, FaceDataset]) -> Page:
+    def _page(self, fmrs: Sequence[float], faces: Mapping[str, ImageDataset]) -> Page:
         page = Page(f"Evaluation of {self.facts['network']}")
         page.table(list(self.facts.items()))
         for outcome in self.outcomes:
@@ -155,7 +155,7 @@ def shown(name: str, estimate: Estimate) -> tuple[str, str]:
 
 
 def _outcome(
-    page: Page, outcome: BenchmarkResult, fmrs: Sequence[float], faces: FaceDataset | None
+    page: Page, outcome: BenchmarkResult, fmrs: Sequence[float], faces: ImageDataset | None
 ) -> None:
     page.heading(outcome.name)
     for line in outcome.protocol:
@@ -260,7 +260,7 @@ def _transfers(page: Page, scored: Mapping[str, ScoredPairs]) -> None:
     page.table(rows, ("chosen on", "for FMR", "threshold", "applied to", "FMR", "FNMR"))
 
 
-def _hardest(page: Page, hard: Mapping[str, Sequence[HardPair]], faces: FaceDataset) -> None:
+def _hardest(page: Page, hard: Mapping[str, Sequence[HardPair]], faces: ImageDataset) -> None:
     for kind, pairs in hard.items():
         page.text(f"Hardest {kind} pairs")
         for pair in pairs:

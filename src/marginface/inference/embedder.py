@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from marginface.backbones.preprocessing import Color, normalize_images
-from marginface.data.dataset import FaceDataset
+from marginface.backbones.preprocessing import Color, embed_with_flip, normalize_images
+from marginface.data.image_dataset import ImageDataset
 from marginface.data.loader import make_loader
 from marginface.inference.model_file import open_model
 from marginface.utils.errors import InputError
@@ -60,12 +60,11 @@ class Embedder:
         x = x.contiguous(memory_format=torch.channels_last)
         kind = _AUTOCAST.get(self.precision)
         with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
-            embeddings = network(x).float()
-            return embeddings + network(x.flip(3)).float() if self.flip else embeddings
+            return embed_with_flip(network, x) if self.flip else network(x).float()
 
     def embed(
         self,
-        dataset: FaceDataset,
+        dataset: ImageDataset,
         *,
         batch_size: int = 128,
         num_workers: int = 0,

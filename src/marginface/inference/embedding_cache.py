@@ -1,6 +1,5 @@
 """Embeddings kept on disk, so that scoring again needs no network."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from marginface.utils.files import atomic_write
+from marginface.utils.hashes import short_hash
 
 _FORMAT = 1  # of what is computed; another number, other embeddings
 
@@ -35,7 +35,7 @@ class EmbeddingCache:
         if self.folder is None:
             return compute(), False
         words = json.dumps({"format": _FORMAT, **facts}, sort_keys=True)
-        key = hashlib.sha256(words.encode()).hexdigest()[:32]
+        key = short_hash(words, digits=32)
         path = self.folder / f"{key}.npy"
         if path.is_file():
             return torch.from_numpy(np.load(path)), True

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.data.dataset import FaceDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.data.images import ImageRules, Pixels
 from marginface.utils.errors import InputError
 
@@ -52,7 +52,7 @@ class ImageMeasurements:
 
 
 def measure(
-    dataset: FaceDataset, rules: ImageRules, on_progress: Callable[[int, int], None]
+    dataset: ImageDataset, rules: ImageRules, on_progress: Callable[[int, int], None]
 ) -> ImageMeasurements:
     """Facts of all images.
 
@@ -80,10 +80,10 @@ def measure(
     )
 
 
-_worker_job: tuple[FaceDataset, ImageRules]  # of this worker process
+_worker_job: tuple[ImageDataset, ImageRules]  # of this worker process
 
 
-def _begin(dataset: FaceDataset, rules: ImageRules) -> None:
+def _begin(dataset: ImageDataset, rules: ImageRules) -> None:
     global _worker_job
     _worker_job = dataset, rules
     cv2.setNumThreads(0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from marginface.data.dataset import FaceDataset
-from marginface.data.formats._registry import open_faces
+from marginface.data.formats import open_faces
 from marginface.data.formats.folder import FolderDataset
 from marginface.data.images import Alpha, ImageRules, Pixels
 from marginface.data.pairs.verification_sets import PairFile, load_pairs

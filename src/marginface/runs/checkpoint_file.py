@@ -30,6 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+CHECKPOINT_FORMAT = 2  # 1: before the modules and settings of version 0.2 had their names
 # The one parameter that differs between processes; in a submodule, or DDP would average it.
 CENTERS = "head.centers.weight"
 _CENTERS_BEFORE = "head.weight"  # in checkpoints of version 0.1

@@ -4,11 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from marginface.runs.folder import RunFolder
-from marginface.utils.errors import MissingInputError
 from marginface.utils.files import atomic_write
 from marginface.utils.nested import flatten
 
@@ -24,10 +22,7 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
     """
     configs, results = [], []
     for folder in folders:
-        config = folder / "config.yaml"
-        if not config.is_file():
-            raise MissingInputError(f"{folder} is no run folder: it has no config.yaml")
-        configs.append(flatten(yaml.safe_load(config.read_text())))
+        configs.append(flatten(RunFolder(folder).read_config()))
         results.append(RunFolder(folder).read_result())
     settings = _differing(configs)
     metrics = [key for key in dict.fromkeys(k for r in results for k in r) if _is_compared(key)]

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from marginface.utils.errors import MissingInputError
 from marginface.utils.files import atomic_write, write_json
+from marginface.utils.renamed import with_new_names
 
 
 class RunFolder:
@@ -21,6 +23,16 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.result = self.path / "result.json"
         self.figures = self.path / "figures"
+
+    def read_config(self) -> dict[str, Any]:
+        """What was set, under today's names.
+
+        Raises:
+            MissingInputError: no config.yaml.
+        """
+        if not self.config.is_file():
+            raise MissingInputError(f"{self.path} is not a run folder: it has no config.yaml")
+        return with_new_names(yaml.safe_load(self.config.read_text()))
 
     def read_result(self) -> dict[str, float]:
         """The flat metrics written so far."""

@@ -19,12 +19,20 @@ from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 
-def _build_module(
+def build_module(
     config: dict[str, Any],
     datamodule: FaceDataModule,
     description: dict[str, Any],
     trainer: L.Trainer,
 ) -> FaceRecognizer:
+    """Backbone and head in the module that trains them.
+
+    Args:
+        description: config and data, stored in every checkpoint.
+
+    Raises:
+        InputError: parts that do not fit each other or the trainer.
+    """
     backbone_config = dict(config["backbone"])
     weights, color = backbone_config.pop("weights"), backbone_config.pop("color")
     backbone = create_backbone(**backbone_config)
@@ -74,7 +82,9 @@ def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]
     return node
 
 
-def _build_trainer(config: dict[str, Any]) -> L.Trainer:
+def build_trainer(config: dict[str, Any]) -> L.Trainer:
+    """Lightning's trainer with the callbacks, loggers and checkpoint writers of a run."""
+
     def parts(group: str) -> list[Any]:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
@@ -84,7 +94,7 @@ def _build_trainer(config: dict[str, Any]) -> L.Trainer:
         checkpoints = BackgroundCheckpointIO(checkpoints)
     plugins: list[Any] = [checkpoints]
     if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # marginface.preemption does it
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption does it
     try:
         return build(
             config["trainer"],

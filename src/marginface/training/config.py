@@ -40,10 +40,10 @@ PROVIDED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_ep
 
 def check_config(config: dict[str, Any]) -> None:
     """InputError with all mistakes of a resolved training configuration."""
-    raise_problems(config_problems(config))
+    raise_problems(train_problems(config))
 
 
-def config_problems(config: dict[str, Any]) -> list[str]:
+def train_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved training configuration, in words; empty when nothing is."""
     problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
     if problems:

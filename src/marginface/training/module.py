@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from marginface.backbones.preprocessing import Color, normalize_images
+from marginface.backbones.preprocessing import Color, embed_with_flip, normalize_images
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
-from marginface.data.dataset import Batch
-from marginface.data.pairs.verification_sets import VerificationSet
+from marginface.data.image_dataset import Batch
 from marginface.heads import MarginHead
-from marginface.metrics.pair_verification import PairVerification
-from marginface.metrics.verification import PairResult
+from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.checkpoints.centers import pack_head, unpack_head
 from marginface.training.optimizers import number_of, parameter_groups, step_in_backward
 from marginface.training.schedulers import Schedule
@@ -29,15 +27,16 @@ from marginface.training.steps import (
     rescale_micro_batches,
     steps_per_epoch,
 )
+from marginface.training.stop_request import StopRequest
 from marginface.training.strategies import (
     FullyShardedStrategy,
     agree_on_overflow,
     scales_loss,
     shard_backbone,
 )
-from marginface.utils.console import rank_zero_print
+from marginface.training.validation import Verification
 from marginface.utils.distributed import gather_rows
-from marginface.utils.errors import InputError, NonFiniteLossError, NotFiniteError
+from marginface.utils.errors import InputError, NonFiniteLossError
 from marginface.utils.seeded_random import hash_bits
 
 
@@ -82,16 +81,11 @@ class FaceRecognizer(L.LightningModule):
         self.color: Color = color
         self.seed = seed
         self.description = description or {}
+        self.statistics = StepStatistics(head)
+        self.verification = Verification()
+        self.stop_request = StopRequest()
         self.saving_path: Path | None = None  # the checkpoint that is being written
         self.resumed_from: Path | None = None  # the checkpoint that is being read
-        self.stop_signal: int | None = None  # that this process got
-        self.agreed_signal: int | None = None  # that any process got
-        self.statistics = StepStatistics(head)
-        self.step_metrics: dict[str, float] = {}  # of the last logged step
-        self.last_loss: float | None = None  # of the last logged step
-        self.validated_step: int | None = None  # steps done when the last validation ran
-        self.results: dict[str, PairResult] = {}  # of the last validation, by verification set
-        self._verification: dict[int, PairVerification] = {}  # under way, by number of the set
 
     @property
     def datamodule(self) -> FaceDataModule:
@@ -118,9 +112,9 @@ class FaceRecognizer(L.LightningModule):
         embeddings = self.backbone(self.network_input(images, indices))
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.
-        here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_signal or 0)])
+        here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_request.received or 0)])
         losses, signals = gather_rows(here[None]).T.tolist()
-        self.agreed_signal = int(max(signals)) or None
+        self.stop_request.agreed = int(max(signals)) or None
         if not all(map(math.isfinite, losses)):
             raise NonFiniteLossError(self._divergence_report(loss, embeddings, labels))
         self.statistics.add_loss(loss)
@@ -202,79 +196,33 @@ class FaceRecognizer(L.LightningModule):
     # -- validation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        # A plain list would do on one process; torchmetrics gathers from all of them.
-        self._verification = {
-            number: PairVerification(verification.pairs, verification.same, len(verification))
-            for number, verification in enumerate(self.datamodule.verification_sets)
-        }
+        self.verification.begin(self.datamodule.verification_sets)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         images, _, indices = batch
-        self._verification[dataloader_idx].update(self.embed(images), indices)
+        self.verification.update(dataloader_idx, self.embed(images), indices)
+
+    def on_validation_epoch_end(self) -> None:
+        self.verification.finish(self.trainer, self.datamodule.verification_sets)
+        # For callbacks that monitor; every rank computed the same from the gathered table.
+        self.log_dict(self.verification.metrics(), logger=False, rank_zero_only=False)
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float32 (B, D): image and mirror image added, not normalized.
 
         Without autocast, as `evaluate.py` embeds: 16-bit convolutions shift accuracies by a point.
         """
-        x = self._normalized(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.backbone(x).float() + self.backbone(x.flip(3)).float()
-
-    def on_validation_epoch_end(self) -> None:
-        self.results = {}
-        for number, verification in enumerate(self.datamodule.verification_sets):
-            result = self._verified(number, verification)
-            if result is not None:
-                self.results[verification.name] = result
-        self._verification = {}
-        # For callbacks that monitor; every rank computed the same from the gathered table.
-        self.log_dict(self.validation_metrics(), logger=False, rank_zero_only=False)
-
-    def _verified(self, number: int, verification: VerificationSet) -> PairResult | None:
-        """The result of a verification set from all ranks, None where it cannot be had."""
-        if self.trainer.sanity_checking:
-            return None
-        loaders: Any = self.trainer.val_dataloaders
-        if self.trainer.num_val_batches[number] < len(loaders[number]):
-            rank_zero_print(
-                f"{verification.name}: trainer.limit_val_batches leaves images out, not verified"
-            )
-            return None
-        metric = self._verification[number]
-        try:
-            metric.compute()
-        except NotFiniteError:
-            if self.trainer.global_step > 0:
-                raise
-            # Running batch statistics are still 0 and 1; a deep network may overflow with them.
-            rank_zero_print(
-                f"{verification.name}: the untrained network's embeddings are not finite"
-            )
-        return metric.result
-
-    def validation_metrics(self) -> dict[str, float]:
-        """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""
-        metrics = {
-            f"val/{name}/{metric}": value
-            for name, result in self.results.items()
-            for metric, value in result.metrics().items()
-        }
-        if self.results:
-            accuracies = [result.accuracy for result in self.results.values()]
-            metrics["val/mean/accuracy"] = sum(accuracies) / len(accuracies)
-        return metrics
-
-    def final_metrics(self) -> dict[str, float]:
-        """What the last logged training step had, for result.json."""
-        loss = {} if self.last_loss is None else {"train/loss": self.last_loss}
-        return loss | self.step_metrics
+            return embed_with_flip(self.backbone, self._normalized(images))
 
     # -- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["marginface"] = {
+            "format": CHECKPOINT_FORMAT,
             "description": self.description,
+            "step": self.trainer.global_step,
+            "steps_per_epoch": steps_per_epoch(self.trainer),
             "accumulate": self.trainer.accumulate_grad_batches,
         }
         number = number_of(self.head.weight, self.trainer.optimizers[0])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT, read_checkpoint
 from marginface.runs.folder import RunFolder
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.nested import flatten
@@ -12,10 +12,10 @@ from marginface.utils.nested import flatten
 def checkpoint_to_resume(
     resume: str, folder: RunFolder, description: dict[str, Any]
 ) -> Path | None:
-    """The checkpoint a run goes on from, None for a fresh start.
+    """The checkpoint that a run resumes from, None for a new start.
 
     Args:
-        resume: "auto" goes on when `folder` holds a checkpoint, "never" refuses to, anything else
+        resume: "auto" resumes when `folder` holds a checkpoint, "never" refuses to, anything else
             is the path of a checkpoint or of a run folder.
         folder: of this run.
         description: config and data of this run; the checkpoint's must be the same.
@@ -28,7 +28,7 @@ def checkpoint_to_resume(
         if folder.last.is_file():
             raise InputError(
                 f"{folder.last} exists and resume=never would overwrite it; "
-                "choose another hydra.run.dir, or resume=auto to go on"
+                "choose another hydra.run.dir, or resume=auto to continue it"
             )
         return None
     if resume == "auto":
@@ -40,17 +40,35 @@ def checkpoint_to_resume(
         path = RunFolder(path).last if path.is_dir() else path
         if not path.is_file():
             raise MissingInputError(f"no checkpoint {path}; resume takes auto, never or a path")
-    stored = read_checkpoint(path).get("marginface", {}).get("description")
-    if stored is None:
+    check_same_run(path, _state_of_run(path)["description"], description)
+    return path
+
+
+def position(path: Path) -> tuple[int, int]:
+    """Epoch, and optimizer step in it, with which the run of a checkpoint goes on."""
+    state = _state_of_run(path)
+    # The epoch's length is that of the run, not of the data: the trainer may limit its batches.
+    return divmod(state["step"], state["steps_per_epoch"])
+
+
+def _state_of_run(path: Path) -> dict[str, Any]:
+    """What a checkpoint of ours knows of its run beyond Lightning's content."""
+    state: dict[str, Any] = read_checkpoint(path).get("marginface", {})
+    if not state:
         raise InputError(
             f"{path} was not written by marginface and cannot be resumed; "
             "backbone.weights=<file> starts from its weights"
         )
-    check_same_run(path, stored, description)
-    return path
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{path} was written by marginface 0.1, before modules and settings got other names, "
+            "and cannot be resumed. It can be evaluated, and backbone.weights=<file> starts a new "
+            "run from its weights; to resume it, install the version that wrote it"
+        )
+    return state
 
 
-# Keys that say how a run is carried out, not what it computes; a resumed run may change them.
+# Settings of how a run is executed, not of what it computes; a resumed run may change them.
 EXECUTION_SETTINGS = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
     "compile", "gradient_checkpointing", "async_checkpoints", "keep_freed_memory",

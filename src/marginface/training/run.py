@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,10 +11,9 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
-from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.runs.folder import RunFolder
 from marginface.runs.result_table import print_result
-from marginface.training.build import _build_module, _build_trainer
+from marginface.training.build import build_module, build_trainer
 from marginface.training.callbacks.preemption import Preemption
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
@@ -21,8 +21,8 @@ from marginface.training.figures import verification_figure
 from marginface.training.loggers.wandb import log_images
 from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
-from marginface.training.resume import checkpoint_to_resume
-from marginface.training.summary import _begin
+from marginface.training.resume import checkpoint_to_resume, position
+from marginface.training.summary import begin_run
 from marginface.utils.console import rank_zero_print, silence_lightning
 from marginface.utils.errors import PreemptedError
 from marginface.utils.hardware import keep_freed_memory
@@ -34,10 +34,10 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     """Carry out a training run; returns what result.json holds.
 
     Args:
-        config: resolved configuration, see configs/train.yaml.
+        config: resolved configuration, see configs/train.yaml and `marginface.config.compose`.
 
     Raises:
-        InputError: anything the user can mend.
+        InputError: anything the user can fix.
         NonFiniteLossError: the loss left the finite numbers.
     """
     check_config(config)
@@ -49,26 +49,20 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     folder = RunFolder(config["paths"]["run_dir"])
     # Read before anything of this run is written; rank 0 writes the file only after training began.
     checkpoint = checkpoint_to_resume(config["resume"], folder, description)
-    trainer = _build_trainer(config)
+    trainer = build_trainer(config)
     if config["keep_freed_memory"] and trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-    module = _build_module(config, datamodule, description, trainer)
+    module = build_module(config, datamodule, description, trainer)
     micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     if trainer.is_global_zero:
-        _begin(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
+        begin_run(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
     if checkpoint is not None:
-        rank_zero_print(f"going on from {checkpoint}")
+        rank_zero_print(f"resuming from {checkpoint}")
         module.resumed_from = checkpoint
-        # Lightning does so itself, but under FSDP2 only after the data is set up.
-        datamodule.load_state_dict(read_checkpoint(checkpoint)[type(datamodule).__qualname__])
+        datamodule.start_at(*position(checkpoint))
     try:
         with lost_peers_named():
-            if checkpoint is None and config["validate_untrained"]:
-                trainer.validate(module, datamodule, verbose=False)
-                _keep(trainer, folder, _renamed(module.validation_metrics(), "val/", "untrained/"))
-                module.results = {}
-            trainer.fit(module, datamodule, ckpt_path=checkpoint)
-            _finish(trainer, module, datamodule, folder)
+            _fit(config, trainer, module, datamodule, folder, checkpoint)
     except PreemptedError as stop:
         if not trainer.is_global_zero:
             raise SystemExit(0) from stop  # the exit code is that of the first process
@@ -83,19 +77,33 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     return folder.read_result()
 
 
-def _finish(
-    trainer: L.Trainer, module: FaceRecognizer, datamodule: FaceDataModule, folder: RunFolder
+def _fit(
+    config: dict[str, Any],
+    trainer: L.Trainer,
+    module: FaceRecognizer,
+    datamodule: FaceDataModule,
+    folder: RunFolder,
+    checkpoint: Path | None,
 ) -> None:
-    """Verify the final weights, unless that just happened; draw, write and print the result."""
-    steps = trainer.global_step
-    if datamodule.verification_sets and module.validated_step != steps:
+    """Verify the untrained network when asked for, train, verify and print the result."""
+    if checkpoint is None and config["validate_untrained"]:
         trainer.validate(module, datamodule, verbose=False)
-        log_validation(trainer, module, steps)
-    _keep(trainer, folder, {**module.final_metrics(), **module.validation_metrics()})
-    if not trainer.is_global_zero:
-        return
+        metrics = module.verification.metrics().items()
+        _add_result(trainer, folder, {f"untrained/{k.removeprefix('val/')}": v for k, v in metrics})
+        module.verification.forget()
+    trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    if datamodule.verification_sets and module.verification.after_steps != trainer.global_step:
+        trainer.validate(module, datamodule, verbose=False)
+        log_validation(trainer, module)
+    _add_result(trainer, folder, {**module.statistics.last_logged, **module.verification.metrics()})
+    if trainer.is_global_zero:
+        _finish(trainer, module, folder)
+
+
+def _finish(trainer: L.Trainer, module: FaceRecognizer, folder: RunFolder) -> None:
+    """Draw the figures, close the loggers, print the result."""
     figures = {}
-    for name, result in module.results.items():
+    for name, result in module.verification.results.items():
         figures[f"val/{name}"] = folder.figures / f"{name}.png"
         verification_figure(result, name, figures[f"val/{name}"])
     log_images(trainer.loggers, figures)
@@ -103,6 +111,11 @@ def _finish(
         logger.finalize("success")
     print_result(folder.read_result())
     print(f"run folder {folder.path}")
+
+
+def _add_result(trainer: L.Trainer, folder: RunFolder, metrics: dict[str, float]) -> None:
+    if trainer.is_global_zero:
+        folder.add_result(metrics)
 
 
 def _end_processes(trainer: L.Trainer) -> None:
@@ -115,12 +128,3 @@ def _end_processes(trainer: L.Trainer) -> None:
                 process.wait(_SECONDS_TO_END)
             except subprocess.TimeoutExpired:  # training only takes note of SIGTERM
                 process.kill()
-
-
-def _renamed(metrics: dict[str, float], prefix: str, other: str) -> dict[str, float]:
-    return {other + key.removeprefix(prefix): value for key, value in metrics.items()}
-
-
-def _keep(trainer: L.Trainer, folder: RunFolder, metrics: dict[str, float]) -> None:
-    if trainer.is_global_zero:
-        folder.add_result(metrics)

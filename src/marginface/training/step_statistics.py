@@ -16,6 +16,7 @@ class StepStatistics:
 
     def __init__(self, head: MarginHead) -> None:
         self.head = head
+        self.last_logged: dict[str, float] = {}  # loss and metrics of the last logged step
         self._losses: list[Tensor] = []
         self._observed: list[Tensor] = []
 
@@ -39,6 +40,11 @@ class StepStatistics:
     def loss(self) -> float:
         """The mean over the step."""
         return float(mean_over_ranks(torch.stack(self._losses).double().mean()))
+
+    def log(self) -> dict[str, float]:
+        """Loss and metrics of this step, kept as those of the last logged one."""
+        self.last_logged = {"train/loss": self.loss(), **self.metrics()}
+        return self.last_logged
 
     def metrics(self) -> dict[str, float]:
         """Margin-free accuracy, target angles in degrees, embedding norms, state of the head."""

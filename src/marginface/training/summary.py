@@ -15,7 +15,7 @@ from marginface.training.strategies import shares_classes
 from marginface.utils.hardware import has_bfloat16
 
 
-def _begin(
+def begin_run(
     config: dict[str, Any],
     datamodule: FaceDataModule,
     module: FaceRecognizer,
@@ -23,50 +23,72 @@ def _begin(
     folder: RunFolder,
     untrained: bool,
 ) -> None:
+    """Write config.yaml and runinfo.json, tell the loggers, print what will be trained.
+
+    Args:
+        untrained: whether the head starts from random centers, and not from a checkpoint.
+    """
+    info = collect(config, datamodule.fingerprint(), **_sizes(datamodule, module, trainer))
+    folder.begin(config, info)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config | {"runinfo": info})
+    print(_headline(config["name"], datamodule, module))
+    print(f"run folder {folder.path}")
     head = module.head
-    rows, width = head.centers.num_rows, head.embedding_size
-    facts = {
+    for line in _classifier_lines(config, datamodule, module, trainer):
+        print(f"classifier: {line}")
+    if str(trainer.precision).startswith("bf16") and not has_bfloat16(trainer.strategy.root_device):
+        print(
+            f"trainer.precision={trainer.precision} is many times slower here than 32-true: this "
+            "CPU has no instructions for bfloat16"
+        )
+    advice = advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision)
+    for line in advice.lines(untrained):
+        print(f"head {head.name}: {line}")
+
+
+def _sizes(
+    datamodule: FaceDataModule, module: FaceRecognizer, trainer: L.Trainer
+) -> dict[str, Any]:
+    """Of the run, for runinfo.json; class centers count on all processes."""
+    centers = module.head.centers
+    elsewhere = centers.num_rows * centers.embedding_size - centers.weight.numel()
+    return {
         "world_size": trainer.world_size,
         "devices": trainer.num_devices,
         "precision": trainer.precision,
         "num_classes": datamodule.num_classes,
         "backbone_parameters": parameter_count([module.backbone]),
-        "head_parameters": parameter_count([head]) + rows * width - head.weight.numel(),
+        "head_parameters": parameter_count([module.head]) + elsewhere,
     }
-    info = collect(config, datamodule.fingerprint(), **facts)
-    folder.begin(config, info)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config | {"runinfo": info})
+
+
+def _headline(name: str, datamodule: FaceDataModule, module: FaceRecognizer) -> str:
     sets = [f"{v.name} ({len(v.same)} pairs)" for v in datamodule.verification_sets]
-    print(
-        f"{config['name']}: {len(datamodule.train_set)} images of {datamodule.num_classes} "
-        f"identities, {datamodule.steps_per_epoch} steps an epoch; backbone "
+    centers = module.head.centers
+    return (
+        f"{name}: {len(datamodule.train_set)} images of {datamodule.num_classes} identities, "
+        f"{datamodule.steps_per_epoch} steps an epoch; backbone "
         f"{parameter_count([module.backbone]) / 1e6:.2f} M parameters, head "
-        f"{rows} x {width}; "
-        f"verification on {', '.join(sets) or 'nothing'}\n"
-        f"run folder {folder.path}"
+        f"{centers.num_rows} x {centers.embedding_size}; "
+        f"verification on {', '.join(sets) or 'nothing'}"
     )
+
+
+def _classifier_lines(
+    config: dict[str, Any], datamodule: FaceDataModule, module: FaceRecognizer, trainer: L.Trainer
+) -> list[str]:
+    """The memory estimate of the classifier, in words."""
+    head, device = module.head, trainer.strategy.root_device
     parts = trainer.world_size if shares_classes(trainer) else 1
-    batch = datamodule.batch_size // (1 if parts > 1 else trainer.world_size)
-    device = trainer.strategy.root_device
     memory = classifier_memory(
-        rows,
-        width,
-        batch,
+        head.centers.num_rows,
+        head.embedding_size,
+        datamodule.batch_size // (1 if parts > 1 else trainer.world_size),
         head.options,
         optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
         world=parts,
         accumulates=trainer.accumulate_grad_batches > 1,
         device=device,
     )
-    for line in classifier_lines(memory, head.num_classes, head.options, parts, device):
-        print(f"classifier: {line}")
-    if str(trainer.precision).startswith("bf16") and not has_bfloat16(device):
-        print(
-            f"trainer.precision={trainer.precision} is many times slower here than 32-true: this "
-            "CPU has no instructions for bfloat16"
-        )
-    for line in advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision).lines(
-        untrained
-    ):
-        print(f"head {head.name}: {line}")
+    return classifier_lines(memory, head.num_classes, head.options, parts, device)

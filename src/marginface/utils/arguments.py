@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from marginface.utils.errors import InputError, did_you_mean
+from marginface.utils.renamed import new_key
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -119,6 +120,9 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
 def _unknown_key(where: str, key: str, known: Iterable[str]) -> str:
     names = sorted(known)
     dot = f"{where}." if where else ""
+    renamed = new_key(dot + key)
+    if renamed is not None:
+        return f"unknown key {dot}{key}: it was renamed to {renamed}"
     return (
         f"unknown key {dot}{key}.{did_you_mean(key, names)} "
         f"{where or 'the configuration'} has: {', '.join(names)}"

@@ -286,7 +286,7 @@ class TestFaults:
         with pytest.raises(MissingInputError, match="no file or folder"):
             open_faces(tmp_path / "absent")
         (tmp_path / "a.xyz").write_text("")
-        with pytest.raises(InputError, match="no known kind of data; known endings: .rec"):
+        with pytest.raises(InputError, match="not a known kind of data; known endings: .rec"):
             open_faces(tmp_path / "a.xyz")
         with pytest.raises(InputError, match="unknown format 'foldr'. Did you mean 'folder'"):
             open_faces(tmp_path, "foldr")

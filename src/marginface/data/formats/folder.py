@@ -7,12 +7,14 @@ from typing import Any, Unpack
 import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format, register_writer
 from marginface.data.image_files import SUFFIXES, hash_of_names, is_image_name, read_image_file
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
 
 
+@register_format("folder")
 class FolderDataset(FaceDataset):
     """Identities are the sub-folders of `root` in sorted order, images the files in them.
 
@@ -90,6 +92,7 @@ def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
         ) from error
 
 
+@register_writer("folder")
 class FolderWriter:
     """identity/image.jpg, with the endings that the bytes ask for."""
 

@@ -6,8 +6,10 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from marginface.data.dataset import MOST_CLASSES, FaceDataset, Labels, ReadingOptions
+from marginface.data.dataset import MOST_CLASSES, FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format, register_writer
 from marginface.data.formats.folder import FolderWriter
+from marginface.data.image_dataset import Labels
 from marginface.data.image_files import hash_of_names, is_image_name, read_image_file
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -17,6 +19,7 @@ _HEADINGS = ("path", "file", "filename", "image", "image_id")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
+@register_format("list", suffixes=LIST_SUFFIXES, contains=(LIST_NAME,), rank=60)
 class ListDataset(FaceDataset):
     """Images named in a file, a line each: `path label`, `path<TAB>label`, `path,label`,
     face2rec's `aligned<TAB>path<TAB>label...` or im2rec's `key<TAB>label<TAB>path`.
@@ -148,6 +151,7 @@ def number_labels(words: list[str], path: Path) -> tuple[Labels, list[str] | Non
     return np.array([place[word] for word in words], np.int64), names
 
 
+@register_writer("list")
 class ListWriter(FolderWriter):
     """The same, with the paths and class numbers in a list."""
 

@@ -13,13 +13,16 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format, register_writer
+from marginface.data.image_dataset import Labels
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.optional_packages import require_package
 
 COUNT, CLASSES, IDENTITIES = b"num-samples", b"num-classes", b"identities"
 
 
+@register_format("lmdb", suffixes=(".mdb",), rank=20)
 class LMDBDataset(FaceDataset):
     """Images of an LMDB database; needs the package lmdb (`pip install marginface[lmdb]`).
 
@@ -120,6 +123,7 @@ def label_key(index: int) -> bytes:
 _COMMIT_EVERY = 1000
 
 
+@register_writer("lmdb")
 class LMDBWriter:
     """One database, committed every so many images."""
 

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format
 from marginface.data.formats.list import number_labels
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.optional_packages import require_package
@@ -18,6 +19,7 @@ from marginface.utils.optional_packages import require_package
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "identity", "cls", "target")
 
 
+@register_format("parquet", suffixes=(".parquet",), contains=("*.parquet", "*/*.parquet"), rank=30)
 class ParquetDataset(FaceDataset):
     """Images of all .parquet files of a folder, or of one; needs pyarrow (`marginface[parquet]`).
 

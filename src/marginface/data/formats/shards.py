@@ -5,7 +5,6 @@
 where they lie, through a memory map, in any order.
 """
 
-import hashlib
 import json
 import mmap
 import struct
@@ -18,9 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Unpack
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format
 from marginface.data.formats.list import number_labels
 from marginface.data.image_files import is_image_name
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.hashes import short_hash
 
 ARCHIVES = (".tar", ".zip")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: magic, length of name, of extra field
@@ -36,6 +37,7 @@ class Member(NamedTuple):
     is_deflated: bool
 
 
+@register_format("shards", suffixes=ARCHIVES, rank=40)
 class ShardDataset(FaceDataset):
     """Images of all .tar and .zip files of a folder, or of one such file.
 
@@ -71,8 +73,7 @@ class ShardDataset(FaceDataset):
 
     def fingerprint(self) -> dict[str, Any]:
         names = "\n".join(f"{m.name}\t{m.size}" for m in self._members)
-        digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
-        return super().fingerprint() | {"members_sha256": digest}
+        return super().fingerprint() | {"members_sha256": short_hash(names)}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}

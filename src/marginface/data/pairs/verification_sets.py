@@ -1,6 +1,5 @@
 """Verification sets: images, and pairs of them that show the same person or not."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.data.image_files import read_image_file
 from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
 from marginface.data.pairs.files import read_pair_csv, read_pair_file, read_pairs_txt
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.hashes import short_hash
 
 
-class PairFile(FaceDataset):
+class PairFile(ImageDataset):
     """Pairs in a file: pair i is images 2i and 2i + 1. Made by `load_pairs`.
 
     Images of another size are scaled so that the short side fits and cut to the center, as in
@@ -42,7 +43,7 @@ class PairFile(FaceDataset):
         self.same = same
         self.pairs = np.arange(len(images)).reshape(-1, 2)
         self._any_size = ImageRules(size=None, alpha="drop")
-        super().__init__(np.zeros(len(images), np.int64), image_size=image_size, where=str(path))
+        super().__init__(len(images), image_size=image_size, where=str(path))
 
     @property
     def name(self) -> str:
@@ -80,13 +81,15 @@ class PairFile(FaceDataset):
     def fingerprint(self) -> dict[str, Any]:
         sizes = np.asarray([len(image) for image in self.encoded], np.int64)
         names = "\n".join(image for image in self.encoded if isinstance(image, str))
-        content = hashlib.sha256(
-            self.same.tobytes() + sizes.tobytes() + names.encode(errors="surrogateescape")
-        ).hexdigest()[:16]
-        return {"kind": "PairFile", "pairs": len(self.same), "content_sha256": content}
+        content = self.same.tobytes() + sizes.tobytes() + names.encode(errors="surrogateescape")
+        return {
+            "kind": "PairFile",
+            "pairs": len(self.same),
+            "content_sha256": short_hash(content),
+        }
 
 
-class SampledPairs(FaceDataset):
+class SampledPairs(ImageDataset):
     """Genuine and impostor pairs, half each, drawn from the images of another dataset.
 
     Args:
@@ -101,9 +104,7 @@ class SampledPairs(FaceDataset):
     def __init__(self, source: FaceDataset, num_pairs: int, seed: int) -> None:
         self.source = source
         self.pairs, self.same = sample_pairs(source.labels, num_pairs, seed)
-        super().__init__(
-            source.labels, source.num_classes, image_size=source.image_size, where=source.where
-        )
+        super().__init__(len(source), image_size=source.image_size, where=source.where)
 
     def image_bytes(self, index: int) -> bytes:
         return self.source.image_bytes(index)
@@ -113,6 +114,9 @@ class SampledPairs(FaceDataset):
 
     def describe(self, index: int) -> str:
         return self.source.describe(index)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self.source.fingerprint() | {"pairs_sha256": short_hash(self.pairs.tobytes())}
 
 
 VerificationSet = PairFile | SampledPairs

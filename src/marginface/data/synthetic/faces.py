@@ -3,7 +3,6 @@
 They are hard enough that a small network does not saturate on unseen persons.
 """
 
-import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from marginface.data.images import Pixels, encode_jpeg
 from marginface.data.synthetic.drawing import FaceModel, render_face
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
+from marginface.utils.hashes import short_hash
 
 # Part of the cache's name: raise it whenever a pixel changes.
 GENERATOR_VERSION = 1
@@ -55,7 +55,7 @@ class SyntheticFaces(FaceDataset):
             "image_size": image_size,
             "seed": seed,
         }
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+        digest = short_hash(json.dumps(recipe, sort_keys=True), digits=12)
         self.path = Path(root) / f"synthetic-{digest}.npy"
         if not self.path.is_file():
             _render_all(self.path, identities, images_per_identity, image_size, seed)

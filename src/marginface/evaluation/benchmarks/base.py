@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marginface.data.dataset import FaceDataset
+from marginface.data.image_dataset import ImageDataset
 from marginface.metrics.bootstrap import Estimate, Identities
 from marginface.metrics.groups import GroupRates
 from marginface.metrics.scores import ScoredPairs
@@ -93,7 +93,7 @@ class BenchmarkTask:
     """
 
     name: str
-    faces: FaceDataset
+    faces: ImageDataset
     evaluate: Callable[[Tensor], BenchmarkResult]
 
 

@@ -6,14 +6,15 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from marginface.training.callbacks.base import StepCallback
 from marginface.training.checkpoints.writers import BackgroundCheckpointIO
 from marginface.training.module import FaceRecognizer
-from marginface.training.steps import ends_step, steps_per_epoch
+from marginface.training.steps import steps_per_epoch
 from marginface.utils.errors import InputError
 
 
 def save_checkpoint(trainer: L.Trainer, module: FaceRecognizer, path: Path) -> None:
-    """Write a checkpoint and what lies beside it."""
+    """Write a checkpoint and what belongs next to it."""
     wait_for_checkpoints(trainer)  # or it would take what is written now for something old
     module.saving_path = path
     try:
@@ -29,7 +30,7 @@ def wait_for_checkpoints(trainer: L.Trainer) -> None:
         writer.wait()
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(StepCallback, Checkpoint):
     """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
 
     Always between two optimizer steps, so that a run goes on exactly where it stopped.
@@ -44,17 +45,7 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(module, FaceRecognizer)
-        if not ends_step(trainer, batch_idx):
-            return
+    def on_step_end(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
         step = trainer.global_step
         if (
             step % self.every_n_train_steps == 0
@@ -75,7 +66,7 @@ class BestCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
-        score = module.validation_metrics().get(self.monitor)
+        score = module.verification.metrics().get(self.monitor)
         # An untrained network is no result; a run without verification sets has last.ckpt.
         if score is not None and score > self.best and trainer.global_step > 0:
             self.best = score

@@ -1,4 +1,4 @@
-"""Stopping in an orderly way when a cluster wants the machine back."""
+"""Preemption: checkpoint and exit on SIGTERM or SIGUSR1."""
 
 import signal
 import threading
@@ -6,20 +6,19 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
+from marginface.training.callbacks.base import StepCallback
 from marginface.training.callbacks.checkpoints import (
     LastCheckpoint,
     save_checkpoint,
     wait_for_checkpoints,
 )
 from marginface.training.module import FaceRecognizer
-from marginface.training.steps import ends_step
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, PreemptedError
 
 
-class Preemption(Callback):
+class Preemption(StepCallback):
     """On one of the signals: finish the optimizer step, write last.ckpt, end with the exit code.
 
     The signal may reach any of the processes; all of them stop after the same step. The same
@@ -52,7 +51,7 @@ class Preemption(Callback):
         assert isinstance(module, FaceRecognizer)
 
         def wanted(number: int, frame: FrameType | None) -> None:
-            module.stop_signal = number
+            module.stop_request.received = number
 
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
@@ -65,18 +64,10 @@ class Preemption(Callback):
             signal.signal(number, handler)
         self._before = {}
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(module, FaceRecognizer)
-        if module.agreed_signal is None or not ends_step(trainer, batch_idx):
+    def on_step_end(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
+        if module.stop_request.agreed is None:
             return
-        name = signal.Signals(module.agreed_signal).name
+        name = signal.Signals(module.stop_request.agreed).name
         writers = [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)]  # type: ignore[attr-defined]
         if not writers:
             raise PreemptedError(f"{name}: stopped without a checkpoint, none is kept", 1)

@@ -1,4 +1,4 @@
-"""What happens around the steps: metrics to the loggers, checkpoints, the first loss checked."""
+"""Metrics of steps and validations to the loggers; the first loss is compared with the expected."""
 
 import sys
 import time
@@ -8,16 +8,18 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from marginface.data.loader import TimedLoader
+from marginface.heads import MarginHead
 from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
+from marginface.training.callbacks.base import StepCallback
 from marginface.training.module import FaceRecognizer
-from marginface.training.steps import ends_step, logs_step, steps_per_epoch
+from marginface.training.steps import logs_step, steps_per_epoch
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.distributed import sum_over_ranks
 
 FIRST_LOSS_TOLERANCE = 0.30
 
 
-class StepLog(Callback):
+class StepLog(StepCallback):
     """Sends one row per logged step to every logger, and validations to the row of their step.
 
     It runs before checkpoints are written, so a checkpoint never knows a step the log does not.
@@ -50,33 +52,24 @@ class StepLog(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        assert isinstance(module, FaceRecognizer)
         self._busy += time.perf_counter() - self._batch_start
         self._images += len(batch[0]) * trainer.world_size
-        if not ends_step(trainer, batch_idx):
-            return
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+    def on_step_end(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
         step = trainer.global_step - 1
         if logs_step(trainer, step):
             self._log_step(trainer, module, step)
 
     def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
-        loss = module.last_loss = module.statistics.loss()
-        module.step_metrics = module.statistics.metrics()
+        logged = module.statistics.log()
         if step == 0:
-            head = module.head
-            _check_first_loss(loss, expected_first_loss(head.margin, head.loss, **sizes_of(head)))
-        loader = trainer.train_dataloader
-        if isinstance(loader, TimedLoader):
-            self._wait += loader.wait_seconds
-            loader.wait_seconds = 0.0
-        seconds = self._busy + self._wait
+            _check_first_loss(logged["train/loss"], module.head)
         metrics = {
             "epoch": step // steps_per_epoch(trainer),
-            "train/loss": loss,
-            **module.step_metrics,
+            **logged,
             "train/lr": self._lr,
-            "speed/images_per_second": self._images / seconds,
-            "speed/data_wait_share": self._wait / seconds,
+            **self._speed(trainer),
         }
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
@@ -85,32 +78,38 @@ class StepLog(Callback):
         skipped = sum_over_ranks(skipped, module.device)
         if skipped:
             metrics["data/skipped_images"] = skipped
+        log_to_all(trainer, metrics, step)
+        module.log("loss", logged["train/loss"], prog_bar=True, logger=False, rank_zero_only=True)
+        _print_step(trainer, metrics, step)
+
+    def _speed(self, trainer: L.Trainer) -> dict[str, float]:
+        """Since the last logged step."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, TimedLoader):
+            self._wait += loader.wait_seconds
+            loader.wait_seconds = 0.0
+        seconds = self._busy + self._wait
+        speed = {
+            "speed/images_per_second": self._images / seconds,
+            "speed/data_wait_share": self._wait / seconds,
+        }
         self._busy = self._wait = 0.0
         self._images = 0
-        log_to_all(trainer, metrics, step)
-        module.log("loss", loss, prog_bar=True, logger=False, rank_zero_only=True)
-        # A progress bar shows nothing in a file.
-        has_bar = any(isinstance(c, ProgressBar) for c in _callbacks(trainer))
-        if not (has_bar and sys.stdout.isatty()):
-            rank_zero_print(
-                f"step {step} epoch {metrics['epoch']} loss {loss:.4f} accuracy "
-                f"{metrics['train/accuracy']:.3f} lr {self._lr:.3g} "
-                f"{metrics['speed/images_per_second']:.0f} images/s"
-            )
+        return speed
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            log_validation(trainer, module, trainer.global_step)
+            log_validation(trainer, module)
 
 
-def log_validation(trainer: L.Trainer, module: FaceRecognizer, steps: int) -> None:
-    """Add the validation after `steps` steps to the row of the last of them, and say it."""
-    module.validated_step = steps
-    if not module.results:
+def log_validation(trainer: L.Trainer, module: FaceRecognizer) -> None:
+    """Add the last validation to the row of the step before it, and print it."""
+    results, steps = module.verification.results, module.verification.after_steps
+    if not results or steps is None:
         return
-    log_to_all(trainer, module.validation_metrics(), max(steps - 1, 0))
-    accuracies = ", ".join(f"{n} {100 * r.accuracy:.2f} %" for n, r in module.results.items())
+    log_to_all(trainer, module.verification.metrics(), max(steps - 1, 0))
+    accuracies = ", ".join(f"{n} {100 * r.accuracy:.2f} %" for n, r in results.items())
     rank_zero_print(f"verification after {steps} steps: {accuracies}")
 
 
@@ -121,15 +120,24 @@ def log_to_all(trainer: L.Trainer, metrics: dict[str, float], step: int) -> None
             logger.log_metrics(metrics, step)
 
 
-def _check_first_loss(loss: float, expected: float) -> None:
-    rank_zero_print(f"first loss {loss:.2f}, expected of a fresh head {expected:.2f}")
+def _print_step(trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
+    """A line, unless a progress bar shows the loss; in a file that shows nothing."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if not (has_bar and sys.stdout.isatty()):
+        rank_zero_print(
+            f"step {step} epoch {metrics['epoch']} loss {metrics['train/loss']:.4f} accuracy "
+            f"{metrics['train/accuracy']:.3f} lr {metrics['train/lr']:.3g} "
+            f"{metrics['speed/images_per_second']:.0f} images/s"
+        )
+
+
+def _check_first_loss(loss: float, head: MarginHead) -> None:
+    expected = expected_first_loss(head.margin, head.loss, **sizes_of(head))
+    rank_zero_print(f"first loss {loss:.2f}, expected of an untrained head {expected:.2f}")
     if abs(loss - expected) > FIRST_LOSS_TOLERANCE * expected:
         rank_zero_warn(
             f"the first loss {loss:.2f} is more than {FIRST_LOSS_TOLERANCE:.0%} away from the "
             f"{expected:.2f} that random class centers give: are labels, head weights and "
             "normalization what you think they are?"
         )
-
-
-def _callbacks(trainer: L.Trainer) -> list[Callback]:
-    return list(trainer.callbacks)  # type: ignore[attr-defined]

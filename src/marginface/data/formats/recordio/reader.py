@@ -8,7 +8,8 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.data.dataset import FaceDataset, Labels, ReadingOptions
+from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.formats._registry import register_format
 from marginface.data.formats.recordio.format import (
     EXACT_FLOAT32,
     HEADER,
@@ -27,12 +28,14 @@ from marginface.data.formats.recordio.format import (
     read_property,
     walk_records,
 )
+from marginface.data.image_dataset import Labels
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 
 _CHUNK = 1 << 20
 
 
+@register_format("recordio", suffixes=(".rec",), rank=10)
 class RecordIODataset(FaceDataset):
     """Images of `root`/train.rec, found through train.idx; `property` states the identities.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from marginface.data.dataset import FaceDataset
+from marginface.data.formats._registry import register_writer
 from marginface.data.formats.recordio.format import (
     EXACT_FLOAT32,
     header,
@@ -161,6 +162,7 @@ def _end_of_image(data: mmap.mmap, offset: int, is_first: bool) -> int:
     return end if end <= len(data) and (is_first or image_of(payload)) else 0
 
 
+@register_writer("recordio")
 class RecordIOWriter:
     """train.rec, train.idx and property in insightface's layout."""
 

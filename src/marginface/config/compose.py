@@ -1,0 +1,31 @@
+"""The configuration of a command line, for Python."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import open_dict
+
+from marginface.config.command_line import check_command_line
+from marginface.config.resolve import config_dir, to_plain
+
+
+def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """What `python train.py OVERRIDES...` would run, as plain Python values.
+
+    Args:
+        config_name: "train" or "evaluate".
+        overrides: as on the command line: ["debug=fast", "head=arcface"]. The run folder is
+            hydra.run.dir, by default a new one below logs/.
+
+    Raises:
+        InputError: unknown groups, options and keys, with the nearest known ones.
+    """
+    check_command_line(config_name, overrides)
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
+    run_dir = Path(str(config.hydra.run.dir)).absolute()
+    with open_dict(config):
+        del config["hydra"]
+        config.paths.run_dir = str(run_dir)
+    return to_plain(config)
