@@ -57,6 +57,17 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def run(tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run of seconds."""
+    from helpers.runs import compose
+    from marginface.training import train
+
+    folder = tmp_path_factory.mktemp("run")
+    train(compose(*tiny_run, "trainer.max_steps=3", "data.val_identities=0", run_dir=folder))
+    return folder
+
+
 @pytest.fixture
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python command line of the project in a process of its own, for a bounded time."""

@@ -51,7 +51,7 @@ def problems_of(*overrides: str) -> str:
         ("+optimizer.momentun=0.9", "unknown key optimizer.momentun. Did you mean 'momentum'?"),
         ("optimizer.lr=fast", "optimizer.lr: got 'fast'"),
         ("head.a=0.1", "x2softmax: a must be negative"),
-        ("head.scale='64'", "head.scale: got '64', a str"),
+        ("head.scale='64'", "head.scale: got '64'. A str where a float is expected"),
         ("head.margin_gradient=exct", "head.margin_gradient: got 'exct'"),
         ("+head.m=0.5", "unknown key head.m."),
         ("data=folder", "data.root is not set; add data.root=<value>"),

@@ -1,4 +1,4 @@
-"""`python evaluate.py` and `marginface compare`: from files to a report, and what can be wrong."""
+"""`python evaluate.py`: from files to a report, and what can be wrong."""
 
 import csv
 import json
@@ -9,82 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import html5lib
-import hydra
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from helpers.benchmark_sets import write_gallery, write_ijb, write_pairs_csv, write_tinyface
-from helpers.runs import compose
-from marginface.backbones import create_backbone
-from marginface.cli.main import app
+from helpers.evaluations import everything, settings
 from marginface.config.command_line import check_command_line
-from marginface.config.resolve import config_dir, to_plain
-from marginface.data import SyntheticFaces, load_pairs
+from marginface.data import load_pairs
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.run import evaluate
-from marginface.inference import model_file as model_files
-from marginface.inference import onnx as onnx_network
-from marginface.inference.embedder import Embedder, load_embedder
-from marginface.inference.model_file import open_model
+from marginface.inference import model_file
+from marginface.inference.embedder import load_embedder
 from marginface.metrics.verification import evaluate_pairs
-from marginface.training.run import train
-from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def settings(*overrides: str, folder: Path) -> dict[str, Any]:
-    """The resolved configuration of an evaluation that writes below `folder`."""
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = hydra.compose("evaluate", overrides=list(overrides))
-    config.paths.log_dir = str(folder / "logs")
-    config.paths.run_dir = str(folder / "out")
-    config.num_workers = 0
-    return to_plain(config)
-
-
-@pytest.fixture(scope="module")
-def run(tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run of seconds."""
-    folder = tmp_path_factory.mktemp("run")
-    train(compose(*tiny_run, "trainer.max_steps=3", "data.val_identities=0", run_dir=folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One benchmark of each kind."""
-    root = tmp_path_factory.mktemp("sets")
-    write_pairs_csv(root / "pairs")
-    write_ijb(root / "ijb")
-    write_tinyface(root / "tinyface")
-    write_gallery(root / "gallery", strangers=True)
-    return root
-
-
-def everything(sets: Path) -> list[str]:
-    return [
-        "benchmark=[custom_pairs,ijbc,tinyface,custom_gallery]",
-        f"benchmark.custom_pairs.root={sets / 'pairs'}",
-        f"benchmark.ijbc.root={sets / 'ijb'}",
-        f"benchmark.tinyface.root={sets / 'tinyface'}",
-        f"benchmark.custom_gallery.root={sets / 'gallery'}",
-        "benchmark.custom_gallery.fpirs=[0.25]",
-        *(f"benchmark.{b}.bootstrap=20" for b in ("custom_pairs", "ijbc", "tinyface")),
-    ]
-
-
-@pytest.fixture(scope="module")
-def evaluated(run: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluated")
-    config = settings(f"checkpoint={run}", *everything(sets), "thumbnails=true", folder=folder)
-    evaluate(config)
-    return folder
 
 
 def test_every_kind_of_benchmark(evaluated: Path, run: Path, sets: Path) -> None:
@@ -125,7 +63,7 @@ def test_scoring_again_needs_no_network(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(model_files, "create_backbone", never)
+    monkeypatch.setattr(model_file, "create_backbone", never)
     again = settings(f"checkpoint={run}", *everything(sets), folder=evaluated)
     again["paths"]["run_dir"] = str(evaluated / "again")
     first = json.loads((evaluated / "out" / "result.json").read_text())
@@ -164,118 +102,6 @@ def test_new_columns_join_the_table(run: Path, sets: Path, tmp_path: Path) -> No
         rows = list(csv.DictReader(file))
     assert rows[0]["tinyface/rank1"]
     assert rows[0]["custom_pairs/auc"] == rows[1]["tinyface/rank1"] == ""
-
-
-def test_bare_weights_are_recognized(tmp_path: Path) -> None:
-    network = create_backbone("iresnet18", embedding_size=128)
-    torch.save(network.state_dict(), tmp_path / "backbone.pth")
-    model = open_model(tmp_path / "backbone.pth", color="bgr")
-    assert (model.name, model.image_size, model.color) == ("iresnet18", 112, "bgr")
-    images = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
-    found = Embedder(model.build(), 112, "rgb", flip=False)(images)
-    expected = network.eval()(images.float() / 127.5 - 1).detach()
-    assert torch.nn.functional.cosine_similarity(found, expected) == pytest.approx([1, 1], abs=1e-4)
-    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert open_model(tmp_path / "old.pth").name == "iresnet18"
-    save_file(network.state_dict(), tmp_path / "new.safetensors")
-    assert open_model(tmp_path / "new.safetensors").name == "iresnet18"
-    torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(InputError, match="none of iresnet18, .*mobilefacenet.*backbone=<name>"):
-        open_model(tmp_path / "other.pth")
-    config = {"name": "iresnet34", "embedding_size": 128, "image_size": 112, "color": "rgb"}
-    with pytest.raises(InputError, match="does not fit this backbone"):
-        open_model(tmp_path / "backbone.pth", config).build()
-
-
-def write_onnx(path: Path, batch: int | str, side: int | str = 32) -> np.ndarray:
-    """A graph that averages an image over 4 x 4 and multiplies the channels by a matrix."""
-    weight = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
-    nodes = [
-        helper.make_node("AveragePool", ["data"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["embedding"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 5])],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, path)
-    return weight
-
-
-@pytest.mark.parametrize("batch", ["n", 1, 4])
-def test_onnx(tmp_path: Path, sets: Path, batch: int | str) -> None:
-    weight = write_onnx(tmp_path / "net.onnx", batch)
-    model = open_model(tmp_path / "net.onnx")
-    assert (model.name, model.image_size, model.color) == ("net", 32, "rgb")
-    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    pooled = torch.nn.functional.avg_pool2d(images.float() / 127.5 - 1, 8).flatten(1)
-    flipped = torch.nn.functional.avg_pool2d(images.flip(3).float() / 127.5 - 1, 8).flatten(1)
-    found = Embedder(model.build(), 32, "rgb", devices=["cpu", "cpu"])(images)
-    torch.testing.assert_close(found, (pooled + flipped) @ torch.from_numpy(weight))
-    result = evaluate(
-        settings(
-            f"checkpoint={tmp_path / 'net.onnx'}", "benchmark=[tinyface]",
-            f"benchmark.tinyface.root={sets / 'tinyface'}", "benchmark.tinyface.bootstrap=3",
-            folder=tmp_path,
-        )
-    )  # fmt: skip
-    assert 0 <= result["tinyface/rank1"] <= 1
-
-
-def test_faults_of_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="bad.onnx is not a readable ONNX file"):
-        open_model(tmp_path / "bad.onnx")
-    write_onnx(tmp_path / "any.onnx", 1, "side")
-    with pytest.raises(InputError, match=r"of \(batch, 3, S, S\) with a fixed S"):
-        open_model(tmp_path / "any.onnx")
-    write_onnx(tmp_path / "net.onnx", 1)
-    with pytest.raises(InputError, match="says itself which network it holds"):
-        open_model(tmp_path / "net.onnx", {"name": "iresnet18"})
-    graph = onnx.load(tmp_path / "net.onnx")
-    onnx.save(graph, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0,
-              location="big.weights")  # fmt: skip
-    before = open_model(tmp_path / "big.onnx").fingerprint()
-    weights = tmp_path / "big.weights"
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
-    assert open_model(tmp_path / "big.onnx").fingerprint() != before
-    config = settings(
-        f"checkpoint={tmp_path / 'net.onnx'}", "precision=bf16-mixed", "benchmark=[tinyface]",
-        "benchmark.tinyface.root=x", folder=tmp_path,
-    )  # fmt: skip
-    with pytest.raises(InputError, match="an ONNX graph has its own precision"):
-        evaluate(config)
-
-    def missing(package: str, *, extra: str) -> None:
-        raise InputError(f"this needs the package {package}; pip install 'marginface[{extra}]'")
-
-    monkeypatch.setattr(onnx_network, "require", missing)
-    with pytest.raises(InputError, match=r"onnxruntime.*marginface\[export\]"):
-        open_model(tmp_path / "net.onnx")
-
-
-def test_several_devices_give_the_same(run: Path) -> None:
-    one = load_embedder(run)
-    network, size = one.networks[0], one.image_size
-    many = Embedder(network, size, "rgb", devices=["cpu", "cpu", "cpu"])
-    faces = SyntheticFaces(run.parent / "faces", identities=3, images_per_identity=5, image_size=32)
-    assert torch.equal(one.embed(faces, batch_size=4), many.embed(faces, batch_size=4))
-
-
-def test_faults_of_checkpoints(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match="no checkpoint .*none.ckpt; give a run folder"):
-        open_model(tmp_path / "none.ckpt")
-    with pytest.raises(MissingInputError, match="is no run folder with one"):
-        open_model(tmp_path)
-    with pytest.raises(InputError, match="was trained in rgb order; color=bgr"):
-        open_model(run, color="bgr")
-    with pytest.raises(InputError, match="says itself which network it holds"):
-        open_model(run, {"name": "iresnet18"})
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
@@ -376,21 +202,3 @@ def test_the_command(run: Path, sets: Path, tmp_path: Path, command: Command) ->
     assert "rank1" in done.stdout
     assert f"report {tmp_path / 'here'}/report.html" in done.stdout
     assert (tmp_path / "evaluations" / "all.csv").is_file()
-
-
-def test_compare(evaluated: Path, run: Path, sets: Path, tmp_path: Path) -> None:
-    other = settings(f"checkpoint={run}", *everything(sets), "flip=false", folder=tmp_path)
-    evaluate(other)
-    page = tmp_path / "page.html"
-    folders = [str(evaluated / "out"), str(tmp_path / "out")]
-    done = CliRunner().invoke(app, ["compare", *folders, "--html", str(page)])
-    assert done.exit_code == 0, done.output
-    assert "custom_pairs/accuracy" in done.output
-    assert "McNemar" in done.output
-    html5lib.HTMLParser(strict=True).parse(page.read_text())
-    again = CliRunner().invoke(app, ["compare", *folders, "--html", str(page)])
-    assert again.exit_code == 2
-    alone = CliRunner().invoke(app, ["compare", folders[0]])
-    assert alone.exit_code == 2
-    mixed = CliRunner().invoke(app, ["compare", folders[0], str(run)])
-    assert mixed.exit_code == 2

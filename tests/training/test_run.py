@@ -86,7 +86,7 @@ def test_the_first_loss_is_the_expected_one(
 ) -> None:
     train(compose(*tiny_run, "trainer.max_steps=1", run_dir=tmp_path))
     printed = capsys.readouterr()
-    assert "expected of a fresh head" in printed.out
+    assert "expected of an untrained head" in printed.out
     assert "more than 30%" not in printed.err
 
 

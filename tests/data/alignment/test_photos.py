@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -219,37 +218,24 @@ def test_names_without_a_folder() -> None:
     assert for_photos({"x/2.jpg": 2}, photos) == {}
 
 
-def detect_badly(rgb: np.ndarray) -> Any:
-    if rgb[0, 0, 0] % 2:
-        raise IndexError("no face")
-    return [TEMPLATE]
-
-
 def test_a_detector_that_fails_on_some(photos: Path, tmp_path: Path) -> None:
-    result = align_photos(photos, tmp_path / "faces", from_function("test_align:detect_badly"))
+    result = align_photos(
+        photos, tmp_path / "faces", from_function("helpers.detectors:detect_badly")
+    )
     reasons = list(result.rejected.values())
     assert reasons.count("the detector failed (IndexError: no face)") >= 1
     assert result.aligned
 
 
-def detect(rgb: np.ndarray) -> list[Any]:
-    """What a user's detector may return: a small face and a larger one."""
-    return [TEMPLATE * 0.2, (TEMPLATE, 0.9)]
-
-
-def detect_wrongly(rgb: np.ndarray) -> Any:
-    return [np.zeros((4, 2))]
-
-
 def test_detectors(photos: Path, tmp_path: Path) -> None:
-    finder = from_function("test_align:detect")
+    finder = from_function("helpers.detectors:detect")
     result = align_photos(photos, tmp_path / "faces", finder)
     assert len(result.aligned) == 4
     assert len(result.several) == 4
-    wrong = from_function("test_align:detect_wrongly")
+    wrong = from_function("helpers.detectors:detect_wrongly")
     with pytest.raises(InputError, match=r"returned points of shape \(4, 2\), expected"):
         align_photos(photos, tmp_path / "none", wrong)
-    for spec in ("test_align", "test_align:nothing", "no_such_module:f"):
+    for spec in ("helpers.detectors", "helpers.detectors:nothing", "no_such_module:f"):
         with pytest.raises(InputError, match="expected package.module:function"):
             from_function(spec)
 
