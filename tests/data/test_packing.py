@@ -6,11 +6,11 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import marginface
 from helpers.paths import ROOT
 from helpers.pictures import make_folder, picture
 from marginface.data import FaceDataset, FolderDataset, RecordIODataset, open_faces
@@ -20,7 +20,6 @@ from marginface.data.images import encode_jpeg
 from marginface.data.packing import pack
 from marginface.utils.errors import InputError
 
-APP = "from marginface.cli.main import app; app()"
 FORMATS = ["recordio", "folder", "list", "lmdb"]
 
 
@@ -178,14 +177,17 @@ def test_a_file_that_may_not_grow(format: str, source: FolderDataset, tmp_path: 
     """The same from the kernel: a process whose files may hold 20 kB."""
     script = (
         "import resource, signal, sys\n"
-        "from marginface.cli.main import app\n"
+        "from marginface.cli.errors import clear_errors\n"
+        "from marginface.data.formats import open_faces\n"
+        "from marginface.data.packing import pack\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "app(sys.argv[1:])\n"
+        "with clear_errors():\n"
+        "    pack(open_faces(sys.argv[1]), sys.argv[2], sys.argv[3])\n"
     )
     target = tmp_path / "target"
     run = subprocess.run(
-        [sys.executable, "-c", script, "pack", str(source.root), str(target), "--format", format],
+        [sys.executable, "-c", script, str(source.root), str(target), format],
         capture_output=True,
         text=True,
         timeout=120,
@@ -322,14 +324,12 @@ def test_refusals(source: FolderDataset, tmp_path: Path) -> None:
         pack(source, tmp_path / "other", "recordio")
 
 
-def test_the_command(
-    source: FolderDataset, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    run = command("-c", APP, "pack", str(source.root), str(tmp_path / "out"))
-    assert run.returncode == 0, run.stderr
+def test_the_command(source: FolderDataset, tmp_path: Path) -> None:
+    run = marginface("pack", str(source.root), str(tmp_path / "out"))
+    assert run.exit_code == 0, run.stderr
     assert "10 images of 4 identities written to" in run.stdout
-    again = command("-c", APP, "pack", str(source.root), str(tmp_path / "out"))
-    assert again.returncode == 2
+    again = marginface("pack", str(source.root), str(tmp_path / "out"))
+    assert again.exit_code == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in again.stderr
 

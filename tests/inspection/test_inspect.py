@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from helpers.browser import screenshot
+from helpers.commands import marginface
 from helpers.paths import ROOT
 from helpers.pictures import make_folder, picture
 from marginface.data import SyntheticFaces, write_pair_file, write_recordio
@@ -24,19 +25,6 @@ from marginface.inspection.identities import alike_identities, label_suspects
 from marginface.inspection.mean_face import fit_template, template_face
 from marginface.inspection.report import write_inspection
 from marginface.utils.errors import InputError
-
-APP = "from marginface.cli.main import app; app()"
-
-
-def inspect(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", APP, "inspect-data", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -120,10 +108,11 @@ def test_a_record_file(tmp_path: Path) -> None:
     assert found == {"record 5 of train.rec": "not a decodable image (6 bytes)"}
 
 
-def test_the_command(clean: Path, tmp_path: Path) -> None:
+def test_the_command(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (clean / "p0" / "empty.jpg").write_bytes(b"")
-    done = inspect("faces", cwd=tmp_path)
-    assert done.returncode == 1
+    done = marginface("inspect-data", "faces")
+    assert done.exit_code == 1
     assert "p0/empty.jpg: the file is empty (0 bytes)" in done.stdout.splitlines()
     (folder,) = (tmp_path / "logs" / "inspect").iterdir()
     content = json.loads((folder / "inspect-data.json").read_text())
@@ -136,8 +125,8 @@ def test_the_command(clean: Path, tmp_path: Path) -> None:
     page = (folder / "inspect-data.html").read_text()
     assert "p0/empty.jpg" in page
     assert "http" not in page.split("<body>")[1], "no external resources"
-    missing = inspect("absent", cwd=tmp_path)
-    assert (missing.returncode, missing.stdout) == (2, "")
+    missing = marginface("inspect-data", "absent")
+    assert (missing.exit_code, missing.stdout) == (2, "")
     assert missing.stderr.strip().splitlines()[-1] == "error: no file or folder absent"
 
 

@@ -45,9 +45,8 @@ class MarginfaceLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Run all jobs, also after one failed, then compare those that have a result."""
         # Imported here: Hydra loads its plugins at every start, also for `--help`.
-        from rich.console import Console
-
         from marginface.runs.comparison import compare_runs, run_folders
+        from marginface.utils.tables import print_table
 
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
         returns = []
@@ -60,7 +59,7 @@ class MarginfaceLauncher(Launcher):
         folders = run_folders(sweep_dir)
         if folders != [sweep_dir]:
             table = compare_runs(folders, sweep_dir / "comparison.csv")
-            Console(width=140).print(table)
+            print_table(table)
             print(f"sweep folder {sweep_dir}")
         failed = [
             i for i, r in enumerate(returns, initial_job_idx) if r.status != JobStatus.COMPLETED

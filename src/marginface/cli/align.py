@@ -1,6 +1,5 @@
 """`marginface align`: photographs to aligned faces, one folder per identity."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,9 @@ from marginface.data.alignment.detectors import Detector, LandmarkFile, YuNet, f
 from marginface.data.alignment.photos import align_photos
 from marginface.data.formats.list import read_list
 from marginface.data.image_files import find_photos
-from marginface.inspection.alignment_report import write_report
 from marginface.utils.console import progress_bar
 from marginface.utils.errors import InputError
+from marginface.utils.files import time_stamp
 
 
 def align_command(
@@ -37,6 +36,9 @@ def align_command(
     out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
 ) -> None:
     """Warp the face of every photograph onto the standard five-point template."""
+    # Not needed by the other commands, and slow to import.
+    from marginface.inspection.alignment_report import write_report
+
     with clear_errors():
         finder = _detector(source, landmarks, yunet, detector)
         names = dict(zip(*read_list(identities), strict=True)) if identities else None
@@ -51,7 +53,7 @@ def align_command(
                 identities=names,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-        folder = out or Path("logs/align") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder = out or Path("logs/align") / time_stamp()
         write_report(result, folder, source, target)
         for reason, count in result.reasons().most_common():
             typer.echo(f"{count} rejected: {reason}")

@@ -1,14 +1,14 @@
 """`marginface compare`: finished runs, a sweep, or evaluations next to each other."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from marginface.cli.errors import clear_errors
 from marginface.runs.comparison import compare_runs, run_folders
+from marginface.utils.files import time_stamp
+from marginface.utils.tables import print_table
 
 
 def compare_command(
@@ -26,8 +26,8 @@ def compare_command(
 
     with clear_errors():
         if any(map(is_evaluation, runs)):
-            stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            compare_evaluations(runs, html or Path("logs/comparisons") / f"{stamp}.html")
+            page = html or Path("logs/comparisons") / f"{time_stamp()}.html"
+            compare_evaluations(runs, page)
             return
         folders = [folder for run in runs for folder in run_folders(run)]
-        Console(width=140).print(compare_runs(folders, csv))
+        print_table(compare_runs(folders, csv))

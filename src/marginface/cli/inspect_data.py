@@ -1,8 +1,7 @@
 """`marginface inspect-data`: what is wrong with a set of faces."""
 
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +9,10 @@ from marginface.cli.errors import clear_errors
 from marginface.data.formats import list_formats
 from marginface.utils.console import progress_bar
 from marginface.utils.errors import InputError, unknown_name
+from marginface.utils.files import time_stamp
+
+if TYPE_CHECKING:
+    from marginface.inspection import Findings
 
 
 def inspect_command(
@@ -64,8 +67,14 @@ def inspect_command(
                 checkpoint=checkpoint,
                 on_progress=on_progress,
             )
-        folder = out or Path("logs/inspect") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder = out or Path("logs/inspect") / time_stamp()
         page = write_inspection(findings, folder)
+    _print_findings(findings, page)
+    if findings.faults:
+        raise typer.Exit(1)
+
+
+def _print_findings(findings: "Findings", page: Path) -> None:
     for finding in findings.faults:
         typer.echo(finding.line)
     for finding in findings.suspicions:
@@ -77,5 +86,3 @@ def inspect_command(
         f"{counts['images']} images of {counts['identities']} identities: {len(findings.faults)} "
         f"faults, {len(findings.suspicions)} suspicions; report {page}"
     )
-    if findings.faults:
-        raise typer.Exit(1)

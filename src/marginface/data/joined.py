@@ -10,6 +10,7 @@ from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats import open_faces
 from marginface.data.image_dataset import Labels
 from marginface.data.images import Pixels
+from marginface.utils.csv_files import open_csv
 from marginface.utils.errors import InputError, MissingInputError, did_you_mean
 
 Person = tuple[int, str]  # number of a source and an identity in it
@@ -153,7 +154,7 @@ def read_people(path: str | Path, count: int) -> list[list[Person]]:
     if not path.is_file():
         raise MissingInputError(f"no file {path}; check data.dataset.merge and data.dataset.drop")
     lines = []
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_csv(path) as file:
         for number, cells in enumerate(csv.reader(file), start=1):
             row = [cell.strip() for cell in cells]
             if not row or row[0].startswith("#") or (number == 1 and row[0].lower() == "source"):

@@ -3,13 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from marginface.evaluation.benchmarks.base import PairDecisions
 from marginface.evaluation.report import FACTS, RESULT, SCORES, rate_charts, shown
@@ -18,6 +15,7 @@ from marginface.metrics.paired_comparison import Comparison, compare_decisions
 from marginface.metrics.scores import sort_scores
 from marginface.reporting.html_page import Page
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.tables import make_table, print_line, print_table
 
 _DIFFERING = ("checkpoint", "network", "color", "flip", "precision")
 
@@ -91,14 +89,14 @@ def read_evaluation(folder: Path) -> Evaluated:
 
 
 def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
-    """Print two or more evaluations beside each other and write the same as a page.
+    """Print two or more evaluations next to each other and write the same as a page.
 
     Args:
         folders: of the evaluations.
         page_path: of the page.
 
     Raises:
-        InputError: fewer than two, or one that is no evaluation.
+        InputError: fewer than two, or a folder that is not one of an evaluation.
     """
     if len(folders) < 2:
         raise InputError("a comparison needs two or more evaluations")
@@ -106,29 +104,48 @@ def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
         raise InputError(f"{page_path} exists; choose another name, nothing is overwritten")
     evaluations = _renamed([read_evaluation(folder) for folder in folders])
     pairs = [paired for key in _benchmarks(evaluations) for paired in compare_on(evaluations, key)]
-    console, page = Console(width=140), Page(f"{len(evaluations)} evaluations side by side")
+    metrics, notes = _metric_rows(evaluations), _differences(evaluations)
+    headings = ("metric (percent)", *(e.name for e in evaluations))
+    print_table(make_table(headings, metrics))
+    for note in notes:
+        print_line(note)
+    if pairs:
+        print_table(make_table(PAIRED_HEADINGS, [paired.row() for paired in pairs]))
+    page = Page(f"{len(evaluations)} evaluations side by side")
     facts = [(e.name, *(str(e.facts.get(key)) for key in _DIFFERING)) for e in evaluations]
     page.table(facts, ("evaluation", *_DIFFERING))
-    headings = ("metric (percent)", *(e.name for e in evaluations))
+    page.table(metrics, headings)
+    for note in notes:
+        page.text(note, "bad")
+    _add_pairs(page, pairs)
+    _add_charts(page, evaluations)
+    page.write(page_path)
+    print_line(f"page {page_path}")
+
+
+def _metric_rows(evaluations: Sequence[Evaluated]) -> list[tuple[str, ...]]:
+    """Every metric of any of them, with its interval in the same cell."""
     rows = []
     for key in dict.fromkeys(key for e in evaluations for key in e.metrics):
         found = [e.metrics.get(key) for e in evaluations]
-        cells = ["-" if v is None else _in_one_cell(key, v) for v in found]
-        rows.append((key, *cells))
-    page.table(rows, headings)
-    _print(console, rows, headings)
-    for note in _differences(evaluations):
-        page.text(note, "bad")
-        console.print(note, markup=False, highlight=False)
-    if pairs:
-        page.heading("Paired comparisons")
-        page.text(
-            "Against the best on exactly the same pairs: share of right decisions (of templates: "
-            "of genuine pairs, each network at its threshold for FMR 1e-3). The interval is a "
-            "bootstrap over people; 'equal' where it holds 0, whatever the digits above say."
-        )
-        page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
-        _print(console, [paired.row() for paired in pairs], PAIRED_HEADINGS)
+        rows.append((key, *("-" if v is None else _in_one_cell(key, v) for v in found)))
+    return rows
+
+
+def _add_pairs(page: Page, pairs: Sequence[Paired]) -> None:
+    if not pairs:
+        return
+    page.heading("Paired comparisons")
+    page.text(
+        "Against the best on exactly the same pairs: share of right decisions (of templates: "
+        "of genuine pairs, each network at its threshold for FMR 1e-3). The interval is a "
+        "bootstrap over people; 'equal' where it holds 0, whatever the digits above say."
+    )
+    page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
+
+
+def _add_charts(page: Page, evaluations: Sequence[Evaluated]) -> None:
+    """ROC and DET of each benchmark, all evaluations in one chart."""
     for benchmark in _benchmarks(evaluations):
         scored = {
             e.name: sort_scores(torch.from_numpy(d.scores), torch.from_numpy(d.same))
@@ -139,8 +156,6 @@ def compare_evaluations(folders: Sequence[Path], page_path: Path) -> None:
             page.heading(benchmark)
             for chart in rate_charts(scored):
                 page.chart(chart)
-    page.write(page_path)
-    console.print(f"page {page_path}", markup=False, highlight=False)
 
 
 def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]:
@@ -199,13 +214,3 @@ def _renamed(evaluations: list[Evaluated]) -> list[Evaluated]:
 def _in_one_cell(key: str, estimate: Estimate) -> str:
     value, interval = shown(key.rsplit("/", 1)[-1], estimate)
     return f"{value} ({interval})"
-
-
-def _print(console: Console, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
-    table = Table()
-    for number, heading in enumerate(headings):
-        justify: Literal["left", "right"] = "left" if number == 0 else "right"
-        table.add_column(escape(heading), overflow="fold", justify=justify)
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console.print(table)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from marginface.data.image_dataset import ImageDataset
 from marginface.evaluation.benchmarks.base import BenchmarkResult, HardPair
@@ -23,10 +21,11 @@ from marginface.metrics.verification import rate_name
 from marginface.reporting.html_page import Page
 from marginface.reporting.svg_charts import SERIES, Axis, Series, histogram_chart, line_chart
 from marginface.utils.files import atomic_write, write_json
+from marginface.utils.tables import interval_cell, make_table, metric_cell, print_line, print_table
 
 REPORT, RESULT, FACTS, SCORES = "report.html", "result.json", "evaluation.json", "scores.npz"
+METRIC_HEADINGS = ("metric (percent)", "value", "95 % interval")
 _TRANSFERRED = (1e-2, 1e-3)
-_AS_IS = ("threshold",)  # a cosine; everything else is a fraction, printed in percent
 
 
 @dataclass
@@ -132,26 +131,18 @@ def _group_facts(group: GroupRates) -> dict[str, Any]:
 
 def print_outcomes(evaluation: Evaluation) -> None:
     """The protocol and all estimates as a table."""
-    console = Console(width=110)
     for outcome in evaluation.outcomes:
         counts = ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items())
-        console.print(f"\n{outcome.name}: {counts}", markup=False, highlight=False)
-        table = RichTable()
-        for column in ("metric (percent)", "value", "95 % interval"):
-            table.add_column(column, justify="left" if column[0] == "m" else "right")
-        for name, estimate in outcome.metrics.items():
-            table.add_row(name, *shown(name, estimate))
-        console.print(table)
+        print_line(f"\n{outcome.name}: {counts}")
+        rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
+        print_table(make_table(METRIC_HEADINGS, rows))
         for line in outcome.protocol:
-            console.print(f"  {line}", markup=False, highlight=False)
+            print_line(f"  {line}")
 
 
 def shown(name: str, estimate: Estimate) -> tuple[str, str]:
     """An estimate as printed: the value, its interval."""
-    if name in _AS_IS:
-        return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}"
-    value, low, high = (100 * number for number in estimate)
-    return f"{value:.2f}", f"{low:.2f} to {high:.2f}"
+    return metric_cell(name, estimate.value), interval_cell(name, estimate.low, estimate.high)
 
 
 def _outcome(
@@ -162,7 +153,7 @@ def _outcome(
         page.text(line, "protocol")
     page.table(list(outcome.counts.items()))
     rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
-    page.table(rows, ("metric (percent)", "value", "95 % interval"))
+    page.table(rows, METRIC_HEADINGS)
     if outcome.pairs is not None:
         page.chart(score_histogram(outcome.pairs))
         for chart in rate_charts({outcome.name: outcome.pairs}):

@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.inspection.inspected_set import InspectedSet
+from marginface.inspection.measurements import ImageMeasurements
+
 MAX_BITS = 12  # of 256 that may differ between two images called nearly the same
 SAME_PICTURE = 0.97  # correlation; re-encoded, scaled and brightened pictures have more
 _MAX_BUCKET = 500
@@ -68,3 +71,33 @@ def between(phash: NDArray[np.uint8], other: NDArray[np.uint8], max_bits: int = 
     pairs = near_duplicates(both, np.asarray(both.any(1)), max_bits)
     across = (pairs[:, 0] < len(phash)) & (pairs[:, 1] >= len(phash))
     return pairs[across] - np.array([0, len(phash)])
+
+
+def find_duplicates(inspected: InspectedSet, images: ImageMeasurements) -> None:
+    """The same bytes, or nearly the same picture."""
+    same = np.arange(len(inspected.faces))
+    for group in exact_duplicates(images.sha256, np.asarray(images.sha256.any(1))):
+        same[group] = group[0]
+        _report_group(inspected, group, "duplicate", "the same bytes as")
+    representative = images.readable & (same == np.arange(len(same)))
+    for first, second in near_duplicates(images.phash, representative).tolist():
+        # Among millions of faces some hashes are near by chance.
+        if likeness(inspected.picture(first), inspected.picture(second)) < SAME_PICTURE:
+            continue
+        _report_group(inspected, [first, second], "near duplicate", "nearly the same picture as")
+
+
+def _report_group(inspected: InspectedSet, group: list[int], kind: str, words: str) -> None:
+    persons = {inspected.identity(index) for index in group}
+    if len(persons) == 1:
+        for index in group[1:]:
+            inspected.fault(kind, inspected.name(index), f"{words} {inspected.name(group[0])}")
+        return
+    # Nobody knows which label is right, so every image is named.
+    for index in group:
+        other = next(o for o in group if inspected.identity(o) != inspected.identity(index))
+        inspected.fault(
+            kind,
+            inspected.name(index),
+            f"{words} {inspected.name(other)}, which is labeled as somebody else",
+        )

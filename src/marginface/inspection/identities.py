@@ -12,6 +12,8 @@ from torch.nn.functional import normalize
 from marginface.data.dataset import FaceDataset
 from marginface.data.images import ImageRules
 from marginface.inference.embedder import Embedder
+from marginface.inspection.inspected_set import InspectedSet, OnProgress
+from marginface.inspection.measurements import ImageMeasurements
 from marginface.utils.errors import InputError
 
 _BLOCK = 4096
@@ -151,3 +153,39 @@ def _best_of_others(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tupl
 def _means(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     total = torch.zeros(num_classes, embeddings.shape[1]).index_add_(0, labels, embeddings)
     return torch.nn.functional.normalize(total)
+
+
+def compare_identities(
+    inspected: InspectedSet,
+    images: ImageMeasurements,
+    embedder: Embedder,
+    on_progress: OnProgress,
+) -> Tensor:
+    """Images that look like somebody else, identities that look like one person.
+
+    Returns:
+        (C, D) unit centers of the identities.
+    """
+    readable = np.flatnonzero(images.readable)
+    embeddings = embed_readable(inspected.faces, readable, embedder, on_progress)
+    known = torch.isfinite(embeddings).all(1)
+    numbers, labels = known.nonzero()[:, 0], torch.from_numpy(inspected.faces.labels)[known]
+    for found in label_suspects(embeddings[known], labels, inspected.faces.num_classes):
+        image = int(numbers[found.image])
+        inspected.suspicion(
+            "label",
+            inspected.name(image),
+            f"looks more like {inspected.faces.identity(found.nearest)} (cosine {found.other:.2f}) "
+            f"than like {inspected.identity(image)} ({found.own:.2f})"
+            if found.other > found.own
+            else f"looks little like {inspected.identity(image)} (cosine {found.own:.2f})",
+        )
+    centers = identity_centers(embeddings[known], labels, inspected.faces.num_classes)
+    for pair in alike_identities(centers):
+        inspected.suspicion(
+            "identity",
+            inspected.faces.identity(pair.first),
+            f"may be the same person as {inspected.faces.identity(pair.second)} "
+            f"(cosine of the centers {pair.cosine:.2f})",
+        )
+    return centers

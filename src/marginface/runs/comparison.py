@@ -1,4 +1,4 @@
-"""Results as tables: of one run at its end, of several beside each other."""
+"""Several runs next to each other: the settings by which they differ, and their metrics."""
 
 import csv
 from pathlib import Path
@@ -9,8 +9,7 @@ from rich.table import Table
 from marginface.runs.folder import RunFolder
 from marginface.utils.files import atomic_write
 from marginface.utils.nested import flatten
-
-_AS_IS = {"threshold"}  # a cosine; everything else is a fraction, printed in percent
+from marginface.utils.tables import make_table, metric_cell
 
 
 def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
@@ -19,27 +18,44 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
     Args:
         folders: run folders with config.yaml and result.json; unfinished ones are marked.
         write_to: also write the full numbers there as CSV.
+
+    Raises:
+        MissingInputError: a folder that is not one of a run.
     """
-    configs, results = [], []
-    for folder in folders:
-        configs.append(flatten(RunFolder(folder).read_config()))
-        results.append(RunFolder(folder).read_result())
+    runs = [RunFolder(folder) for folder in folders]
+    configs = [flatten(run.read_config()) for run in runs]
+    results = [run.read_result() for run in runs]
     settings = _differing(configs)
     metrics = [key for key in dict.fromkeys(k for r in results for k in r) if _is_compared(key)]
-    table = Table(title="comparison (percent; losses as they are)")
-    for column in ["run", *settings, *metrics]:
-        table.add_column(column, overflow="fold", justify="left" if column == "run" else "right")
-    for folder, settings_of, result in zip(folders, configs, results, strict=True):
-        row = [folder.name, *(str(settings_of.get(key, "")) for key in settings)]
-        table.add_row(*row, *(_shown(key.rsplit("/")[-1], result.get(key)) for key in metrics))
     if write_to is not None:
-        with atomic_write(write_to, "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["run", *settings, *metrics])
-            for folder, settings_of, result in zip(folders, configs, results, strict=True):
-                row = [str(folder), *(settings_of.get(key, "") for key in settings)]
-                writer.writerow(row + [result.get(key, "") for key in metrics])
-    return table
+        _write(write_to, folders, configs, results, settings, metrics)
+    rows = [
+        (
+            folder.name,
+            *(config.get(key, "") for key in settings),
+            *(metric_cell(key.rsplit("/")[-1], result.get(key)) for key in metrics),
+        )
+        for folder, config, result in zip(folders, configs, results, strict=True)
+    ]
+    headings = ("run", *settings, *metrics)
+    return make_table(headings, rows, "comparison (percent; losses as they are)")
+
+
+def _write(
+    path: Path,
+    folders: list[Path],
+    configs: list[dict[str, Any]],
+    results: list[dict[str, float]],
+    settings: list[str],
+    metrics: list[str],
+) -> None:
+    """The same with all digits, as CSV."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["run", *settings, *metrics])
+        for folder, config, result in zip(folders, configs, results, strict=True):
+            row = [str(folder), *(config.get(key, "") for key in settings)]
+            writer.writerow(row + [result.get(key, "") for key in metrics])
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -64,9 +80,3 @@ def _differing(configs: list[dict[str, Any]]) -> list[str]:
 
 def _is_compared(key: str) -> bool:
     return key.startswith("val/") and key.rsplit("/")[-1] in ("accuracy", "auc", "eer", "tar@1e-2")
-
-
-def _shown(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if metric in _AS_IS else f"{100 * value:.2f}"

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,11 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def time_stamp() -> str:
+    """The local time as it stands in names of folders."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,7 +1,5 @@
 """Alignment against another solution, every kind of landmark file, and faults."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.commands import marginface
 from helpers.pictures import picture
 from marginface.data.alignment.detectors import LandmarkFile, YuNet, from_function
 from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_landmarks
@@ -26,8 +25,6 @@ from marginface.data.alignment.template import (
 from marginface.data.image_files import find_photos
 from marginface.data.images import encode_jpeg
 from marginface.utils.errors import InputError, MissingInputError
-
-APP = "from marginface.cli.main import app; app()"
 
 
 def umeyama(source: Points, target: Points) -> np.ndarray:
@@ -274,26 +271,17 @@ def test_yunet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert face.score == pytest.approx(0.8)
 
 
-def test_the_command(photos: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", APP, "align", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    done = run("photos", "faces", "--landmarks", "landmarks.csv")
-    assert done.returncode == 0, done.stderr
+def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = marginface("align", "photos", "faces", "--landmarks", "landmarks.csv")
+    assert done.exit_code == 0, done.stderr
     assert "1 rejected: no face" in done.stdout
     assert "3 faces written to faces, 3 photographs rejected; report logs/align/" in done.stdout
     (page,) = (tmp_path / "logs" / "align").glob("*/align.html")
     assert "bo/2.jpg" in page.read_text()
     assert page.with_suffix(".json").is_file()
-    both = run("photos", "x", "--landmarks", "landmarks.csv", "--detector", "a:b")
-    assert (both.returncode, both.stdout) == (2, "")
+    both = marginface("align", "photos", "x", "--landmarks", "landmarks.csv", "--detector", "a:b")
+    assert (both.exit_code, both.stdout) == (2, "")
     assert "give one of --landmarks, --yunet and --detector" in both.stderr
 
 

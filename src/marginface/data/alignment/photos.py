@@ -19,6 +19,8 @@ from marginface.data.image_files import find_photos
 from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
 from marginface.utils.errors import InputError
 
+_EXAMPLES = 48  # aligned faces that the report shows
+
 
 @dataclass
 class AlignResult:
@@ -84,34 +86,13 @@ def align_photos(
     partial = target.with_name(f".{target.name}.aligning")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    result = AlignResult()
-    whose = for_photos(identities or {}, photos)
-    total = np.zeros((size, size, 3))
+    worker = _Worker(source, detector, size, min_face)
+    writer = _FaceWriter(partial, for_photos(identities or {}, photos), size)
     try:
-        worker = _Worker(source, detector, size, min_face)
         for number, (photo, outcome) in enumerate(_in_order(worker, photos), start=1):
-            try:
-                if isinstance(outcome, str):
-                    raise InputError(outcome)
-                path = _path(photo, whose.get(photo), outcome.face.identity)
-                if (partial / path).exists():
-                    raise InputError(f"another photograph became {path} already")
-                (partial / path).parent.mkdir(parents=True, exist_ok=True)
-                (partial / path).write_bytes(outcome.encoded)
-            except InputError as error:
-                result.rejected[photo] = str(error)
-            else:
-                result.aligned[photo] = path
-                total += outcome.pixels
-                if outcome.num_faces > 1:
-                    result.several.append(photo)
-                if len(result.examples) < 48:
-                    result.examples.append(outcome.pixels)
+            writer.write(photo, outcome)
             on_progress(number, len(photos))
-        if not result.aligned:
-            photo, reason = next(iter(result.rejected.items()))
-            raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
-        result.mean = total / len(result.aligned)
+        result = writer.finish()
         partial.replace(target)
     except OSError as error:
         if isinstance(error, InputError):
@@ -120,6 +101,52 @@ def align_photos(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
+
+
+class _FaceWriter:
+    """Writes aligned faces into the folder of their identity, and keeps account.
+
+    Args:
+        folder: of the identities.
+        whose: identity by photograph, where the user names one.
+        size: S of the aligned faces.
+    """
+
+    def __init__(self, folder: Path, whose: dict[str, str], size: int) -> None:
+        self._folder, self._whose = folder, whose
+        self._result = AlignResult()
+        self._total = np.zeros((size, size, 3))
+
+    def write(self, photo: str, outcome: "_Aligned | str") -> None:
+        """Write the face of a photograph, or note why there is none."""
+        result = self._result
+        try:
+            if isinstance(outcome, str):
+                raise InputError(outcome)
+            path = _path(photo, self._whose.get(photo), outcome.face.identity)
+            target = self._folder / path
+            if target.exists():
+                raise InputError(f"another photograph became {path} already")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(outcome.encoded)
+        except InputError as error:
+            result.rejected[photo] = str(error)
+            return
+        result.aligned[photo] = path
+        self._total += outcome.pixels
+        if outcome.num_faces > 1:
+            result.several.append(photo)
+        if len(result.examples) < _EXAMPLES:
+            result.examples.append(outcome.pixels)
+
+    def finish(self) -> AlignResult:
+        """What became of all photographs; InputError when no face was aligned."""
+        result = self._result
+        if not result.aligned:
+            photo, reason = next(iter(result.rejected.items()))
+            raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
+        result.mean = self._total / len(result.aligned)
+        return result
 
 
 @dataclass

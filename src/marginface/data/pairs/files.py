@@ -1,6 +1,5 @@
 """Files of verification pairs: insightface's .bin, LFW's pairs.txt, and pairs.csv."""
 
-import csv
 import os
 import pickle
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from marginface.data.image_files import SUFFIXES
 from marginface.data.pairs.unpickler import load_plain, plain_list
+from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
 
@@ -100,22 +100,14 @@ def read_pair_csv(path: Path) -> tuple[list[str], Same]:
     """
     files: list[str] = []
     same: list[bool] = []
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        missing = {"first", "second", "same"} - set(rows.fieldnames or ())
-        if missing:
+    for number, row in enumerate(read_rows(path, ("first", "second", "same")), start=2):
+        word = row["same"].strip().lower()
+        if word not in _TRUE + _FALSE or not row["first"] or not row["second"]:
             raise InputError(
-                f"{path}: no column {', '.join(sorted(missing))}; expected first,second,same and "
-                f"got {','.join(rows.fieldnames or ())}"
+                f"{path}: line {number}: expected two images and same=1 or 0, got {row}"
             )
-        for number, row in enumerate(rows, start=2):
-            word = (row["same"] or "").strip().lower()
-            if word not in _TRUE + _FALSE or not row["first"] or not row["second"]:
-                raise InputError(
-                    f"{path}: line {number}: expected two images and same=1 or 0, got {row}"
-                )
-            files += [row["first"], row["second"]]
-            same.append(word in _TRUE)
+        files += [row["first"], row["second"]]
+        same.append(word in _TRUE)
     if not same:
         raise InputError(f"{path} lists no pairs")
     return files, np.array(same)
@@ -129,8 +121,7 @@ def read_pair_columns(path: Path) -> dict[str, NDArray[np.str_]]:
     Raises:
         InputError: one of two columns without the other, or a row without a value.
     """
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path, ())
     columns: dict[str, NDArray[np.str_]] = {}
     for kind in ("identity", "group"):
         sides = [f"{kind}1", f"{kind}2"]

@@ -1,6 +1,5 @@
 """Identification with one's own gallery and probes, listed in .csv files."""
 
-import csv
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from marginface.metrics.identification import (
 from marginface.metrics.identification_intervals import identification_intervals
 from marginface.metrics.templates import aggregate_templates
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
+from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError, MissingInputError
 
 DISTRACTOR = "\0distractor"
@@ -129,15 +129,7 @@ def read_gallery(path: Path) -> Listed:
     """
     if not path.is_file():
         raise MissingInputError(f"no list {path}")
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "subject"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(
-                f"{path}: no column {', '.join(sorted(missing))}; expected path,subject and got "
-                f"{','.join(reader.fieldnames or ())}"
-            )
-        rows = list(reader)
+    rows = read_rows(path, ("path", "subject"))
     if not rows:
         raise InputError(f"{path} lists no images")
     for number, row in enumerate(rows, start=2):

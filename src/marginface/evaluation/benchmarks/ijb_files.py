@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.utils.csv_files import open_csv
 from marginface.utils.errors import InputError, MissingInputError
 
 Ints = NDArray[np.int64]
@@ -118,7 +119,7 @@ def read_subjects(path: Path) -> Subjects:
     Raises:
         InputError: other columns, another value, or a template of two subjects.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_csv(path) as file:
         rows = list(csv.reader(file))
     heading = [word.strip().upper() for word in rows[0][:2]] if rows else []
     if heading != ["TEMPLATE_ID", "SUBJECT_ID"]:
