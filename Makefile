@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-long lint types docs lock clean
+.PHONY: help setup train test test-slow test-long lint types docs docs-site lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +37,10 @@ test-slow: $(READY) ## run the tests that take minutes each
 test-long: $(READY) ## run the tests that .ci/run has no time for
 	$(BIN)/python -m pytest -m long --timeout=2400
 
-lint: $(READY) ## check style, formatting and who imports whom
+lint: $(READY) ## check style, spelling and which part imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 
 types: $(READY) ## check types
@@ -48,10 +49,13 @@ types: $(READY) ## check types
 docs: $(READY) ## write docs/heads.md and its pictures from the code
 	$(BIN)/marginface heads page docs
 
+docs-site: $(READY) ## build the documentation site in site/, broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lock: ## write requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean: ## remove caches and .venv; logs/ stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

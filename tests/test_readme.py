@@ -5,11 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from helpers.paths import ROOT
 from marginface.config.command_line import check_command_line
@@ -17,12 +20,13 @@ from marginface.data import SyntheticFaces, open_faces
 from marginface.data.alignment.template import TEMPLATE
 from marginface.data.images import encode_jpeg
 from marginface.evaluation.config import evaluation_problems
+from marginface.heads import _registry, create_head, head_defaults
 from marginface.training.config import train_problems
 from marginface.utils.errors import InputError
 
 README = (ROOT / "README.md").read_text()
 DOCS = README + "".join(
-    (ROOT / "docs" / name).read_text() for name in ("evaluation.md", "classifier.md")
+    (ROOT / "docs" / name).read_text() for name in ("evaluation.md", "classifier.md", "training.md")
 )
 COMMANDS = [
     line.replace("\\\n", " ").split("#")[0].strip()
@@ -56,7 +60,8 @@ def test_the_loop_in_plain_pytorch_runs() -> None:
 
 
 def test_the_functions_of_evaluation_run() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", DOCS.removeprefix(README), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.removeprefix(README), re.DOTALL)
+    (block,) = [b for b in blocks if "evaluate_pairs" in b]
     exec(block, {})
 
 
@@ -109,9 +114,48 @@ def test_from_photographs_to_training(tmp_path: Path) -> None:
 
 
 def test_files_it_links_are_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).is_file(), target
+    texts = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()}
+    for source, text in texts.items():
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            name, _, heading = target.partition("#")
+            path = ROOT / (name or source)
+            assert path.is_file(), target
+            assert not heading or heading in anchors(path.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as Markdown renderers make them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def test_short_enough_to_read() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 220
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert f"Version {project['version']} ({citation['date-released']})" in README
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {project['version']} ({citation['date-released']})" in changes
+
+
+def test_the_head_of_the_readme_works(tmp_path: Path) -> None:
+    """Both files as printed, in a copy of the project: trained, and its YAML is complete."""
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "MyHead" in b]
+    (node,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    try:
+        parameters = yaml.safe_load(node)
+        assert head_defaults("myhead") == {k: v for k, v in parameters.items() if k != "name"}
+        head = create_head(**parameters, embedding_size=4, num_classes=3)
+        loss = head(torch.randn(2, 4), torch.tensor([0, 2]))
+        loss.backward()
+        assert head.weight.grad is not None
+        cosine = torch.tensor([1.0, 0.5])
+        torch.testing.assert_close(head.target_logit(cosine), cosine - 0.2 * (1 - cosine))
+    finally:
+        _registry._MARGINS.pop("myhead")

@@ -1,4 +1,4 @@
-"""Train, compare, evaluate and ship face-recognition models with margin-softmax heads."""
+"""Train, compare, evaluate and export face-recognition networks with margin-softmax heads."""
 
 import os
 from importlib.metadata import version

@@ -9,7 +9,7 @@ from helpers.head_references import TARGETS
 from helpers.paths import ROOT
 from marginface.cli.main import app
 from marginface.heads import list_heads
-from marginface.heads.analysis.catalogue import head_info, heads_page
+from marginface.heads.analysis.catalog import head_info, heads_page
 
 runner = CliRunner()
 

@@ -1,4 +1,4 @@
-"""Packing is byte-exact, whole or not at all, and goes on where it was stopped."""
+"""Packing is byte-exact, whole or not at all, and continues where it was stopped."""
 
 import errno
 import os

@@ -1,7 +1,7 @@
 """Every head's loss as loops over Python floats, written from the papers' formulas.
 
 Nothing here uses the package or tensors. `reference_loss(name, ...)` is the loss of one step of a
-fresh head with default parameters, its state advanced by this batch.
+untrained head with default parameters, its state advanced by this batch.
 """
 
 import math

@@ -35,7 +35,7 @@ def test_centers_of_a_run(tiny_run: list[str], tmp_path: Path, apart: list[str])
         torch.testing.assert_close(
             file.get_tensor("head.weight"), torch.nn.functional.normalize(centers)
         )
-    # What was trained is what the next start goes on with.
+    # What was trained is what the next start continues from.
     goes_on = train(compose(*run[:-2], "trainer.max_steps=3", run_dir=tmp_path))
     assert "train/loss" in goes_on
 

@@ -45,9 +45,9 @@ def test_several_devices_give_the_same(run: Path) -> None:
 def test_faults_of_checkpoints(run: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no checkpoint .*none.ckpt; give a run folder"):
         open_model(tmp_path / "none.ckpt")
-    with pytest.raises(MissingInputError, match="is no run folder with one"):
+    with pytest.raises(MissingInputError, match="is not a run folder with one"):
         open_model(tmp_path)
     with pytest.raises(InputError, match="was trained in rgb order; color=bgr"):
         open_model(run, color="bgr")
-    with pytest.raises(InputError, match="says itself which network it holds"):
+    with pytest.raises(InputError, match="states which network it holds"):
         open_model(run, {"name": "iresnet18"})

@@ -66,7 +66,7 @@ def test_faults_of_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match=r"of \(batch, 3, S, S\) with a fixed S"):
         open_model(tmp_path / "any.onnx")
     write_onnx(tmp_path / "net.onnx", 1)
-    with pytest.raises(InputError, match="says itself which network it holds"):
+    with pytest.raises(InputError, match="states which network it holds"):
         open_model(tmp_path / "net.onnx", {"name": "iresnet18"})
     graph = onnx.load(tmp_path / "net.onnx")
     onnx.save(graph, tmp_path / "big.onnx", save_as_external_data=True, size_threshold=0,

@@ -1,4 +1,4 @@
-"""A run goes on exactly where it stopped, and only if it is the same run."""
+"""A run resumes exactly where it stopped, and only if it is the same run."""
 
 from pathlib import Path
 

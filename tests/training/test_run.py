@@ -220,7 +220,7 @@ def test_data_that_cannot_be_trained_on(tiny_run: list[str], tmp_path: Path) -> 
 def test_faulty_images_are_left_out_and_counted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Training goes on without them; the default stops at the first one and names it."""
+    """Training continues without them; the default stops at the first one and names it."""
     faces = SyntheticFaces(tmp_path / "cache", identities=6, images_per_identity=6, image_size=32)
     pack(faces, tmp_path / "faces", "folder")
     people = sorted((tmp_path / "faces").iterdir())

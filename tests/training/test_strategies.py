@@ -1,4 +1,4 @@
-"""Class centers on several processes, in whole runs: same losses, any number goes on."""
+"""Class centers on several processes, in whole runs: same losses, any number continues."""
 
 import subprocess
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_killed_runs_go_on_with_other_processes(
     last = [*vit_run, *trainer("class_parallel", 3), "trainer.max_steps=20"]
     done = command("train.py", *last, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert_same(tmp_path, uninterrupted)
     assert not list((tmp_path / "checkpoints").glob("last.ckpt.head-*")), "old ones go"
 
@@ -86,7 +86,7 @@ def test_killed_runs_go_on_with_other_processes(
 def test_the_backbone_on_many_processes_too(
     vit_run: list[str], uninterrupted: Path, tmp_path: Path, command: Command
 ) -> None:
-    """One process begins, FSDP2 goes on, and once more."""
+    """One process begins, FSDP2 continues, twice."""
     train(compose(*vit_run, "trainer.max_steps=5", run_dir=tmp_path))
     first = [*vit_run, *trainer("fsdp2", 2), "trainer.max_steps=12"]
     done = command("train.py", *first, f"hydra.run.dir={tmp_path}")

@@ -92,7 +92,7 @@ class MarginfaceLauncher(Launcher):
         job = subprocess.Popen(command, env=environment)
         with _signals_sent_on_to(job) as sent_on:
             code = job.wait()
-        if sent_on:  # asked to stop: the same sweep.dir goes on with the same command
+        if sent_on:  # asked to stop: the same command resumes in the same sweep.dir
             raise SystemExit(code or 128 + sent_on[0])
         result = JobReturn()
         result.overrides = overrides

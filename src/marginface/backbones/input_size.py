@@ -1,4 +1,4 @@
-"""The size an embedding network was built for, said in a sentence when the images differ."""
+"""The size an embedding network was built for, stated in a sentence when the images differ."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
 
     Raises:
         MissingInputError: no such file.
-        InputError: the file is no state dict, or does not fit; the message lists what did not.
+        InputError: the file is not a state dict, or does not fit; the message lists what did not.
     """
     path = Path(path)
     state = read_backbone_state(path)
@@ -59,7 +59,7 @@ def read_backbone_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a readable weights file: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} holds no state dict, got {type(content).__name__}")
+        raise InputError(f"{path} is not a state dict, got {type(content).__name__}")
     if any(key.startswith(_PREFIX) for key in state):
         state = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
     return {key.removeprefix("module."): value for key, value in state.items()}
@@ -72,7 +72,7 @@ def _count(names: list[str], what: str) -> str:
     return f"{len(names)} {what} ({', '.join(names[:5])}{more})"
 
 
-# Networks that a file of bare weights is compared with when nobody says which it holds.
+# Networks that a file of bare weights is compared with when the user does not name one.
 RECOGNIZED = (
     "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200", "mobilefacenet",
 )  # fmt: skip
@@ -94,7 +94,7 @@ def identify_network(path: Path) -> dict[str, Any]:
         if fits and not state.keys() - expected.keys():
             return {"name": name, "embedding_size": width, "image_size": 112}
     raise InputError(
-        f"{path} does not say which network it holds, and its weights are none of "
+        f"{path} does not say which network it holds, and its weights are not those of "
         f"{', '.join(RECOGNIZED)} at 112 pixels; name it with backbone=<name>"
     )
 

@@ -93,7 +93,7 @@ def classifier_lines(
     elif classes >= SAMPLING_PAYS_FROM:
         lines.append(
             f"{classes} classes: classifier=partial_fc compares with a tenth of them in each step, "
-            "trainer=class_parallel spreads them over processes"
+            "trainer=class_parallel shards them over processes"
         )
     return lines
 

@@ -61,7 +61,7 @@ def nearest_classes(
     if centers.shard is None:
         return found.value, classes
     value = largest_over_ranks(found.value.clone())
-    # Of equal ones the first, as argmax would say.
+    # Ties: the first, as argmax.
     mine = torch.where(found.value == value, classes, centers.num_classes)
     return value, -largest_over_ranks(-mine)
 

@@ -25,9 +25,9 @@ class ClassifierOptions:
         matmul_precision: precision of the matrix products. "bfloat16" rounds their inputs (and on
             the CPU their outputs) to 8 bits; sums, exponentials and target cosines stay float32.
         communication_precision: precision in which shards exchange embeddings and their gradients.
-        chunk_mib: what the chunks of classes may take beside the gradient; None chooses.
+        chunk_mib: what the chunks of classes may take besides the gradient; None chooses.
         optimizer_in_backward: the backward pass steps each chunk of centers as soon as its gradient
-            is there: the same numbers without the memory of the gradient, the largest thing beside
+            is there: the same numbers without the memory of the gradient, the largest thing besides
             weights and optimizer state. A step without any label leaves the centers where they are.
         separate_file_above_mib: class centers that take more are saved in files next to a
             checkpoint, not inside it.

@@ -1,7 +1,7 @@
 """What a loss keeps of all other classes: one number per row, from chunks that are seen once.
 
 A reduction is fed the (n, R) logits of chunk after chunk; `finish` then adds up the processes and
-says whether it wants to see all chunks again. Sums are kept in float64.
+returns whether it needs all chunks again. Sums are kept in float64.
 """
 
 from collections.abc import Callable

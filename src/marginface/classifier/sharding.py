@@ -1,4 +1,4 @@
-"""Which classes a process has: the centers of a head spread over the ranks."""
+"""Which classes a process has: the centers of a head sharded over the ranks."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
-            raise InputError(f"rank {self.rank} is none of {self.world} processes")
+            raise InputError(f"rank {self.rank} is not one of {self.world} processes")
 
     @property
     def start(self) -> int:

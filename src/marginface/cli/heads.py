@@ -1,4 +1,4 @@
-"""`marginface heads`: list them, draw their curves, say what their parameters mean."""
+"""`marginface heads`: list them, draw their curves, tell what their parameters mean."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from marginface.classifier.losses import ClassificationLoss
 from marginface.cli.errors import clear_errors
 from marginface.heads import Margin, create_margin, list_heads
 from marginface.heads.analysis.advisor import advise
-from marginface.heads.analysis.catalogue import head_info, heads_page
+from marginface.heads.analysis.catalog import head_info, heads_page
 from marginface.heads.analysis.curves import HeadCurves, head_curves
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write

@@ -16,7 +16,7 @@ _INTERACTIVE = ("bash", "sh", "interactive")  # many runs in one job
 def _run_stamp(now: str) -> str:
     """`now`, or under torchrun and SLURM what is the same in all processes of a job.
 
-    A SLURM job keeps its number when it is requeued, so it goes on in the same folder.
+    A SLURM job keeps its number when it is requeued, so it continues in the same folder.
     """
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     slurm = os.environ.get("SLURM_JOB_ID")

@@ -1,4 +1,4 @@
-"""Random changes to training images, on uint8 batches and on whatever device they lie.
+"""Random changes to training images, on uint8 batches and on whatever device they are.
 
 Every number is drawn from (seed, epoch, image index), so workers, processes and a resumed run make
 no difference. A change is a pure function: float images (R, 3, S, S) in 0..255 and uniform numbers
@@ -37,7 +37,7 @@ class Augmentation:
     its order of the color changes is random, ours is fixed.
 
     Raises:
-        InputError: something that is no probability.
+        InputError: something that is not a probability.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _window(images: Tensor, area: Tensor, aspect: Tensor, place: Tensor) -> Tensor:
-    """(R, 1, S, S) whether a pixel lies in a rectangle of that area (a share) and width:height."""
+    """(R, 1, S, S) whether a pixel is in a rectangle of that area (a share) and width:height."""
     size = images.shape[-1]
     height = (size * (area / aspect).sqrt()).round().clamp(1, size)
     width = (size * (area * aspect).sqrt()).round().clamp(1, size)

@@ -47,7 +47,7 @@ class FaceDataModule(L.LightningDataModule):
         eval_batch_size: images per forward pass and process in validation.
         num_workers: decoding processes for each training process.
         sampler: `shuffle` shows every image once an epoch; `grouped` too, with images_per_class
-            of an identity beside each other; `class_balanced` makes batches of
+            of an identity next to each other; `class_balanced` makes batches of
             batch_size / images_per_class identities.
         images_per_class: for the latter two.
         limit_images: train on the first so many images only; null takes all.

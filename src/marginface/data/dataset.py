@@ -26,7 +26,7 @@ class ImageOptions(TypedDict, total=False):
 
 
 class ReadingOptions(ImageOptions, total=False):
-    """What every labeled dataset can be told; see `FaceDataset`."""
+    """Options of every labeled dataset; see `FaceDataset`."""
 
     label_gaps: LabelGaps
 

@@ -27,7 +27,11 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     Args:
         count: N, the number of images.
         where: the data in messages.
-        image_size, resize, grayscale, alpha, exif: see `ImageRules`.
+        image_size: S, side of the images in pixels.
+        resize: stretch images of another size instead of refusing them.
+        grayscale: what happens to images with one channel, see `ImageRules`.
+        alpha: what happens to images with transparency.
+        exif: what happens to the orientation that EXIF data states.
         faulty: an image that cannot be read stops the run with its name, or is left out of its
             batch and counted (`skipped`).
         cache: keep decoded images in memory that all reading processes share.

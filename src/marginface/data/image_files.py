@@ -49,7 +49,7 @@ def read_image_file(root: Path, name: str) -> bytes:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a zero byte in the name
-        raise InputError(f"{name!r} is no name of a file") from error
+        raise InputError(f"{name!r} is not a name of a file") from error
 
 
 def hash_of_names(names: list[str]) -> str:

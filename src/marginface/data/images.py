@@ -203,7 +203,7 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
 
 
 def _upright(rgb: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation: 2, 4, 5, 7 are mirrored, 5 to 8 lie on their side."""
+    """Undo an EXIF orientation: 2, 4, 5, 7 are mirrored, 5 to 8 are on their side."""
     if orientation >= 5:
         rgb = rgb.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -29,7 +29,7 @@ class JoinedDataset(FaceDataset):
         drop: csv of identities to leave out, lines `source,identity`.
 
     Raises:
-        InputError: no source, other sizes, or a line that names nobody.
+        InputError: no source, other sizes, or a line that names an unknown person.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ def join_faces(
     drop: str | None = None,
     **options: Unpack[ReadingOptions],
 ) -> JoinedDataset:
-    """Sources of any format, found by what lies at each root, joined."""
+    """Sources of any format, found by what is at each root, joined."""
     return JoinedDataset([open_faces(root, **options) for root in roots], merge=merge, drop=drop)
 
 
@@ -122,7 +122,7 @@ class IdentityTable:
         ]
 
     def number(self, person: Person, path: Any) -> int:
-        """Joint label of an identity; InputError, with the file that named it, for nobody."""
+        """Joint label of an identity; InputError, naming the file, for an unknown one."""
         source, name = person
         if not 0 <= source < len(self._sources):
             raise InputError(

@@ -34,7 +34,7 @@ def pack(
 
     Images are copied byte for byte, ordered by identity. They are written into a neighbor of
     `target`, which is renamed at the end: `target` is whole or not there. After an interruption
-    the same call compares what the neighbor holds with the source and goes on from there.
+    the same call compares what the neighbor holds with the source and continues from there.
 
     Args:
         source: what to write.
@@ -66,7 +66,7 @@ def pack(
             raise
         raise InputError(
             f"packing into {target} stopped: {error.strerror or error}. {partial} holds what is "
-            "done; make room (or mend the cause) and repeat the command to go on"
+            "done; make room (or fix the cause) and repeat the command to continue"
         ) from error
     return skipped
 
@@ -110,8 +110,8 @@ def _write_all(
             elif not writer.holds(number, image):
                 raise InputError(
                     f"what was packed before differs from {source.describe(index)}: the source "
-                    "was changed or images were skipped otherwise; remove the hidden .partial "
-                    "folder beside the target to begin anew"
+                    "was changed or images were skipped differently; remove the hidden .partial "
+                    "folder next to the target to begin anew"
                 )
             written += 1
             kept[source.labels[index]] = True
@@ -139,7 +139,7 @@ def _checked(source: FaceDataset, index: int, faulty: Faulty) -> bytes | None:
             print_warning(f"left out: {source.describe(index)}: {error}")
             return None
         raise InputError(
-            f"{source.describe(index)}: {error}; mend or remove it, or leave such images out with "
+            f"{source.describe(index)}: {error}; fix or remove it, or leave such images out with "
             "--faulty skip"
         ) from error
     return image

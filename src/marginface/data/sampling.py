@@ -15,7 +15,7 @@ from marginface.utils.errors import InputError
 
 
 class EpochOrder:
-    """Image indices of an epoch, from (seed, epoch) alone: here every image once, as they lie.
+    """Image indices of an epoch, from (seed, epoch) alone: here every image once, as stored.
 
     Attributes:
         length: of an epoch, in images.
@@ -36,13 +36,13 @@ class ShuffledOrder(EpochOrder):
 
 
 class GroupedOrder(EpochOrder):
-    """Every image once, `size` of an identity beside each other; groups in random order.
+    """Every image once, `size` of an identity next to each other; groups in random order.
 
     Groups are smaller where an identity runs out of images.
 
     Args:
         labels: (N,) identity of each image.
-        size: images beside each other.
+        size: images next to each other.
     """
 
     def __init__(self, labels: NDArray[np.int64], size: int) -> None:
@@ -126,7 +126,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         seed: decides the order together with the epoch.
         rank, world_size: this process and the number of them.
         accumulate: micro-batches per optimizer step.
-        start: epoch and step in it where the first pass begins, to go on with a run.
+        start: epoch and step in it where the first pass begins, to resume a run.
         drop_last: leave out the last, incomplete batch of an epoch (needed to split it evenly).
 
     Raises:
@@ -160,7 +160,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning says which epoch comes next."""
+        """Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -172,7 +172,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
             for part in range(self.accumulate):
                 start = (part * self.world_size + self.rank) * self.micro_batch
                 yield batch[start : start + self.micro_batch].tolist()
-        self.epoch += 1  # for callers that do not say which comes next
+        self.epoch += 1  # for callers that do not set the epoch
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch, also when the next pass starts inside one."""

@@ -21,7 +21,7 @@ _DIFFERING = ("checkpoint", "network", "color", "flip", "precision")
 
 
 class Evaluated(NamedTuple):
-    """An evaluation as it lies on disk."""
+    """An evaluation as it is on disk."""
 
     name: str
     facts: dict[str, Any]
@@ -66,10 +66,10 @@ def read_evaluation(folder: Path) -> Evaluated:
     """What an evaluation left in its folder.
 
     Raises:
-        MissingInputError: it is none.
+        MissingInputError: the folder is not one of an evaluation.
     """
     if not is_evaluation(folder):
-        raise MissingInputError(f"{folder} is no evaluation: it has no {FACTS}")
+        raise MissingInputError(f"{folder} is not an evaluation: it has no {FACTS}")
     flat: dict[str, float] = json.loads((folder / RESULT).read_text())
     metrics = {
         key: Estimate(value, flat[f"{key}/low"], flat[f"{key}/high"])

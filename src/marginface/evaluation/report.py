@@ -33,7 +33,7 @@ class Evaluation:
     """What was evaluated and what came out.
 
     Attributes:
-        facts: of the network and of how images were embedded; beside every number.
+        facts: of the network and of how images were embedded; next to every number.
         outcomes: of the benchmarks.
     """
 
@@ -41,7 +41,7 @@ class Evaluation:
     outcomes: list[BenchmarkResult]
 
     def result(self) -> dict[str, float]:
-        """Flat: <benchmark>/<metric>, with /low and /high beside."""
+        """Flat: <benchmark>/<metric>, with /low and /high."""
         return {
             f"{outcome.name}/{key}": value
             for outcome in self.outcomes

@@ -21,7 +21,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         config: resolved configuration, see configs/evaluate.yaml.
 
     Raises:
-        InputError: anything the user can mend.
+        InputError: anything the user can fix.
     """
     raise_problems(evaluation_problems(config))
     folder = Path(config["paths"]["run_dir"])

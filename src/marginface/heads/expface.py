@@ -14,7 +14,7 @@ class ExpFace(Margin):
     """Exponential in the angle: f = cos(pi (theta / pi)^exponent), no margin at 0 and pi.
 
     The formula is a review's of the paper, the exponent its m_e. Its value and the official code
-    were not at hand: 0.7, a margin of 0.36 rad at 90 degrees, is ours. The slope is infinite at 0.
+    were not found: 0.7, a margin of 0.36 rad at 90 degrees, is ours. The slope is infinite at 0.
     """
 
     falls_with_angle = True

@@ -27,7 +27,7 @@ class ModelFile:
         name: of the network.
         image_size: S, side of the images it takes, in pixels.
         color: channel order it was trained in.
-        settings: what the network is built with, beside its weights.
+        settings: what the network is built with, besides its weights.
         build: the network, with its weights.
     """
 
@@ -61,18 +61,18 @@ def open_model(
             or .onnx.
         backbone: configuration of the network in a file of bare weights; without it the file is
             compared with insightface's networks.
-        color: channel order, where the file does not say it; rgb when not given.
+        color: channel order, where the file does not state it; rgb when not given.
 
     Raises:
         MissingInputError: no such file.
-        InputError: nothing we know, or another color order or network than the file says.
+        InputError: nothing known, or another color order or network than the file states.
     """
     path = Path(path)
     if path.is_dir():
         folder = path
         path = RunFolder(folder).last
         if not path.is_file():
-            raise MissingInputError(f"no checkpoint {path}; {folder} is no run folder with one")
+            raise MissingInputError(f"no checkpoint {path}; {folder} is not a run folder with one")
     if not path.is_file():
         raise MissingInputError(
             f"no checkpoint {path}; give a run folder, a .ckpt, .pth, .safetensors or .onnx file"
@@ -127,11 +127,11 @@ def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:
 
 
 def _description(path: Path) -> dict[str, Any] | None:
-    """What one of our checkpoints says of itself."""
+    """The description in one of our checkpoints."""
     stored = read_checkpoint(path).get("marginface", {})
     return stored.get("description") if isinstance(stored, dict) else None
 
 
 def _check_no_backbone(path: Path, backbone: dict[str, Any] | None) -> None:
     if backbone is not None:
-        raise InputError(f"{path} says itself which network it holds; leave backbone= out")
+        raise InputError(f"{path} states which network it holds; leave backbone= out")

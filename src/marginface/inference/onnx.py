@@ -48,7 +48,7 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
     torch2onnx writes.
 
     Raises:
-        InputError: onnxruntime is missing, the file cannot be read, or its input is no square
+        InputError: onnxruntime is missing, the file cannot be read, or its input is not a square
             color image.
     """
     runtime = require_package("onnxruntime", extra="export")

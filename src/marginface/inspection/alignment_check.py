@@ -33,7 +33,7 @@ def check_alignment(
     if usable < MIN_CROPS:
         findings.notes.append(
             f"single crops were not checked for alignment: {usable} images are too few to "
-            f"learn how they lie, {MIN_CROPS} are needed"
+            f"learn their position, {MIN_CROPS} are needed"
         )
         return
     indices = np.flatnonzero(images.readable)

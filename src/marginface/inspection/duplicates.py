@@ -1,4 +1,4 @@
-"""Images that are the same, or nearly."""
+"""Duplicate images, exact and near."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def near_duplicates(
 
     Hashes that do so agree in at least one of max_bits + 1 bands of bits, so only images that share
     a band are compared. Of a band that more than 500 images share, each is compared with the 500
-    next ones: more alike than that are no photographs.
+    next ones: photographs are never more alike than that.
 
     Args:
         phash: (N, 32) bytes.
@@ -99,5 +99,5 @@ def _report_group(inspected: InspectedSet, group: list[int], kind: str, words: s
         inspected.fault(
             kind,
             inspected.name(index),
-            f"{words} {inspected.name(other)}, which is labeled as somebody else",
+            f"{words} {inspected.name(other)}, which is labeled as another person",
         )

@@ -38,7 +38,7 @@ class Findings:
         faults: make the command fail.
         suspicions: are printed and do not.
         notes: sentences about the whole set.
-        fit: where the mean face lies, None without a readable image.
+        fit: where the mean face is, None without a readable image.
         mean_face: (112, 112, 3).
         sheet: a contact sheet; `sheet_names` says what it shows.
         outliers: darkest, brightest, most blurred images with their values.

@@ -1,4 +1,4 @@
-"""What embeddings say about labels: images of somebody else, one person under two names."""
+"""What embeddings say about labels: images of another person, one person under two names."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -161,7 +161,7 @@ def compare_identities(
     embedder: Embedder,
     on_progress: OnProgress,
 ) -> Tensor:
-    """Images that look like somebody else, identities that look like one person.
+    """Images that look like another person, identities that look like one person.
 
     Returns:
         (C, D) unit centers of the identities.

@@ -23,7 +23,7 @@ _GAIN = 0.05  # in correlation, that another place must bring to be believed
 
 
 class TemplateFit(NamedTuple):
-    """Where the mean face lies.
+    """Where the mean face is.
 
     Attributes:
         correlation: with the drawing on the template, -1 to 1; 0.4 to 0.55 for aligned sets.

@@ -1,4 +1,4 @@
-"""What can be said of each image by itself, measured by several processes."""
+"""What each image shows by itself, measured by several processes."""
 
 import hashlib
 import os

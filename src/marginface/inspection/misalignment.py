@@ -32,10 +32,10 @@ def crop_offsets(
 ) -> NDArray[np.float64]:
     """(N,) offset of each crop in pixels at 112, NaN for those not among `indices`."""
     sample = np.random.default_rng(0).permutation(indices)[:_SAMPLE]
-    on_progress("learning how crops lie", 0, 1)
+    on_progress("learning the position of crops", 0, 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     estimator = OffsetEstimator(_crops(faces, sample), device=device)
-    on_progress("learning how crops lie", 1, 1)
+    on_progress("learning the position of crops", 1, 1)
     offsets = np.full(len(faces), np.nan)
     for start in range(0, len(indices), 2048):
         part = indices[start : start + 2048]

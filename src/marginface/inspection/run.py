@@ -1,4 +1,4 @@
-"""Look at every image of a set once, and say what is wrong with it."""
+"""Inspection of a set of faces: every image is read once, faults and suspicions are listed."""
 
 from collections import Counter
 from pathlib import Path
@@ -75,7 +75,7 @@ def inspect_data(
 
 
 def _count(inspected: InspectedSet) -> None:
-    """How many images of whom; identities and files that are none."""
+    """How many images of whom; identities without images, files that are not images."""
     counts = np.bincount(inspected.faces.labels, minlength=inspected.faces.num_classes)
     inspected.findings.images_per_identity = counts
     inspected.findings.counts = {

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
     high: float
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Flat: the value, and the ends of the interval beside it."""
+        """Flat: the value, and the ends of the interval."""
         return {name: self.value, f"{name}/low": self.low, f"{name}/high": self.high}
 
 

@@ -226,7 +226,7 @@ def _search(
     others = probes.new_full((len(probes), most), -torch.inf)
     place = torch.zeros_like(others, dtype=torch.int64)
     block = _memory(probes, gallery)
-    order = entry.argsort()  # own entries of a probe lie beside each other then
+    order = entry.argsort()  # own entries of a probe are next to each other then
     for first in range(0, len(gallery), _GALLERY):
         taken = order[first : first + _GALLERY]
         entries, whose = F.normalize(gallery[taken]), entry[taken]

@@ -19,7 +19,7 @@ class Comparison:
         only_first, only_second: pairs that only one of them decides rightly.
         p_value: of McNemar's exact test of these two numbers (1947; pairs as if independent).
         verdict: "first" or "second" where the interval leaves out 0, else "equal": results that
-            people drawn again could turn round are a tie, whatever their digits say.
+            people drawn again could turn round are a tie, whatever their digits.
     """
 
     difference: Estimate

@@ -85,7 +85,7 @@ def tar_at_far(
     tars = {}
     for far in fars:
         tar = _nearest_tar(top, far)
-        if tar is None:  # the point lies among the scores left out
+        if tar is None:  # the point is among the scores left out
             return nearest_tars(sort_scores(scores, same), fars)
         tars[far] = tar
     return tars
@@ -158,7 +158,7 @@ def equal_error_rate(pairs: ScoredPairs) -> float:
 
 
 def det_curve(pairs: ScoredPairs, points: int = 200) -> tuple[Tensor, Tensor]:
-    """FMR and FNMR at thresholds that are evenly spread over the logarithm of the FMR.
+    """FMR and FNMR at thresholds that are evenly spaced in the logarithm of the FMR.
 
     Args:
         pairs: scores.
@@ -205,7 +205,7 @@ def _bends(impostors: Tensor, genuine: Tensor) -> Tensor:
 def _nearest_tar(top: _Top, far: float) -> float | None:
     """Looks at the scores around the rank wanted only, further out when no point is kept there.
 
-    None when the point may be below the impostor scores at hand.
+    None when the point may be below the impostor scores given.
     """
     pairs, total = top
     genuine, impostor = pairs

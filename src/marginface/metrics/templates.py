@@ -92,7 +92,8 @@ def score_templates(
     Args:
         template_features: (T, D) of unit length, from `aggregate_templates`.
         template_ids: (T,) their ids.
-        id1, id2: (P,) ids of the templates to compare.
+        id1: (P,) ids of the templates to compare.
+        id2: (P,) ids of those they are compared with.
 
     Returns:
         (P,) in the type of the features.
@@ -140,7 +141,7 @@ def _by_side(template_ids: Tensor, id1: Tensor) -> Tensor:
 
 
 class _SortedPairs:
-    """Pairs by the tile of the score matrix they lie in, sorted group by group of _PAIRS.
+    """Pairs by the tile of the score matrix they are in, sorted group by group of _PAIRS.
 
     A tile with many pairs is multiplied and looked up, for one with few the features are fetched:
     all pairs one by one would move 60 GB for IJB-C. Sorting is random access, so a group is small
@@ -173,7 +174,7 @@ class _SortedPairs:
                         begin += count
 
     def _sort(self, row: Tensor, column: Tensor, part: slice, across: int) -> list[int]:
-        """Fills cell and order of a group; returns how many of its pairs lie in each tile."""
+        """Fills cell and order of a group; returns how many of its pairs are in each tile."""
         bits = _TILE.bit_length() - 1
         tile = (row >> bits) * across + (column >> bits)
         # NumPy sorts 16-bit numbers by counting.

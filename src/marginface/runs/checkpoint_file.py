@@ -19,7 +19,7 @@ from marginface.utils.errors import InputError
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing in it is run."""
     try:
-        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        # Files of torch before 1.6 are not zip archives and cannot be mapped.
         mmap = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch has many ways to refuse a file
@@ -44,7 +44,7 @@ def has_centers(checkpoint: Checkpoint) -> bool:
 
 
 def read_centers(checkpoint: Checkpoint, path: Path) -> Tensor:
-    """(C K, D) all class centers of the checkpoint at `path`, wherever they lie."""
+    """(C K, D) all class centers of the checkpoint at `path`, wherever they are."""
     state = checkpoint["state_dict"]
     weight: Tensor = state[CENTERS] if CENTERS in state else state[_CENTERS_BEFORE]
     about = checkpoint["marginface"].get("head")
@@ -69,7 +69,7 @@ def _alone() -> Iterator[None]:
 def _complete(folder: Path) -> Path:
     if not (folder / ".metadata").is_file():
         raise InputError(
-            f"{folder} is missing or incomplete: the class centers of a checkpoint lie there, "
-            "it has to stay beside the .ckpt file"
+            f"{folder} is missing or incomplete: the class centers of a checkpoint are there, "
+            "it has to stay next to the .ckpt file"
         )
     return folder

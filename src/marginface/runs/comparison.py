@@ -72,7 +72,7 @@ def _differing(configs: list[dict[str, Any]]) -> list[str]:
     keys = [k for k in dict.fromkeys(k for c in configs for k in c) if not k.startswith(follows)]
     differing = [k for k in keys if len({repr(c.get(k)) for c in configs}) > 1]
     if "head.name" in differing:
-        # Other heads have other parameters; the name says it.
+        # Other heads have other parameters; the name is enough.
         common = [k for k in differing if all(k in c for c in configs)]
         differing = ["head.name", *(k for k in common if not k.startswith("head."))]
     return differing

@@ -1,4 +1,4 @@
-"""The run folder and its metadata: what was run, on what, and whether it may go on."""
+"""The run folder and its metadata: what was run, on what, and its result."""
 
 import json
 import shlex

@@ -149,7 +149,7 @@ class FaceRecognizer(L.LightningModule):
         total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
         check_whole_steps(self.trainer)
         try:
-            # A group each: where one is spread over processes and the other is not, optimizers
+            # A group each: where one is sharded over processes and the other is not, optimizers
             # that step many tensors at once cannot have both.
             groups = parameter_groups([self.backbone, self.head], self.decay_bias_and_norm)
             optimizer = self.make_optimizer(groups)
@@ -229,7 +229,7 @@ class FaceRecognizer(L.LightningModule):
         pack_head(checkpoint, self.head, number, self.saving_path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let a run go on with other processes, and with other accumulation steps."""
+        """Let a run continue with other processes, and with other accumulation steps."""
         unpack_head(checkpoint, self.head, self.resumed_from)
         # Lightning counts micro-batches.
         before = checkpoint["marginface"]["accumulate"]

@@ -1,4 +1,4 @@
-"""Processes of one run watch each other: when one dies the others say so and end, too.
+"""Processes of one run watch each other: when one dies the others report it and end, too.
 
 Without this they would wait in their next collective, for up to half an hour. torchrun and SLURM
 (srun --kill-on-bad-exit) watch the processes they start; this is for those that Lightning starts.
@@ -33,7 +33,7 @@ def watch_processes() -> None:
 
 @contextmanager
 def lost_peers_named() -> Iterator[None]:
-    """Turns the error of a collective whose other side is gone into one that says so.
+    """Turns the error of a collective whose other side is gone into one that names the cause.
 
     Waits first: the process that watches the others knows more and may end this one.
     """
@@ -103,7 +103,7 @@ def _watch_parent(parent: int) -> Callable[[], None]:
 def _say(what: str) -> None:
     mine = os.environ.get("LOCAL_RANK", "0")
     print(
-        f"error: {what}. Process {mine} ends, too; the same command goes on from the last "
+        f"error: {what}. Process {mine} ends, too; the same command resumes from the last "
         "checkpoint",
         file=sys.stderr,
         flush=True,

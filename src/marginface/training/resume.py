@@ -45,7 +45,7 @@ def checkpoint_to_resume(
 
 
 def position(path: Path) -> tuple[int, int]:
-    """Epoch, and optimizer step in it, with which the run of a checkpoint goes on."""
+    """Epoch, and optimizer step in it, with which the run of a checkpoint continues."""
     state = _state_of_run(path)
     # The epoch's length is that of the run, not of the data: the trainer may limit its batches.
     return divmod(state["step"], state["steps_per_epoch"])
@@ -94,7 +94,7 @@ def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> N
     if changed:
         raise InputError(
             f"{path} belongs to another run ({'; '.join(changed)}). Use the same settings to "
-            "go on, another hydra.run.dir for a new run, or backbone.weights=<file> to start from "
+            "resume, another hydra.run.dir for a new run, or backbone.weights=<file> to start from "
             "its weights"
         )
 

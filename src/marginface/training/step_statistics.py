@@ -31,7 +31,7 @@ class StepStatistics:
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """What each image of a micro-batch says; all classes are compared with for it."""
+        """What each image of a micro-batch shows; all classes are compared with for it."""
         nearest, target = predictions(self.head.centers, embeddings, labels)
         angle = target.clamp(-1, 1).arccos().rad2deg()
         columns = [nearest == labels, angle, embeddings.norm(dim=1)]

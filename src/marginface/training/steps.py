@@ -22,7 +22,7 @@ def check_whole_steps(trainer: L.Trainer) -> None:
     batches, parts = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     if batches < 1 or batches % parts:
         raise InputError(
-            f"an epoch of {batches} micro-batches is no whole number of optimizer steps of "
+            f"an epoch of {batches} micro-batches is not a whole number of optimizer steps of "
             f"{parts}; set trainer.limit_train_batches to a multiple of "
             "trainer.accumulate_grad_batches"
         )

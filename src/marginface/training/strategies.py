@@ -22,7 +22,7 @@ from marginface.utils.errors import InputError
 
 
 class ClassParallelStrategy(DDPStrategy):
-    """Data-parallel training whose class centers are spread over the processes.
+    """Data-parallel training whose class centers are sharded over the processes.
 
     Every process has the whole backbone and a part of the classes. DDP never touches that part: it
     is not sent from the first process and its gradients are not averaged, because each process
@@ -40,7 +40,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
     """FSDP2 for the backbone (torch's fully_shard), class-parallel centers for the head.
 
     Checkpoints are those of every other strategy: whole tensors, written by the first process, so a
-    run may begin with one strategy and go on with another.
+    run may begin with one strategy and continue with another.
     """
 
     def __init__(self, process_group_backend: str | None = None) -> None:
@@ -154,7 +154,7 @@ def _values(gradient: Tensor) -> Tensor:
 
 
 def shares_classes(trainer: L.Trainer) -> bool:
-    """Whether the class centers of this run are spread over its processes."""
+    """Whether the class centers of this run are sharded over its processes."""
     strategy: Any = trainer.strategy
     return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
 
@@ -166,7 +166,7 @@ def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
         # The gradients of different samples would be averaged.
         raise InputError(
             f"classifier.sample_rate={options.sample_rate} on {trainer.world_size} processes needs "
-            "trainer=class_parallel, which spreads the classes over them"
+            "trainer=class_parallel, which shards the classes over them"
         )
     if not options.optimizer_in_backward:
         return

@@ -145,7 +145,7 @@ def _reason_against(value: Any, annotation: Any) -> str | None:
     except Exception:
         try:
             adapter = TypeAdapter(annotation)  # models bring their own config
-        except Exception:  # a type pydantic cannot describe says nothing about YAML values
+        except Exception:  # a type pydantic cannot describe does not restrict YAML values
             return None
     try:
         result = adapter.validate_python(value)

@@ -1,4 +1,4 @@
-"""What a run says to the person who started it: on the first process only, in plain lines."""
+"""Printing on rank zero, warnings, progress bars."""
 
 import logging
 import os
@@ -46,7 +46,7 @@ def rank_zero_warn(message: str) -> None:
 
 
 def _is_first_process() -> bool:
-    """What Lightning says where it runs; importing it for that would take three seconds."""
+    """Lightning's rank where it runs; importing it for that would take three seconds."""
     lightning = sys.modules.get("lightning_utilities.core.rank_zero")
     rank = getattr(getattr(lightning, "rank_zero_only", None), "rank", None)
     if rank is None:

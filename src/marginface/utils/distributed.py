@@ -50,7 +50,7 @@ def rows_of_ranks(number: int, device: torch.device) -> list[int]:
 
 
 def own_slice(counts: Sequence[int]) -> slice:
-    """Where the rows of this process are when those of all lie below each other."""
+    """Where the rows of this process are when those of all are stacked."""
     start = sum(counts[: rank()])
     return slice(start, start + counts[rank()])
 

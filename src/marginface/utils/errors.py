@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad configuration or data: the message says what was wrong, what was got, what to do."""
+    """Bad configuration or data: the message states what was wrong, what was got, what to do."""
 
 
 class MissingInputError(FileNotFoundError, InputError):
     """A file or folder that is not there."""
 
-    # OSError would format errno and filename; the message is all we have to say.
+    # OSError would format errno and filename; the message is complete.
     def __str__(self) -> str:
         return str(self.args[0])
 

@@ -1,4 +1,4 @@
-"""What a device can do, and what it should be told."""
+"""What a device can do, and settings of its memory."""
 
 import ctypes
 import sys

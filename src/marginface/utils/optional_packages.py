@@ -7,7 +7,7 @@ from marginface.utils.errors import InputError
 
 
 def require_package(package: str, *, extra: str) -> Any:
-    """The imported package; InputError says which extra brings it."""
+    """The imported package; InputError names the extra that brings it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

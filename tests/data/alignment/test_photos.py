@@ -171,7 +171,7 @@ def test_align_photos(photos: Path, tmp_path: Path) -> None:
     }
     assert result.rejected["bo/2.jpg"] == "no face"
     assert result.rejected["bo/3.jpg"].startswith("not a decodable image")
-    assert result.rejected["stray.jpg"].startswith("no identity: it lies in no folder")
+    assert result.rejected["stray.jpg"].startswith("no identity: it is not in a folder")
     for number, name in enumerate(["ann/1.jpg", "ann/2.jpg", "bo/1.jpg"]):
         aligned = cv2.imread(str(tmp_path / "faces" / name))[..., ::-1].astype(int)
         assert abs(aligned - picture(number))[6:-6, 6:-6].mean() < 6
@@ -204,7 +204,7 @@ def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
     assert sum("became x/1.jpg already" in reason for reason in result.rejected.values()) == 1
     bad = {"ann/1.jpg": "../x"}
     result = align_photos(photos, tmp_path / "more", finder, identities=bad)
-    assert result.rejected["ann/1.jpg"] == "identity '../x' is no name of a folder"
+    assert result.rejected["ann/1.jpg"] == "identity '../x' is not a name of a folder"
 
 
 def test_names_without_a_folder() -> None:
@@ -241,7 +241,7 @@ def test_yunet_faults(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="download face_detection_yunet"):
         YuNet(tmp_path / "absent.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match="bad.onnx is no YuNet model"):
+    with pytest.raises(InputError, match="bad.onnx is not a YuNet model"):
         YuNet(tmp_path / "bad.onnx")
 
 

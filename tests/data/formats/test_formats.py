@@ -197,7 +197,7 @@ class TestFaults:
                 LMDBDataset(tmp_path / name)
         (tmp_path / "damaged").mkdir()
         (tmp_path / "damaged" / "data.mdb").write_bytes(b"no database" * 1000)
-        with pytest.raises(InputError, match="is no LMDB database"):
+        with pytest.raises(InputError, match="is not an LMDB database"):
             LMDBDataset(tmp_path / "damaged")
 
     def test_shards(self, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class TestFaults:
         offset = int((written / "train.idx").read_text().splitlines()[1].split("\t")[1])
         content[offset + 12 : offset + 16] = struct.pack("<f", label)
         rec.write_bytes(content)
-        with pytest.raises(InputError, match="record 1 of .*label .* is no class number"):
+        with pytest.raises(InputError, match="record 1 of .*label .* is not a class number"):
             RecordIODataset(written)
 
     def test_damaged_image(self, written: Path) -> None:

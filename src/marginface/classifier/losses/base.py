@@ -19,7 +19,7 @@ class ClassificationLoss(nn.Module):
     name: ClassVar[str]  # in configurations: loss=<name>
     needs_plain_negatives: ClassVar[bool] = False  # other logits must be scale x cosine
     needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
-    margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head says
+    margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head sets
     changes_negatives: ClassVar[bool] = False  # like a head that does
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class ClassificationLoss(nn.Module):
         Args:
             margin_free, with_margin: (R,) target logits, without gradients.
             bounded: whether float32 holds exponentials of the other logits.
-            across_ranks: whether the classes are spread over processes.
+            across_ranks: whether the classes are sharded over processes.
         """
         raise NotImplementedError
 

@@ -60,7 +60,7 @@ class YuNet:
                     self._path, "", (320, 320), self._min_score
                 )
             except cv2.error as error:
-                raise InputError(f"{self._path} is no YuNet model ({error.err})") from error
+                raise InputError(f"{self._path} is not a YuNet model ({error.err})") from error
         return self._local.detector
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
@@ -110,7 +110,7 @@ def _as_face(face: Any, spec: str) -> DetectedFace:
     try:
         array = np.asarray(points, np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{spec} returned points that are no numbers ({error})") from error
+        raise InputError(f"{spec} returned points that are not numbers ({error})") from error
     if array.shape != (5, 2):
         raise InputError(f"{spec} returned points of shape {array.shape}, expected (5, 2)")
     return DetectedFace(array, None if score is None else float(score))

@@ -20,7 +20,7 @@ class DetectedFace(NamedTuple):
     Attributes:
         points: (5, 2) in pixels, see `alignment.Points`.
         score: of the detector, when known.
-        identity: when the file says it.
+        identity: when the file states it.
     """
 
     points: Points
@@ -62,7 +62,7 @@ def read_landmarks(path: str | Path) -> dict[str, list[DetectedFace]]:
 
 
 def for_photos(named: dict[str, T], photos: list[str]) -> dict[str, T]:
-    """What a file says of each photograph: under its path, or under its name alone when the file
+    """The faces of each photograph in a file: under its path, or under its name alone when the file
     names no folder and no other photograph has that name."""
     names = Counter(PurePosixPath(photo).name for photo in photos)
     found = {}

@@ -60,8 +60,8 @@ def align_photos(
 ) -> AlignResult:
     """Write the aligned face of every photograph below `source` into the new folder `target`.
 
-    A photograph identity/name.png becomes identity/name.jpg, unless `identities` says whose it is;
-    one that lies in no folder goes to the identity the landmark file gives it. `target` appears
+    A photograph identity/name.png becomes identity/name.jpg, unless `identities` names the person;
+    one outside any folder goes to the identity the landmark file gives it. `target` appears
     when all are done.
 
     Args:
@@ -197,11 +197,11 @@ def _path(photo: str, given: str | None, from_landmarks: str | None) -> str:
     identity = given or in_folder or from_landmarks
     if not identity:
         raise InputError(
-            "no identity: it lies in no folder, and neither --identities nor the landmarks name one"
+            "no identity: it is not in a folder, and --identities and landmarks do not name one"
         )
     folder = PurePosixPath(identity)
     if folder.is_absolute() or ".." in folder.parts:
-        raise InputError(f"identity {identity!r} is no name of a folder")
+        raise InputError(f"identity {identity!r} is not a name of a folder")
     return str(folder / f"{place.stem}.jpg")
 
 

@@ -21,7 +21,7 @@ TEMPLATE: Points = np.array(
 )
 # Of 1,040 faces with detected points, profiles among them, the worst was 17.5 off.
 MAX_MISFIT = 19.0  # pixels at 112; points that fit nothing are 24 off
-_MARGIN = 0.25  # of the image's side, that points of a cut face may lie outside
+_MARGIN = 0.25  # of the image's side, that points of a cut face may be outside
 
 
 def template(size: int) -> Points:
@@ -54,7 +54,7 @@ def similarity(source: Points, target: Points) -> NDArray[np.float64]:
     u, v = (target - goal).T
     spread = float((x * x + y * y).sum())
     if not spread > 1e-12:
-        raise InputError("all five points lie in one place")
+        raise InputError("all five points are in one place")
     a, b = float((x * u + y * v).sum()) / spread, float((x * v - y * u).sum()) / spread
     turn = np.array([[a, -b], [b, a]])
     return np.column_stack([turn, goal - turn @ center])

@@ -11,7 +11,7 @@ from marginface.utils.errors import InputError, MissingInputError, unknown_name
 
 
 class Writer(Protocol):
-    """Writes images one after the other into a folder, and can go on where another one stopped.
+    """Writes images one after the other into a folder, and can continue where another one stopped.
 
     Attributes:
         done: images that were there when it began.

@@ -18,8 +18,8 @@ from marginface.utils.files import atomic_write
 class FolderDataset(FaceDataset):
     """Identities are the sub-folders of `root` in sorted order, images the files in them.
 
-    Hidden files are not looked at. Files with other endings are no images; they are listed in
-    `ignored` and a warning says how many there are. Folders without images are no identities;
+    Hidden files are not looked at. Files with other endings are not images; they are listed in
+    `ignored` and a warning says how many there are. Folders without images are not identities;
     they are listed in `empty`.
 
     Raises:
@@ -40,7 +40,7 @@ class FolderDataset(FaceDataset):
         for folder in _entries(root):
             if not folder.is_dir():
                 if folder.is_symlink() and not os.path.exists(folder.path):
-                    raise InputError(f"{folder.path}: a link to nothing; remove or mend it")
+                    raise InputError(f"{folder.path}: a link to nothing; remove or fix it")
                 self.ignored.append(folder.name)
                 continue
             entries = _entries(folder.path)
@@ -60,7 +60,7 @@ class FolderDataset(FaceDataset):
             )
         if self.ignored:
             rank_zero_warn(
-                f"{root}: {len(self.ignored)} entries are no images of an identity and are not "
+                f"{root}: {len(self.ignored)} entries are not images of an identity and are not "
                 f"used, the first is {self.ignored[0]}"
             )
         super().__init__(
@@ -87,7 +87,7 @@ def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
             return sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
     except OSError as error:
         raise InputError(
-            f"{folder}: the folder cannot be read ({error.strerror}); mend its permissions or "
+            f"{folder}: the folder cannot be read ({error.strerror}); fix its permissions or "
             "remove it"
         ) from error
 
@@ -125,7 +125,7 @@ class FolderWriter:
     def _name(self, index: int, label: int, suffix: str) -> str:
         folder, stem = self._source.identity(label), self._source.stem(index)
         name = f"{folder}/{stem}{suffix}"
-        # a.jpg beside a.png, both of them JPEGs
+        # a.jpg next to a.png, both of them JPEGs
         return f"{folder}/{stem}-{index}{suffix}" if name in self._files else name
 
     def finish(self) -> None:
@@ -139,7 +139,7 @@ class FolderWriter:
 
 
 def _check_folder_name(name: str) -> None:
-    """InputError for an identity that is no name of a visible folder."""
+    """InputError for an identity that is not a name of a visible folder."""
     if not name or name[0] in ".#" or any(c in name for c in "/\0\t\n\r"):
         raise InputError(
             f"identity {name!r} cannot be the name of a folder; rename it in the source, or pack "

@@ -35,7 +35,7 @@ class ListDataset(FaceDataset):
 
     Raises:
         MissingInputError: no list.
-        InputError: a line that is none of these.
+        InputError: a line of another form.
     """
 
     def __init__(

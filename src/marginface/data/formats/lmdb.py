@@ -100,14 +100,14 @@ def lmdb_errors() -> Iterator[None]:
 def _open(root: Path) -> Any:
     """The database, once a process: LMDB refuses a second time.
 
-    Read-only and without locks it is no more than a memory map, so forked workers can go on with
+    Read-only and without locks it is only a memory map, so forked workers can continue with
     the one they inherit. No read-ahead: images are read at random.
     """
     lmdb = require_package("lmdb", extra="lmdb")
     try:
         return lmdb.open(str(root), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise InputError(f"{root} is no LMDB database ({error})") from error
+        raise InputError(f"{root} is not an LMDB database ({error})") from error
 
 
 def image_key(index: int) -> bytes:

@@ -102,7 +102,7 @@ class ParquetDataset(FaceDataset):
 
 
 def _find_files(root: Path, split: str | None) -> list[Path]:
-    """The Parquet files of a split, told by names as train-00000-of-00002.parquet."""
+    """The Parquet files of a split, known by names as train-00000-of-00002.parquet."""
     paths = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     splits = {p: p.name.split("-")[0] if "-of-" in p.name else "" for p in paths}
     if split is not None:

@@ -2,7 +2,7 @@
 
 `000017.jpg` with `000017.cls` (the class number or name as text) or `000017.json` (`label` or
 `identity`); without either, the member's folder is the identity: `alice/1.jpg`. Members are read
-where they lie, through a memory map, in any order.
+in place, through a memory map, in any order.
 """
 
 import json
@@ -28,11 +28,11 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: magic, length of n
 
 
 class Member(NamedTuple):
-    """Where a file lies in a shard."""
+    """Where a file is in a shard."""
 
     name: str
     offset: int
-    size: int  # as it lies there
+    size: int  # as it is stored
     full_size: int
     is_deflated: bool
 
@@ -103,7 +103,7 @@ def find_shards(root: Path) -> list[Path]:
 
 
 def read_shard(path: Path) -> Iterator[tuple[Member, str]]:
-    """Images of a shard with their labels as words, in the order they lie there.
+    """Images of a shard with their labels as words, in the order they are stored.
 
     Raises:
         InputError: a damaged archive, or an image without a label.
@@ -151,7 +151,7 @@ def read_member(data: mmap.mmap, member: Member) -> bytes:
     if not member.is_deflated:
         return body
     try:
-        # Bounded by what the directory says: a bomb does not.
+        # Bounded by the stated size: a bomb has none.
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, member.full_size)
     except zlib.error as error:
         raise InputError(f"damaged ({error})") from error

@@ -114,7 +114,7 @@ def read_pair_csv(path: Path) -> tuple[list[str], Same]:
 
 
 def read_pair_columns(path: Path) -> dict[str, NDArray[np.str_]]:
-    """What else a pairs.csv says of its pairs: identity1, identity2, group1, group2.
+    """What else a pairs.csv states of its pairs: identity1, identity2, group1, group2.
 
     A column `group` holds for both sides.
 
@@ -151,7 +151,7 @@ def _lfw_file(root: Path, name: str, image: int, path: Path, line: int) -> str:
             return stem + suffix
     raise InputError(
         f"{path}: line {line} names {stem}.jpg, which is not in {root}; data.pairs_root=<folder> "
-        "(in evaluations benchmark.<name>.root) says where the images are"
+        "(in evaluations benchmark.<name>.root) is the folder of the images"
     )
 
 

@@ -45,7 +45,7 @@ def plain_list(value: Any) -> list[Any]:
 
 
 class _Array:
-    """Stands for an ndarray: what it holds, and what says how to read it."""
+    """Stands for an ndarray: what it holds, and how to read it."""
 
     kind: Any = ""  # on the class: a pickle need not call the constructor
     content: Any = None

@@ -189,7 +189,7 @@ def sample_pairs(
         one, other = rng.choice(len(members), 2, replace=False)
         first, second = rng.choice(members[one]), rng.choice(members[other])
         impostor.add((min(first, second), max(first, second)))
-    # Sorted before shuffling: the order of a set is no property of the seed.
+    # Sorted before shuffling: the order of a set does not follow from the seed.
     orders = [rng.permutation(np.asarray(sorted(p), np.int64)) for p in (genuine, impostor)]
     pairs = np.stack(orders, axis=1).reshape(-1, 2)
     return pairs, np.tile([True, False], wanted)

@@ -56,7 +56,7 @@ class BenchmarkResult:
 
     Attributes:
         name: of the benchmark or pair file.
-        protocol: how the numbers came about, in words; stands beside them everywhere.
+        protocol: how the numbers came about, in words; printed with them everywhere.
         metrics: estimates by name, fractions unless the name says otherwise.
         counts: how many images, pairs, people, ...
         pairs: scores for curves, histograms and thresholds.

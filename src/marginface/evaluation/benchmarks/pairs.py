@@ -74,7 +74,7 @@ class PairsBenchmark:
         bootstrap: replicates for the intervals.
         seed: of the bootstrap.
         qmagface: {alpha: ..., beta: ...} to lower scores of bad images; null leaves them. Such
-            scores are no cosines, so a threshold of the grid becomes an exact one.
+            scores are not cosines then, so a threshold of the grid becomes an exact one.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ def _people(pairs: PairFile) -> IdentityTable:
             pair = int(wrong.argmax())
             raise InputError(
                 f"{pairs.path}: pair {pair} says same={int(pairs.same[pair])} of its identities; "
-                "mend one or the other"
+                "fix one or the other"
             )
         return (one, other), columns
     words = pairs.encoded

@@ -1,1 +1,1 @@
-"""What can be said of a head without training it: first loss, advice, curves, tables."""
+"""What is known of a head without training it: first loss, advice, curves, tables."""

@@ -48,7 +48,7 @@ def head_curves(margin: Margin, theta: Tensor, phi: Tensor) -> HeadCurves:
 
 
 def implied_margin(target: Tensor, theta: Tensor) -> Tensor:
-    """m(theta) = arccos f - theta; NaN where f is no cosine."""
+    """m(theta) = arccos f - theta; NaN where f is not a cosine."""
     inside = target.abs() <= 1
     return torch.where(inside, target.clamp(-1, 1).arccos() - theta, math.nan)
 

@@ -28,7 +28,7 @@ def subcenter_report(
 ) -> SubcenterReport:
     """Dominant centers and outliers of a trained sub-center head.
 
-    The paper then trains plain ArcFace anew on the images that are no outliers.
+    The paper then trains plain ArcFace anew on the images that are not outliers.
 
     Args:
         head: trained head.

@@ -33,7 +33,7 @@ def wait_for_checkpoints(trainer: L.Trainer) -> None:
 class LastCheckpoint(StepCallback, Checkpoint):
     """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
 
-    Always between two optimizer steps, so that a run goes on exactly where it stopped.
+    Always between two optimizer steps, so that a run resumes exactly where it stopped.
     """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 1000) -> None:
@@ -67,7 +67,7 @@ class BestCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
         score = module.verification.metrics().get(self.monitor)
-        # An untrained network is no result; a run without verification sets has last.ckpt.
+        # An untrained network is not a result; a run without verification sets has last.ckpt.
         if score is not None and score > self.best and trainer.global_step > 0:
             self.best = score
             save_checkpoint(trainer, module, self.path)

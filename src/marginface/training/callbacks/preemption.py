@@ -22,7 +22,7 @@ class Preemption(StepCallback):
     """On one of the signals: finish the optimizer step, write last.ckpt, end with the exit code.
 
     The signal may reach any of the processes; all of them stop after the same step. The same
-    command goes on from there.
+    command resumes from there.
 
     Args:
         signals: names; SLURM sends SIGUSR1 when asked to (--signal=USR1@90), then SIGTERM.
@@ -77,7 +77,7 @@ class Preemption(StepCallback):
         rank_zero_print(
             f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written"
         )
-        raise PreemptedError(f"stopped by {name}; the same command goes on", self.exit_code)
+        raise PreemptedError(f"stopped by {name}; the same command resumes", self.exit_code)
 
 
 def _number_of(name: str) -> signal.Signals:
@@ -85,6 +85,6 @@ def _number_of(name: str) -> signal.Signals:
         return signal.Signals[name]
     except KeyError:
         raise InputError(
-            f"callbacks.preemption.signals: {name!r} is no signal of this system; SIGTERM and "
+            f"callbacks.preemption.signals: {name!r} is not a signal of this system; SIGTERM and "
             "SIGUSR1 are usual"
         ) from None

@@ -1,8 +1,8 @@
 """Class centers and their optimizer state in a checkpoint: in the order of the classes, whatever
 number of processes wrote them and whatever number reads them.
 
-Small ones are part of the checkpoint; large ones lie beside it in a folder that all processes write
-(torch.distributed.checkpoint), so that no process ever has them all.
+Small ones are part of the checkpoint; large ones are in a folder next to it, which all processes
+write (torch.distributed.checkpoint), so that no process ever has them all.
 """
 
 import shutil
@@ -72,7 +72,7 @@ def pack_head(checkpoint: Checkpoint, head: MarginHead, number: int, path: Path 
     Args:
         checkpoint: about to be written by the first process.
         number: of the centers among the parameters of the optimizer.
-        path: where the checkpoint will be, for what lies beside it; None: everything is inside.
+        path: where the checkpoint will be, for the folder next to it; None: everything is inside.
     """
     rows = HeadRows(checkpoint, number)
     about: dict[str, Any] = {"number": number, "classes": head.num_classes, "folder": None}
@@ -99,7 +99,7 @@ def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> 
     about = checkpoint["marginface"]["head"]
     rows = HeadRows(checkpoint, about["number"])
     if about["folder"] is not None:
-        assert path is not None, "centers beside a checkpoint whose place is not known"
+        assert path is not None, "centers in a folder next to a checkpoint whose place is not known"
         rows.write(_load(about["names"], head, path.parent / about["folder"]))
     elif head.shard is not None:
         k = head.centers.centers_per_class
@@ -108,7 +108,7 @@ def unpack_head(checkpoint: Checkpoint, head: MarginHead, path: Path | None) -> 
 
 
 def remove_old_folders(path: Path, checkpoint_folder: str | None) -> None:
-    """Delete what lay beside earlier versions of the checkpoint at `path`."""
+    """Delete the folders of earlier versions of the checkpoint at `path`."""
     for folder in path.parent.glob(f"{path.name}.head-*"):
         if folder.name != checkpoint_folder:
             shutil.rmtree(folder, ignore_errors=True)  # what is left goes next time
@@ -124,7 +124,7 @@ def _gather(rows: HeadRows, shard: Shard, per_class: int, device: torch.device) 
 
 def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
     try:
-        if _is_spread(head):
+        if _is_sharded(head):
             save(_by_class(found, head), checkpoint_id=folder)
         elif rank() == 0:  # all processes have the same
             with _alone():
@@ -133,7 +133,7 @@ def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointWriteError(
             f"could not write the class centers to {folder}: {error}; the checkpoint before is "
-            "still there, and the same command goes on from it"
+            "still there, and the same command resumes from it"
         ) from error
     if is_distributed():
         dist.barrier()
@@ -141,13 +141,13 @@ def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
 
 def _load(names: list[str], head: MarginHead, folder: Path) -> dict[str, Tensor]:
     rows = {key: torch.empty_like(head.weight, requires_grad=False) for key in names}
-    spread = _is_spread(head)
-    with nullcontext() if spread else _alone():
-        load(_by_class(rows, head), checkpoint_id=_complete(folder), no_dist=not spread)
+    sharded = _is_sharded(head)
+    with nullcontext() if sharded else _alone():
+        load(_by_class(rows, head), checkpoint_id=_complete(folder), no_dist=not sharded)
     return rows
 
 
-def _is_spread(head: MarginHead) -> bool:
+def _is_sharded(head: MarginHead) -> bool:
     return head.shard is not None and head.shard.world > 1
 
 
@@ -155,7 +155,7 @@ def _by_class(rows: dict[str, Tensor], head: MarginHead) -> dict[str, Any]:
     """The same memory with a row for each class, marked as a part of the whole where it is one."""
     width = head.centers.centers_per_class * head.embedding_size
     views = {key: value.detach().view(-1, width) for key, value in rows.items()}
-    if head.shard is None or not _is_spread(head):
+    if head.shard is None or not _is_sharded(head):
         return views
     mesh = init_device_mesh(head.weight.device.type, (head.shard.world,))
     size, stride = torch.Size([head.num_classes, width]), (width, 1)

@@ -1,4 +1,4 @@
-"""Writing checkpoints atomically, and reading back what is needed before a run goes on."""
+"""Writing checkpoints atomically, and reading back what is needed to resume."""
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as either
             raise write_error(path, error) from error
-        # Only now does nothing need what lay beside the checkpoint before.
+        # Only now does nothing need the files next to the checkpoint before.
         head = checkpoint.get("marginface", {}).get("head", {})
         remove_old_folders(Path(path), head.get("folder"))
 
@@ -65,7 +65,7 @@ class BackgroundCheckpointIO(WrappingCheckpointIO):
 
 
 def write_error(path: str | Path, error: Exception) -> CheckpointWriteError:
-    """What to say when a checkpoint cannot be written."""
+    """The error for a checkpoint that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     cause = error.__context__  # torch fails a second time when it closes what it could not write
     if isinstance(cause, OSError) and cause.strerror:
@@ -73,5 +73,5 @@ def write_error(path: str | Path, error: Exception) -> CheckpointWriteError:
     free = shutil.disk_usage(Path(path).parent).free // 2**20
     return CheckpointWriteError(
         f"could not write {path}: {reason} ({free} MiB free there); the checkpoint before it is "
-        "still there, and the same command goes on from it"
+        "still there, and the same command resumes from it"
     )

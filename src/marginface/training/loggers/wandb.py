@@ -25,7 +25,7 @@ def wandb_logger(
     mode: str | None = None,
     entity: str | None = None,
 ) -> WandbLogger:
-    """A WandbLogger that goes on with its run when the same folder is used again.
+    """A WandbLogger that continues its run when the same folder is used again.
 
     Args:
         save_dir: the run folder; holds the files of an offline run and the run's id.
@@ -50,7 +50,7 @@ def wandb_logger(
 
 
 def is_logged_in() -> bool:
-    """Whether an API key is at hand: WANDB_API_KEY or the entry `wandb login` makes."""
+    """Whether an API key is there: WANDB_API_KEY or the entry `wandb login` makes."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
@@ -61,7 +61,7 @@ def is_logged_in() -> bool:
 
 
 def _run_id(path: Path) -> str | None:
-    """The id in `path`, written there by the first process of a fresh run."""
+    """The id in `path`, written there by the first process of a new run."""
     if not path.is_file():
         _write_id(path)
     return path.read_text().strip() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""The bytes of MXNet RecordIO: records and their parts, the index, labels beside the file.
+"""The bytes of MXNet RecordIO: records and their parts, the index, labels next to the file.
 
 A record is the magic word, a length word, the payload and zero padding to four bytes. The payload
 is a 24-byte header (flag, label, id, id2), `flag` float32 labels and then an image. A payload that
@@ -39,7 +39,7 @@ def header(number: int, label: int | tuple[int, int]) -> bytes:
 
 
 def record_bytes(payload: bytes) -> bytes:
-    """A record as it lies on disk: the payload cut at every aligned magic word."""
+    """A record as it is on disk: the payload cut at every aligned magic word."""
     cuts, at = [0], payload.find(MAGIC)
     while at >= 0:
         if at % 4 == 0:

@@ -50,7 +50,7 @@ class RecordIODataset(FaceDataset):
 
     Raises:
         MissingInputError: no .rec file.
-        InputError: offsets outside the file, a truncated file, labels that are no class numbers.
+        InputError: offsets outside the file, a truncated file, labels that are not class numbers.
     """
 
     def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
@@ -201,9 +201,9 @@ class RecordIODataset(FaceDataset):
         if wrong.any():
             first = int(wrong.argmax())
             raise InputError(
-                f"{self.describe(first)}: label {labels[first]} is no class number in "
+                f"{self.describe(first)}: label {labels[first]} is not a class number in "
                 f"[0, {EXACT_FLOAT32}), the range float32 labels can hold; exact labels above it "
-                f"are read from {lst.name} beside the file"
+                f"are read from {lst.name} next to the file"
             )
         return numbers
 

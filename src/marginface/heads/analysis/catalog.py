@@ -1,4 +1,4 @@
-"""What there is to say about every registered head, read off its class, and docs/heads.md."""
+"""Facts about every registered head, read from its class, and docs/heads.md."""
 
 import inspect
 import re
@@ -105,6 +105,6 @@ A head is three choices, kept apart:
 
 theta is the angle to the own center, c the cosine of another, s the scale, |x| the norm of the
 embedding. Curves are drawn at the default parameters against no margin (normface) and ArcFace 0.5;
-state (t, mean, scale, step, key) lies in buffers, advances once per optimizer step from the whole
+state (t, mean, scale, step, key) is in buffers, advances once per optimizer step from the whole
 global batch, is saved with the checkpoint and is equal on all processes.
 """
