@@ -19,6 +19,7 @@ from marginface.utils.distributed import (
     is_distributed,
     mean_over_ranks,
 )
+from marginface.utils.errors import InputError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -73,15 +74,12 @@ def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command
     assert {key: two[key] for key in untrained} == untrained
 
 
-def test_a_batch_the_processes_do_not_divide(
-    tiny_run: list[str], tmp_path: Path, command: Command
-) -> None:
+def test_a_batch_the_processes_do_not_divide(tiny_run: list[str], tmp_path: Path) -> None:
+    """Found by the first process, before it starts the others."""
     gloo = ["trainer=ddp_gloo", "trainer.devices=2", "data.batch_size=7"]
-    done = command("train.py", *tiny_run, *gloo, f"hydra.run.dir={tmp_path}")
-    assert done.returncode == 2
-    assert done.stderr.count("error:") == 1
-    assert "data.batch_size=7" in done.stderr
-    assert "use 6 or 8" in done.stderr
+    with pytest.raises(InputError, match=r"data.batch_size=7 .*use 6 or 8"):
+        train(compose(*tiny_run, *gloo, run_dir=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def _in_process(rank: int, world: int, store: str, queue: "mp.SimpleQueue[object]") -> None:

@@ -1,4 +1,4 @@
-"""The size an embedding network was built for, stated in a sentence when the images differ."""
+"""Checks of the input size of a network."""
 
 from typing import Any
 

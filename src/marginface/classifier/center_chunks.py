@@ -1,4 +1,4 @@
-"""The centers that a process compares with in a step: a shard of them, or a sample of that."""
+"""Reads class centers chunk by chunk: all of them, a shard, or a sample."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One batch against the class centers, chunk by chunk: what is compared, and the weights of it."""
+"""A batch against the class centers, chunk by chunk: similarities, logits, gradient weights."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""What the classifier of a run needs, and whether sampling would help, before it starts."""
+"""An estimate of the classifier's memory, and whether sampling would pay, before a run."""
 
 from dataclasses import dataclass
 

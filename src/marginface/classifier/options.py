@@ -1,4 +1,4 @@
-"""How the loss over all classes is computed; what it is, is the head's business."""
+"""Options of the loss over all classes: precision, memory, sampling."""
 
 from dataclasses import dataclass
 from typing import Literal

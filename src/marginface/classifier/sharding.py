@@ -1,4 +1,4 @@
-"""Which classes a process has: the centers of a head sharded over the ranks."""
+"""Shards: which classes a process holds, and how their centers are drawn."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How every command ends when something is wrong: one message, an exit code, no traceback."""
+"""Errors of commands: one message, an exit code, no traceback."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A function of a composed configuration as a command with overrides."""
+"""Makes a command with Hydra's overrides from a function of a composed configuration."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where the YAML files are, how they become objects, and what is wrong with a command line."""
+"""Configuration: where the YAML is, how nodes become objects, checks of a command line."""
 
 from marginface.config.compose import compose
 from marginface.config.resolve import config_dir, to_plain

@@ -1,4 +1,4 @@
-"""All mistakes of a command line with overrides, before Hydra stops at the first."""
+"""Checks a command line with overrides as a whole; Hydra itself stops at the first mistake."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The configuration of a command line, for Python."""
+"""Compose a configuration in Python as the command line would."""
 
 from pathlib import Path
 from typing import Any

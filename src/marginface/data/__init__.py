@@ -1,4 +1,4 @@
-"""Faces in: datasets, verification pairs, samplers and the loader that training uses."""
+"""Face images: datasets, verification pairs, samplers, and the loader that training uses."""
 
 from marginface.data.augmentation import Augmentation
 from marginface.data.dataset import FaceDataset, Subset

@@ -1,4 +1,4 @@
-"""From a dataset to the loaders of a run: splits, verification sets, global batches, resumption."""
+"""The LightningDataModule: splits, verification sets, loaders over global batches, resuming."""
 
 from typing import Any, Literal
 

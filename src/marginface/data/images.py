@@ -1,4 +1,4 @@
-"""Encoded images to RGB pixels; nothing happens to them that is not one of the stated rules."""
+"""Encoded images to RGB pixels by stated rules: size, grayscale, transparency, orientation."""
 
 import struct
 from dataclasses import dataclass

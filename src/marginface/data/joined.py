@@ -1,4 +1,4 @@
-"""Several sources as one dataset: labels moved apart, the same persons merged, others dropped."""
+"""Several sources as one dataset: labels renumbered, identities merged or dropped."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which images make up which batch: one seeded order per epoch, whoever carries it out.
+"""Which images make up which batch: one seeded order per epoch for any number of processes.
 
 The global batch of an optimizer step is a slice of the epoch's order, drawn from (seed, epoch). It
 is cut into accumulation parts and each part into ranks, so 1, 2 or 8 processes, any number of

@@ -1,4 +1,4 @@
-"""What the processes that read a dataset share: decoded images, and which images are faulty."""
+"""Shared memory of reading processes: batch buffers, decoded images, faulty images."""
 
 import shutil
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Evaluations side by side: their metrics, and on the same pairs whether one is really better."""
+"""Comparison of evaluations: metrics next to each other, paired tests on the same pairs."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The configuration of `python evaluate.py`: whether it is right."""
+"""The keys of an evaluation's configuration, and what is wrong with one."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""The labeled rows of a batch, as a margin sees them."""
+"""The labeled rows of a batch, as a margin receives them."""
 
 from __future__ import annotations
 

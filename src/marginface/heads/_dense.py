@@ -1,4 +1,4 @@
-"""All logits at once, the plain way: to inspect, and to compare the loss over chunks with."""
+"""All logits at once, in plain torch: for inspection, and as reference of the loss over chunks."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Margins drawn for each image: what both ElasticFace heads share, arXiv 2109.09416."""
+"""Random margins: base class of both ElasticFace heads, arXiv 2109.09416."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""A trained network for use: images to embeddings, with the preprocessing it was trained with."""
+"""Images to embeddings with a trained network, preprocessed as in its training."""
 
 import copy
 from collections import deque

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk, so that scoring again needs no network."""
+"""A cache of embeddings on disk, so that scoring again needs no network."""
 
 import json
 from collections.abc import Callable
@@ -25,18 +25,18 @@ class EmbeddingCache:
     def __init__(self, folder: str | Path | None) -> None:
         self.folder = None if folder is None else Path(folder)
 
-    def get(self, facts: dict[str, Any], compute: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+    def get(self, key: dict[str, Any], compute: Callable[[], Tensor]) -> tuple[Tensor, bool]:
         """(N, D) embeddings, and whether they were there.
 
         Args:
-            facts: everything they depend on, as JSON.
+            key: everything they depend on, as JSON.
             compute: called when they are not there.
         """
         if self.folder is None:
             return compute(), False
-        words = json.dumps({"format": _FORMAT, **facts}, sort_keys=True)
-        key = short_hash(words, digits=32)
-        path = self.folder / f"{key}.npy"
+        words = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
+        name = short_hash(words, digits=32)
+        path = self.folder / f"{name}.npy"
         if path.is_file():
             return torch.from_numpy(np.load(path)), True
         embeddings = compute()

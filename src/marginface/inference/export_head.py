@@ -1,4 +1,4 @@
-"""Class centers out of a checkpoint, into a file that needs nothing of ours to be read."""
+"""Exports class centers from a checkpoint into a safetensors file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is wrong with a set of faces, found before a GPU is spent on it."""
+"""Inspection of a data set before training: faults and suspicions."""
 
 from marginface.inspection.findings import Finding, Findings
 from marginface.inspection.run import inspect_data

@@ -1,4 +1,4 @@
-"""What an inspection found: faults, which a training should not begin with, and suspicions."""
+"""Results of an inspection: faults, suspicions, notes, pictures."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

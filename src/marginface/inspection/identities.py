@@ -1,4 +1,4 @@
-"""What embeddings say about labels: images of another person, one person under two names."""
+"""Labels checked with embeddings: mislabeled images, one person under two names."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A set of faces under inspection: how its images are named, and what was found so far."""
+"""A set of faces under inspection: names of its images, and the findings so far."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What each image shows by itself, measured by several processes."""
+"""Measurements of single images (size, brightness, sharpness, hashes), by several processes."""
 
 import hashlib
 import os

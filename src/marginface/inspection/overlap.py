@@ -1,4 +1,4 @@
-"""What a set shares with a test set: images, and with a network persons."""
+"""Overlap with a test set: shared images, and with a network shared persons."""
 
 from torch import Tensor
 from torch.nn.functional import normalize

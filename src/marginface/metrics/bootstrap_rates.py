@@ -1,4 +1,4 @@
-"""Rates of pairs that count unequally often: what a bootstrap replicate is evaluated with."""
+"""Error rates of weighted pairs, for bootstrap replicates."""
 
 from collections.abc import Sequence
 

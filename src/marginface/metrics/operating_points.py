@@ -1,4 +1,4 @@
-"""Thresholds and what they do: chosen for a false match rate here, applied there."""
+"""Operating points: thresholds for false match rates, and their rates on other sets."""
 
 import math
 from collections.abc import Iterable

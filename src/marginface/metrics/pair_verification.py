@@ -1,4 +1,4 @@
-"""torchmetrics around the pure functions: batches in, results out, on any number of processes."""
+"""Pair verification as a torchmetrics metric, on any number of processes."""
 
 from collections.abc import Sequence
 from typing import Any

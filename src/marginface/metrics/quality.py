@@ -1,4 +1,4 @@
-"""Quality of images in scores: QMagFace, and how errors fall when bad images are left out."""
+"""Image quality in verification: QMagFace scores, error-versus-reject curves."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Scores of pairs, sorted by kind: all that error rates need, without a table of ROC points."""
+"""Pair scores sorted by kind, from which all error rates follow."""
 
 from typing import NamedTuple
 

@@ -1,1 +1,1 @@
-"""Pages, charts, pictures and tables."""
+"""HTML pages, SVG charts and PNG figures."""

@@ -1,4 +1,4 @@
-"""Pictures of results: ROC and score histogram of a verification set, curves of heads."""
+"""Saving matplotlib figures as PNG files."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The LightningModule: a backbone and a head through one training and one validation step."""
+"""The LightningModule: training step, optimizers, validation, checkpoints."""
 
 import math
 from collections.abc import Callable, Iterable

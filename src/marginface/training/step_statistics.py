@@ -1,4 +1,4 @@
-"""What is logged of an optimizer step, over its whole global batch."""
+"""Statistics of an optimizer step over its whole global batch, for the log."""
 
 import torch
 from torch import Tensor

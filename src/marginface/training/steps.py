@@ -1,4 +1,4 @@
-"""Where a run is, counted in optimizer steps; Lightning counts micro-batches."""
+"""Counting optimizer steps; Lightning counts micro-batches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A signal that asks the run to stop, agreed on by all processes."""
+"""A request to stop the run, agreed on by all processes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How processes share the work, beyond what Lightning brings."""
+"""Lightning strategies for sharded class centers and backbones, and what they exclude."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is written and printed before training starts."""
+"""What a run writes and prints before training starts."""
 
 from typing import Any
 

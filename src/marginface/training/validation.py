@@ -1,4 +1,4 @@
-"""Verification during training: pairs of every set from all processes, results and metrics."""
+"""Verification during training: embeddings of all processes, results, metrics."""
 
 from typing import Any
 

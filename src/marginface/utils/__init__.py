@@ -1,1 +1,1 @@
-"""What every part uses: errors, files, collectives, arguments. No faces, Lightning or Hydra."""
+"""Used by every part: errors, files, collectives, arguments. No faces, Lightning or Hydra."""

@@ -1,4 +1,4 @@
-"""Arguments given by name: unknown, missing, mistyped and out-of-range ones in words."""
+"""Checks arguments given by name: unknown, missing, mistyped and out-of-range ones."""
 
 import inspect
 import typing

@@ -1,4 +1,4 @@
-"""What a user can get wrong, as exceptions; the command line prints them without a traceback."""
+"""Exceptions, and the wording of messages; commands print them without a traceback."""
 
 import difflib
 from collections.abc import Iterable

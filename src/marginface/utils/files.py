@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves either the old one or the new one, never half of one."""
+"""Atomic writing of files: a crash leaves the old file or the new one."""
 
 import json
 import os

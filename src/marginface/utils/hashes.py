@@ -1,4 +1,4 @@
-"""Short hashes that tell data apart."""
+"""Short hashes of data and names."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Packages that only some uses need."""
+"""Imports of optional packages, with the extra to install in the error."""
 
 import importlib
 from typing import Any

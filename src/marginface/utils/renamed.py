@@ -1,4 +1,4 @@
-"""Names of version 0.1 that are called otherwise since: keys of the configuration and classes.
+"""Names of version 0.1 that have changed since: keys of the configuration and classes.
 
 A command that uses one is an error that gives the new name; what runs of 0.1 left on disk is read
 through the same tables.

@@ -1,4 +1,4 @@
-"""What happens to a uint8 batch on the device: normalization, color order and seeded flips."""
+"""Random numbers hashed from (seed, place): the same for every worker and rank."""
 
 import torch
 from torch import Tensor

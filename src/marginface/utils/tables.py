@@ -1,4 +1,4 @@
-"""Tables in the terminal, and how metrics are written in them."""
+"""Tables in the terminal, and the format of metrics in them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

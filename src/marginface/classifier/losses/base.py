@@ -1,4 +1,4 @@
-"""What a loss over logits has to define: the plain way, and from chunks of the classes."""
+"""Base class of losses over logits: in plain form, and for chunks of the classes."""
 
 from typing import Any, ClassVar
 

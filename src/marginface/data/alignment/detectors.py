@@ -1,4 +1,4 @@
-"""Where faces and their five points come from: a file, YuNet, or the user's own function."""
+"""Sources of faces and their five points: a file, YuNet, a function of the user."""
 
 import importlib
 import os

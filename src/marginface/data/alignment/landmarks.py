@@ -1,4 +1,4 @@
-"""Files with five points a face, as they go round: csv, CelebA's list, insightface's two kinds."""
+"""Landmark files, five points a face: csv, CelebA's list, insightface's two kinds."""
 
 import csv
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Align a folder of photographs: every face warped onto the template, everything else explained."""
+"""Align a folder of photographs: every face warped onto the template, or rejected with a reason."""
 
 import os
 import shutil

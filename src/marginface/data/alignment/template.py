@@ -1,4 +1,4 @@
-"""From five points to an aligned face: the template everybody trains on, and how to get there."""
+"""Five-point alignment: the standard template, and the similarity transform onto it."""
 
 import cv2
 import numpy as np

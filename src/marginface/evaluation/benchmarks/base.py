@@ -1,4 +1,4 @@
-"""What every benchmark is: images to embed, and an outcome computed from their embeddings."""
+"""Base classes of benchmarks: images to embed, and a result computed from their embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Who is who in sets of pairs that do not say it: genuine pairs show one person."""
+"""Identities of pair sets that do not name them, inferred from genuine pairs."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Metrics of steps and validations to the loggers; the first loss is compared with the expected."""
+"""Logs steps and validations, and compares the first loss with the expected one."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per step, on disk as soon as it is known, continued by a resumed run."""
+"""The metrics.csv logger: one row per step, flushed at once, continued by a resumed run."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Weights & Biases without surprises: offline unless the user is logged in or says otherwise."""
+"""The W&B logger: offline unless the user is logged in or sets WANDB_MODE."""
 
 import netrc
 import os
