@@ -1,5 +1,6 @@
 """`marginface heads`: list them, draw their curves, tell what their parameters mean."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,6 @@ import torch
 import typer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.table import Table
 
 from marginface.classifier.centers import check_sizes
@@ -16,9 +16,10 @@ from marginface.cli.errors import clear_errors
 from marginface.heads import Margin, create_margin, list_heads
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.catalog import head_info, heads_page
-from marginface.heads.analysis.curves import HeadCurves, head_curves
+from marginface.heads.analysis.curves import head_curves
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
+from marginface.utils.tables import make_table, print_table
 
 app = typer.Typer(help=__doc__)
 
@@ -71,7 +72,7 @@ def show(
         path = out or Path(f"{name}.png")
         heads_figure(margins, path)
         for label, margin in margins.items():
-            Console(width=110).print(_table(label, margin))
+            print_table(_table(label, margin))
         typer.echo(f"drawn: {path}")
 
 
@@ -120,22 +121,22 @@ def _create(name: str, settings: list[str], classes: int = 2) -> tuple[Margin, C
 
 def _table(label: str, margin: Margin) -> Table:
     degrees = torch.arange(0, 181, 10, dtype=torch.float64)
-    curves: HeadCurves = head_curves(margin, degrees.deg2rad(), degrees.deg2rad())
-    table = Table(title=label, title_justify="left")
-    headings = ["angle", "f", "implied margin", "df/dcos", "boundary margin M(angle)"]
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    curves = head_curves(margin, degrees.deg2rad(), degrees.deg2rad())
     columns = [
         curves.target,
         curves.implied_margin.rad2deg(),
         curves.slope,
         curves.boundary_margin.rad2deg(),
     ]
-    for number, angle in enumerate(degrees):
-        values = [float(column[number]) for column in columns]
-        cells = [
-            "-" if value != value else f"{value:.4g}" if abs(value) > 1e-9 else "0"
-            for value in values
-        ]
-        table.add_row(f"{angle:.0f}", *cells)
-    return table
+    rows = [
+        (f"{angle:.0f}", *(_cell(float(column[number])) for column in columns))
+        for number, angle in enumerate(degrees)
+    ]
+    headings = ("angle", "f", "implied margin", "df/dcos", "boundary margin M(angle)")
+    return make_table(headings, rows, label)
+
+
+def _cell(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4g}" if abs(value) > 1e-9 else "0"

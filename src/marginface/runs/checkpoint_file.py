@@ -50,23 +50,25 @@ def read_centers(checkpoint: Checkpoint, path: Path) -> Tensor:
     about = checkpoint["marginface"].get("head")
     if about is None or about["folder"] is None:
         return weight
-    folder = _complete(path.parent / about["folder"])
+    folder = complete_folder(path.parent / about["folder"])
     saved = FileSystemReader(folder).read_metadata().state_dict_metadata["weight"]
     assert isinstance(saved, TensorStorageMetadata)
     content = {"weight": torch.empty(saved.size, dtype=weight.dtype)}
-    with _alone():
+    with without_processes():
         load(content, checkpoint_id=folder, no_dist=True)
     return content["weight"].view(-1, weight.shape[1])
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def without_processes() -> Iterator[None]:
+    """For torch.distributed.checkpoint with no_dist: its warning about that is not shown."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is meant to be
         yield
 
 
-def _complete(folder: Path) -> Path:
+def complete_folder(folder: Path) -> Path:
+    """The folder of class centers, InputError unless it is there as a whole."""
     if not (folder / ".metadata").is_file():
         raise InputError(
             f"{folder} is missing or incomplete: the class centers of a checkpoint are there, "

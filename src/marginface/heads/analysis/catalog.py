@@ -89,22 +89,22 @@ _TABLE_HEAD = """\
 _INTRODUCTION = """\
 # Heads
 
-Written by `make docs` from the code; a test keeps it so. `marginface heads show NAME --set k=0.6`
-draws any head with any parameters, `marginface heads advise NAME --classes 93431` says what they
-mean.
+`make docs` writes this page from the code, and a test checks that it is current.
+`marginface heads show NAME --set k=0.6` draws any head with any parameters,
+`marginface heads advise NAME --classes 93431` explains what they mean for a number of classes.
 
-A head is three choices, kept apart:
+A head is a margin over class centers, with a loss. Three choices are independent of each other:
 
-- **the curve**: f replaces the cosine of the own class; some heads replace the others' as well;
+- **the curve**: f replaces the cosine of the own class; some heads also change those of the others;
 - **the gradient** (`head.margin_gradient`): `straight_through` takes df/dcos as 1, so the margin is
-  a constant to autograd; `exact` differentiates the curve. The default is the official code's where
-  there is one;
+  a constant to autograd; `exact` differentiates the curve. The default is that of the official code
+  where there is one;
 - **the loss over logits** (`head.loss`): `cross_entropy`, `bce`, `circle`, `alpha_divergence`.
-  `head=x2softmax head.loss=alpha_divergence` is a sparse variant: experimental, derived here, in no
-  paper. Parameters of a loss: `'head.loss={name: alpha_divergence, alpha: 1.5}'`.
+  `head=x2softmax head.loss=alpha_divergence` is a sparse variant: experimental, derived here, not
+  from a paper. Parameters of a loss: `'head.loss={name: alpha_divergence, alpha: 1.5}'`.
 
 theta is the angle to the own center, c the cosine of another, s the scale, |x| the norm of the
-embedding. Curves are drawn at the default parameters against no margin (normface) and ArcFace 0.5;
-state (t, mean, scale, step, key) is in buffers, advances once per optimizer step from the whole
-global batch, is saved with the checkpoint and is equal on all processes.
+embedding. Curves are drawn at the default parameters, next to no margin (normface) and ArcFace 0.5.
+The state of a head (t, mean, scale, step, key) is kept in buffers. It advances once per optimizer
+step from the whole global batch, is saved with the checkpoint, and is equal on all processes.
 """

@@ -25,7 +25,7 @@ from torch.distributed.tensor import Shard as ShardedRows
 from marginface.classifier import Shard
 from marginface.classifier.options import MIB
 from marginface.heads import MarginHead
-from marginface.runs.checkpoint_file import CENTERS, Checkpoint, _alone, _complete
+from marginface.runs.checkpoint_file import CENTERS, Checkpoint, complete_folder, without_processes
 from marginface.utils.distributed import add_over_ranks, gather_to_first, is_distributed, rank
 from marginface.utils.errors import CheckpointWriteError
 
@@ -127,7 +127,7 @@ def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
         if _is_sharded(head):
             save(_by_class(found, head), checkpoint_id=folder)
         elif rank() == 0:  # all processes have the same
-            with _alone():
+            with without_processes():
                 save(_by_class(found, head), checkpoint_id=folder, no_dist=True)
     except (OSError, CheckpointException) as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,8 +142,8 @@ def _save(found: dict[str, Tensor], head: MarginHead, folder: Path) -> None:
 def _load(names: list[str], head: MarginHead, folder: Path) -> dict[str, Tensor]:
     rows = {key: torch.empty_like(head.weight, requires_grad=False) for key in names}
     sharded = _is_sharded(head)
-    with nullcontext() if sharded else _alone():
-        load(_by_class(rows, head), checkpoint_id=_complete(folder), no_dist=not sharded)
+    with nullcontext() if sharded else without_processes():
+        load(_by_class(rows, head), checkpoint_id=complete_folder(folder), no_dist=not sharded)
     return rows
 
 
