@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 # Advice of Lightning and torch that does not apply here; everything else stays visible.
-_BESIDE_THE_POINT = (
+_IRRELEVANT_ADVICE = (
     ".*does not have many workers.*",  # data.num_workers is the user's choice
     ".*your dataloader is not resumable.*",  # ours is: GlobalBatchSampler(start=)
     ".*is smaller than the logging interval.*",
@@ -57,7 +57,7 @@ def _is_first_process() -> bool:
 def silence_lightning() -> None:
     """Hide Lightning's notes on its own settings; its warnings and errors stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in _BESIDE_THE_POINT:
+    for message in _IRRELEVANT_ADVICE:
         warnings.filterwarnings("ignore", message)
 
 
