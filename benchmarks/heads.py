@@ -4,7 +4,7 @@
     python benchmarks/heads.py faces --root FACES/train --pairs a.bin b.bin [--quick]
 
 Every cell is a process of its own with one thread; as many run at a time as there are cores. Runs
-that are done already are not repeated, so a stopped benchmark goes on with the same command.
+that are done already are not repeated, so a stopped benchmark resumes with the same command.
 Writes <out>/heads_<preset>.json (every run, hardware, date), prints the table for docs/results.md.
 """
 

@@ -156,20 +156,23 @@ def test_they_train_together(
 
 
 LISTING = """
+import sys
 from marginface.cli.main import app
-from marginface.config import compose
+from marginface.cli.train import main
 from typer.testing import CliRunner
 print(CliRunner().invoke(app, ["heads"]).stdout)
 print(CliRunner().invoke(app, ["pack", "--help"]).stdout)
+sys.argv = ["train.py", "head=halfway", "head.shar=1"]
 try:
-    compose("train", ["head=halfway", "head.shar=1"])
-except ValueError as error:
-    print(error)
+    main()
+except SystemExit as end:
+    print("exit code", end.code)
 """
 
 
 def test_they_are_listed_and_checked(checkout: Path, command: Command) -> None:
     done = command("-c", LISTING, cwd=checkout, PYTHONPATH=str(checkout / "src"))
     assert done.returncode == 0, done.stderr
-    for words in ("halfway (", "share=0.5", "named", "Did you mean 'head.share'"):
+    for words in ("halfway (", "share=0.5", "named", "exit code 2"):
         assert words in done.stdout, words
+    assert "Did you mean 'head.share'" in done.stderr

@@ -37,8 +37,6 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_pass_the_check(command: str) -> None:
     script, *arguments = shlex.split(command)[1:]
-    if "head=myhead" in arguments:
-        return
     if script == "train.py":
         check_command_line("train", arguments, train_problems)
     else:
@@ -142,8 +140,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"## {project['version']} ({citation['date-released']})" in changes
 
 
-def test_the_head_of_the_readme_works(tmp_path: Path) -> None:
-    """Both files as printed, in a copy of the project: trained, and its YAML is complete."""
+def test_the_head_of_the_readme_works() -> None:
+    """Both files as printed: its YAML is complete, it has the curve it states and gradients."""
     (code,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "MyHead" in b]
     (node,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}

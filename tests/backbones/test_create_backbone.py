@@ -118,5 +118,5 @@ class TestWeights:
         with pytest.raises(InputError, match="not a readable weights file"):
             load_backbone_weights(create_backbone("miniresnet8"), tmp_path / "text.pth")
         torch.save({"a": 1}, tmp_path / "numbers.pth")
-        with pytest.raises(InputError, match="holds no state dict"):
+        with pytest.raises(InputError, match="is not a state dict"):
             load_backbone_weights(create_backbone("miniresnet8"), tmp_path / "numbers.pth")

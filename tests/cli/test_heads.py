@@ -41,6 +41,10 @@ def test_show_draws_and_prints(tmp_path: Path) -> None:
         (["show", "x2softmax", "--set", "k"], "--set takes key=value"),
         (["show", "x2softmax", "--set", "k=high"], "k='high'"),
         (["advise", "arcface", "--classes", "1"], "num_classes must be at least 2, got 1"),
+        (
+            ["advise", "curricularface", "--classes", "100", "--set", "loss=circle"],
+            "loss 'circle' needs the plain cosines",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line(arguments: list[str], message: str) -> None:

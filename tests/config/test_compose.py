@@ -4,13 +4,16 @@ import importlib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from helpers.paths import ROOT
 from marginface.config import compose
 from marginface.config.command_line import check_command_line
 from marginface.training import train
 from marginface.training.config import train_problems
 from marginface.utils import renamed
 from marginface.utils.errors import InputError
+from marginface.utils.nested import flatten
 
 
 def test_what_the_command_line_gives(tiny_run: list[str], tmp_path: Path) -> None:
@@ -32,6 +35,15 @@ def test_python_trains_what_it_composed(tiny_run: list[str], tmp_path: Path) -> 
     result = train(compose("train", [*overrides, f"hydra.run.dir={tmp_path}"]))
     assert result["train/loss"] > 0
     assert (tmp_path / "result.json").is_file()
+
+
+def test_processes_of_a_run_share_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning starts the user's script again, a moment later."""
+    first = compose("train", ["seed=1"])["paths"]["run_dir"]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert compose("train", ["seed=2"])["paths"]["run_dir"] == first
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert compose("train", ["seed=2"])["paths"]["run_dir"] != first
 
 
 @pytest.mark.parametrize(
@@ -67,11 +79,40 @@ def test_old_targets_name_the_new_one() -> None:
     assert "was renamed to marginface.training.callbacks.step_log.StepLog" in found
 
 
-def test_every_new_target_can_be_imported() -> None:
-    for old in [*renamed._TARGETS, *(f"{module}.SGD" for module in renamed._MODULES)]:
-        new = renamed.new_target(old)
-        assert new is not None
-        module, _, name = new.rpartition(".")
-        imported = importlib.import_module(module)
-        assert old not in renamed._TARGETS or hasattr(imported, name)
+@pytest.mark.parametrize(
+    "old",
+    [
+        *renamed._TARGETS,
+        "marginface.optimizers.AdamW",
+        "marginface.schedules.cosine",
+        "marginface.strategies.ClassParallelStrategy",
+        "marginface.tracking.MetricsCsv",
+        "marginface.protocols.PairsBenchmark",
+        "marginface.data.folder.FolderDataset",
+        "marginface.data.recordio.RecordIODataset",
+        "marginface.data.synthetic.SyntheticFaces",
+    ],
+)
+def test_new_targets_can_be_imported(old: str) -> None:
+    new = renamed.new_target(old)
+    assert new is not None
+    module, _, name = new.rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_other_targets_kept_their_name() -> None:
     assert renamed.new_target("marginface.training.optimizers.SGD") is None
+    config = compose("train", [])
+    config["optimizer"]["_target_"] = "marginface.optimizers.Adam"
+    assert "cannot import" in "\n".join(train_problems(config))
+
+
+def test_a_configuration_of_version_0_1_becomes_one_of_today() -> None:
+    """All its keys and targets are in the tables."""
+    old = yaml.safe_load((ROOT / "tests" / "runs" / "config_0_1.yaml").read_text())
+    settings = ["trainer=cpu", "backbone=vit_tiny", "optimizer=adamw", "logger=csv"]
+    today = compose("train", [*settings, "callbacks.progress=null"])
+    new = renamed.with_new_names(old)
+    assert flatten(new).keys() == flatten(today).keys()
+    assert flatten(old).keys() != flatten(new).keys()
+    assert train_problems(new) == []

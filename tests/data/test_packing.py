@@ -165,7 +165,7 @@ def test_no_space_left(
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "write", full)
-        with pytest.raises(InputError, match="stopped: No space left on device. .*to go on"):
+        with pytest.raises(InputError, match="stopped: No space left on device. .*to continue"):
             pack(source, tmp_path / "target", format)
     assert not (tmp_path / "target").exists()
     pack(source, tmp_path / "target", format)

@@ -214,7 +214,7 @@ class TestFolders:
         faces = FolderDataset(root)
         assert faces.ignored == ["p0/notes.txt", "readme.md"]
         assert faces.empty == ["nobody"]
-        assert "2 entries are no images" in capsys.readouterr().err
+        assert "2 entries are not images" in capsys.readouterr().err
 
     def test_folders_that_cannot_be_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,12 +1,15 @@
 """`marginface compare` of evaluations."""
 
+import shutil
 from pathlib import Path
 
 import html5lib
+import numpy as np
 from typer.testing import CliRunner
 
 from helpers.evaluations import everything, settings
 from marginface.cli.main import app
+from marginface.evaluation.comparison import read_evaluation
 from marginface.evaluation.run import evaluate
 
 
@@ -26,3 +29,23 @@ def test_compare(evaluated: Path, run: Path, sets: Path, tmp_path: Path) -> None
     assert alone.exit_code == 2
     mixed = CliRunner().invoke(app, ["compare", folders[0], str(run)])
     assert mixed.exit_code == 2
+
+
+def test_an_evaluation_of_version_0_1(evaluated: Path, tmp_path: Path) -> None:
+    """Its decisions were called otherwise, and its protocol was spelled otherwise."""
+    old = tmp_path / "old"
+    shutil.copytree(evaluated / "out", old)
+    with np.load(old / "scores.npz") as arrays:
+        columns = {key.replace("/correct", "/right"): arrays[key] for key in arrays.files}
+    assert any(key.endswith("/right") for key in columns)
+    np.savez_compressed(old / "scores.npz", **columns)
+    facts = old / "evaluation.json"
+    text = facts.read_text()
+    assert "normalized" in text
+    facts.write_text(
+        text.replace("normalized", "normalised").replace("neighboring", "neighbouring")
+    )
+    new, same = read_evaluation(evaluated / "out"), read_evaluation(old)
+    assert same.protocols == new.protocols
+    for key, decisions in new.decisions.items():
+        assert np.array_equal(same.decisions[key].correct, decisions.correct)

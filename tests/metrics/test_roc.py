@@ -194,7 +194,7 @@ def test_rules_are_named() -> None:
         evaluate_pairs(embeddings, same, thresholds=r) for r in ("exact", "in_sample")
     )
     assert optimistic.accuracy >= strict.accuracy
-    assert int(optimistic.right.sum()) == round(20 * optimistic.accuracy)
+    assert int(optimistic.correct.sum()) == round(20 * optimistic.accuracy)
     with pytest.raises(InputError, match="unknown thresholds rule 'best'.*exact, grid, in_sample"):
         evaluate_pairs(embeddings, same, thresholds="best")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown rule 'linear'.*interpolated, nearest"):

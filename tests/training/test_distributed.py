@@ -74,6 +74,17 @@ def test_batch_statistics_train_too(tiny_run: list[str], tmp_path: Path, command
     assert {key: two[key] for key in untrained} == untrained
 
 
+@pytest.mark.slow
+def test_a_mistake_of_several_processes_is_one_message(
+    tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    gloo = ["trainer=ddp_gloo", "trainer.devices=2", "data.batch_size=7"]
+    done = command("train.py", *tiny_run, *gloo, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert "data.batch_size=7" in done.stderr
+
+
 def test_a_batch_the_processes_do_not_divide(tiny_run: list[str], tmp_path: Path) -> None:
     """Found by the first process, before it starts the others."""
     gloo = ["trainer=ddp_gloo", "trainer.devices=2", "data.batch_size=7"]

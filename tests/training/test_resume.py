@@ -12,15 +12,17 @@ STEPS = 26  # two epochs of 11 and a bit
 
 
 @pytest.fixture(scope="module")
-def run(tiny_run: list[str]) -> list[str]:
+def resumable(tiny_run: list[str]) -> list[str]:
     every = "callbacks.checkpoint.every_n_train_steps=4"
     return [*tiny_run, f"trainer.max_steps={STEPS}", every, "data.num_workers=1"]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+def uninterrupted(
+    resumable: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    train(compose(*run, run_dir=folder))
+    train(compose(*resumable, run_dir=folder))
     return rows(folder)
 
 
@@ -31,21 +33,21 @@ def numbers(table: list[dict[str, str]]) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("killed_at", [7, 18])
 def test_killed_runs_go_on_bit_equal(
-    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
+    resumable: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
 ) -> None:
-    kill_after(killed_at, run, tmp_path)
+    kill_after(killed_at, resumable, tmp_path)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert len(rows(tmp_path)) < STEPS, "killed too late to show anything"
-    train(compose(*run, run_dir=tmp_path))
+    train(compose(*resumable, run_dir=tmp_path))
     assert numbers(rows(tmp_path)) == numbers(uninterrupted)
 
 
 @pytest.mark.parametrize("sampler", ["class_balanced", "grouped"])
 def test_other_orders_and_augmentation_go_on_bit_equal(
-    run: list[str], tmp_path: Path, sampler: str
+    resumable: list[str], tmp_path: Path, sampler: str
 ) -> None:
     order = [f"data.sampler={sampler}", "data.images_per_class=2"]
-    settings = [*run, *order, "augmentation=strong", "scheduler=constant"]
+    settings = [*resumable, *order, "augmentation=strong", "scheduler=constant"]
     train(compose(*settings, run_dir=tmp_path / "whole"))
     train(compose(*settings, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
     train(compose(*settings, "data.num_workers=0", run_dir=tmp_path / "parts"))
@@ -54,10 +56,10 @@ def test_other_orders_and_augmentation_go_on_bit_equal(
 
 @pytest.mark.parametrize("stopped_at", [1, 11, 15, 22])
 def test_stopped_runs_go_on_bit_equal(
-    run: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, stopped_at: int
+    resumable: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, stopped_at: int
 ) -> None:
     """Inside an epoch and at its end; with the schedule of the whole run."""
-    constant = [*run, "scheduler=constant"]
+    constant = [*resumable, "scheduler=constant"]
     train(compose(*constant, f"trainer.max_steps={stopped_at}", run_dir=tmp_path / "parts"))
     train(compose(*constant, run_dir=tmp_path / "parts"))
     train(compose(*constant, run_dir=tmp_path / "whole"))
@@ -69,12 +71,12 @@ def test_stopped_runs_go_on_bit_equal(
 @pytest.mark.parametrize(
     "head", [["head=curricularface"], ["head=elasticface_arc", "head.plus=true"], ["head=uniface"]]
 )
-def test_the_state_of_a_head_goes_on(run: list[str], tmp_path: Path, head: list[str]) -> None:
+def test_the_state_of_a_head_goes_on(resumable: list[str], tmp_path: Path, head: list[str]) -> None:
     schedule = ["scheduler=constant", "trainer.accumulate_grad_batches=2"]
-    train(compose(*run, *head, *schedule, "trainer.max_steps=13", run_dir=tmp_path / "whole"))
+    train(compose(*resumable, *head, *schedule, "trainer.max_steps=13", run_dir=tmp_path / "whole"))
     for steps in (5, 13):
         limit = f"trainer.max_steps={steps}"
-        train(compose(*run, *head, *schedule, limit, run_dir=tmp_path / "parts"))
+        train(compose(*resumable, *head, *schedule, limit, run_dir=tmp_path / "parts"))
     parts, whole = (
         [{k: v for k, v in row.items() if k.startswith(("train/", "head/"))} for row in table]
         for table in (rows(tmp_path / "parts"), rows(tmp_path / "whole"))
@@ -84,16 +86,16 @@ def test_the_state_of_a_head_goes_on(run: list[str], tmp_path: Path, head: list[
         assert len({row["head/t"] for row in whole}) == 13
 
 
-def test_limited_epochs_go_on(run: list[str], tmp_path: Path) -> None:
-    limited = [*run, "scheduler=constant", "trainer.limit_train_batches=5"]
+def test_limited_epochs_go_on(resumable: list[str], tmp_path: Path) -> None:
+    limited = [*resumable, "scheduler=constant", "trainer.limit_train_batches=5"]
     train(compose(*limited, "trainer.max_steps=13", run_dir=tmp_path / "parts"))
     train(compose(*limited, run_dir=tmp_path / "parts"))
     train(compose(*limited, run_dir=tmp_path / "whole"))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_other_accumulation_goes_on(run: list[str], tmp_path: Path) -> None:
-    vit = [*run, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
+def test_other_accumulation_goes_on(resumable: list[str], tmp_path: Path) -> None:
+    vit = [*resumable, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
     vit += ["scheduler=constant"]
     train(compose(*vit, "trainer.max_steps=15", run_dir=tmp_path / "parts"))
     train(compose(*vit, "trainer.accumulate_grad_batches=2", run_dir=tmp_path / "parts"))
@@ -103,16 +105,16 @@ def test_other_accumulation_goes_on(run: list[str], tmp_path: Path) -> None:
     assert list(parts.values()) == pytest.approx(list(whole.values()), rel=1e-4)
 
 
-def test_a_finished_run_stays_finished(run: list[str], tmp_path: Path) -> None:
-    short = [*run, "trainer.max_steps=3"]
+def test_a_finished_run_stays_finished(resumable: list[str], tmp_path: Path) -> None:
+    short = [*resumable, "trainer.max_steps=3"]
     first = train(compose(*short, run_dir=tmp_path))
     before = rows(tmp_path)
     assert train(compose(*short, run_dir=tmp_path)) == first
     assert rows(tmp_path) == before
 
 
-def test_another_run_is_refused(run: list[str], tmp_path: Path) -> None:
-    short = [*run, "trainer.max_steps=2"]
+def test_another_run_is_refused(resumable: list[str], tmp_path: Path) -> None:
+    short = [*resumable, "trainer.max_steps=2"]
     train(compose(*short, run_dir=tmp_path))
     for override, message in (
         ("head=arcface", "head.name: x2softmax there, arcface now"),
@@ -133,9 +135,9 @@ def test_another_run_is_refused(run: list[str], tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 2, "a refused run changes nothing"
 
 
-def test_resume_takes_a_run_folder_or_a_file(run: list[str], tmp_path: Path) -> None:
-    train(compose(*run, "trainer.max_steps=4", "scheduler=constant", run_dir=tmp_path / "a"))
-    on = [*run, "trainer.max_steps=6", "scheduler=constant"]
+def test_resume_takes_a_run_folder_or_a_file(resumable: list[str], tmp_path: Path) -> None:
+    train(compose(*resumable, "trainer.max_steps=4", "scheduler=constant", run_dir=tmp_path / "a"))
+    on = [*resumable, "trainer.max_steps=6", "scheduler=constant"]
     train(compose(*on, f"resume={tmp_path / 'a'}", run_dir=tmp_path / "b"))
     assert list(losses(tmp_path / "b")) == [4, 5]
     with pytest.raises(MissingInputError, match="no checkpoint .*absent"):

@@ -53,7 +53,7 @@ class PassInputs:
 
 
 class ChunkedPass:
-    """Goes over the classes; keeps similarities in `kept` when that is given."""
+    """Goes over the classes; saves similarities in `saved_similarities` when that is given."""
 
     def __init__(
         self, inputs: PassInputs, queries: Tensor, saved_similarities: Tensor | None = None

@@ -34,10 +34,10 @@ def target_and_negatives(
     Returns:
         (R,) query times own center, (R,) value of the reduction.
     """
-    return _OtherClasses.apply(queries, weight, threshold, inputs)
+    return _TargetAndNegatives.apply(queries, weight, threshold, inputs)
 
 
-class _OtherClasses(torch.autograd.Function):
+class _TargetAndNegatives(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, weight: Tensor, threshold: Tensor | None, inputs: PassInputs
@@ -58,7 +58,7 @@ class _OtherClasses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(upstream[0].device.type, enabled=False):
-            return _OtherClasses._backward(ctx, *upstream)
+            return _TargetAndNegatives._backward(ctx, *upstream)
 
     @staticmethod
     def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""`marginface heads`: list them, draw their curves, tell what their parameters mean."""
+"""`marginface heads`: list them, draw their curves, explain what their parameters mean."""
 
 import math
 from pathlib import Path
@@ -84,7 +84,7 @@ def advise_command(
     settings: Settings = None,
     precision: Annotated[str | None, typer.Option(help="trainer.precision")] = None,
 ) -> None:
-    """Say what a head's parameters mean: first loss, solved angle, least scale, warnings."""
+    """Print what a head's parameters mean: first loss, solved angle, least scale, warnings."""
     with clear_errors():
         sizes = {"num_classes": classes, "embedding_size": embedding_size}
         check_sizes(**sizes)

@@ -86,7 +86,7 @@ def _job_problems(
         problems += map(not_set, missing)
         for key in missing:  # so that the rest can be checked in the same go
             OmegaConf.update(composed, key, "?")
-        # What only the stand-in for a missing value is to blame for has been said already.
+        # Problems caused only by the placeholder of a missing value are reported above.
         found = find_problems(to_plain(composed))
         return problems + [p for p in found if not p.startswith(tuple(f"{k}:" for k in missing))]
     except HydraException as error:

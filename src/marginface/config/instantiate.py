@@ -38,7 +38,7 @@ def target_problems(where: str, node: Any, provided: Collection[str] = ()) -> li
         target = hydra.utils.get_object(node["_target_"])
     except Exception as error:  # an import can fail in any way
         renamed = new_target(node["_target_"])
-        if renamed is not None:
+        if renamed is not None and _can_be_imported(renamed):
             return [f"{where}._target_: {node['_target_']} was renamed to {renamed}"]
         return [f"{where}._target_: cannot import {node['_target_']!r} ({error})"]
     arguments = {key: value for key, value in node.items() if not _is_hydra_key(key)}
@@ -51,3 +51,11 @@ def target_problems(where: str, node: Any, provided: Collection[str] = ()) -> li
 
 def _is_hydra_key(key: str) -> bool:
     return key.startswith("_") and key.endswith("_")
+
+
+def _can_be_imported(target: str) -> bool:
+    try:
+        hydra.utils.get_object(target)
+    except Exception:  # an import can fail in any way
+        return False
+    return True

@@ -59,12 +59,17 @@ class FaceDataset(ImageDataset):
         label_gaps: LabelGaps = "refuse",
         **options: Unpack[ImageOptions],
     ) -> None:
+        # Before a cache for the images takes memory.
+        if len(labels):
+            check_labels(labels, num_classes, where)
+            num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+            if label_gaps != "keep":
+                labels, num_classes, identities = close_gaps(
+                    labels, num_classes, identities, where, refuse=label_gaps == "refuse"
+                )
         super().__init__(len(labels), where=where, **options)
-        check_labels(labels, num_classes, where)
-        self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
         self.labels, self.identities = labels, identities
-        if label_gaps != "keep":
-            self._close_gaps(refuse=label_gaps == "refuse")
+        self.num_classes = num_classes or 0
 
     def stem(self, index: int) -> str:
         """A name for image `index` as a file, without its ending; unique within its identity."""
@@ -83,26 +88,6 @@ class FaceDataset(ImageDataset):
             "identities": self.num_classes,
             "labels_sha256": short_hash(self.labels.tobytes()),
         }
-
-    def _close_gaps(self, refuse: bool) -> None:
-        # A table of counts may be far larger than the labels when they are sparse.
-        is_dense = self.num_classes <= 4 * len(self.labels)
-        filled = np.flatnonzero(np.bincount(self.labels)) if is_dense else np.unique(self.labels)
-        missing = self.num_classes - len(filled)
-        if not missing:
-            return
-        if refuse:
-            off = np.flatnonzero(filled != np.arange(len(filled)))
-            first = int(off[0]) if len(off) else len(filled)
-            raise InputError(
-                f"{self.where}: no image has label {first} ({missing} of {self.num_classes} "
-                "identities are without images); set data.dataset.label_gaps=close to renumber "
-                "the others or =keep to train with empty classes"
-            )
-        self.labels = np.searchsorted(filled, self.labels)
-        self.num_classes = len(filled)
-        if self.identities is not None:
-            self.identities = [self.identities[label] for label in filled]
 
 
 class Subset(FaceDataset):
@@ -142,6 +127,32 @@ class Subset(FaceDataset):
     def fingerprint(self) -> dict[str, Any]:
         taken = short_hash(self.indices.tobytes())
         return super().fingerprint() | {"of": self.parent.fingerprint(), "indices_sha256": taken}
+
+
+def close_gaps(
+    labels: Labels, num_classes: int, identities: list[str] | None, where: str, *, refuse: bool
+) -> tuple[Labels, int, list[str] | None]:
+    """Labels, number and names of the identities that have images, numbered without gaps.
+
+    Args:
+        refuse: an identity without images is an InputError.
+    """
+    # A table of counts may be far larger than the labels when they are sparse.
+    is_dense = num_classes <= 4 * len(labels)
+    filled = np.flatnonzero(np.bincount(labels)) if is_dense else np.unique(labels)
+    missing = num_classes - len(filled)
+    if not missing:
+        return labels, num_classes, identities
+    if refuse:
+        off = np.flatnonzero(filled != np.arange(len(filled)))
+        first = int(off[0]) if len(off) else len(filled)
+        raise InputError(
+            f"{where}: no image has label {first} ({missing} of {num_classes} identities are "
+            "without images); set data.dataset.label_gaps=close to renumber the others or =keep "
+            "to train with empty classes"
+        )
+    names = None if identities is None else [identities[label] for label in filled]
+    return np.searchsorted(filled, labels), len(filled), names
 
 
 def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:

@@ -1,6 +1,6 @@
 """Evaluation as pure functions on arrays; nothing here knows about training.
 
-Wrappers for torchmetrics are in `evaluation.metrics`, which takes seconds to import.
+The wrapper for torchmetrics is `marginface.metrics.pair_verification`; it takes seconds to import.
 """
 
 from marginface.metrics.identification import identification

@@ -15,6 +15,7 @@ from marginface.metrics.paired_comparison import Comparison, compare_decisions
 from marginface.metrics.scores import sort_scores
 from marginface.reporting.html_page import Page
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.renamed import new_column, new_spelling
 from marginface.utils.tables import make_table, print_line, print_table
 
 _DIFFERING = ("checkpoint", "network", "color", "flip", "precision")
@@ -80,9 +81,12 @@ def read_evaluation(folder: Path) -> Evaluated:
     with np.load(folder / SCORES) as arrays:
         for key in arrays.files:
             benchmark, name = key.rsplit("/", 1)
-            columns.setdefault(benchmark, {})[name] = arrays[key]
+            columns.setdefault(benchmark, {})[new_column(name)] = arrays[key]
     facts = json.loads((folder / FACTS).read_text())
-    protocols = {entry["name"]: entry["protocol"] for entry in facts["benchmarks"]}
+    protocols = {
+        entry["name"]: [new_spelling(line) for line in entry["protocol"]]
+        for entry in facts["benchmarks"]
+    }
     keys = {entry["name"]: entry["pairs_sha256"] for entry in facts["benchmarks"]}
     decisions = {benchmark: PairDecisions(**found) for benchmark, found in columns.items()}
     return Evaluated(str(folder), facts["facts"], protocols, keys, metrics, decisions)
@@ -139,7 +143,7 @@ def _add_pairs(page: Page, pairs: Sequence[Paired]) -> None:
     page.text(
         "Against the best on exactly the same pairs: share of right decisions (of templates: "
         "of genuine pairs, each network at its threshold for FMR 1e-3). The interval is a "
-        "bootstrap over people; 'equal' where it holds 0, whatever the digits above say."
+        "bootstrap over people; 'equal' where it contains 0, even if the numbers above differ."
     )
     page.table([paired.row() for paired in pairs], PAIRED_HEADINGS)
 

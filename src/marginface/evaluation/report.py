@@ -34,18 +34,18 @@ class Evaluation:
 
     Attributes:
         facts: of the network and of how images were embedded; next to every number.
-        outcomes: of the benchmarks.
+        results: of the benchmarks.
     """
 
     facts: dict[str, Any]
-    outcomes: list[BenchmarkResult]
+    results: list[BenchmarkResult]
 
     def result(self) -> dict[str, float]:
         """Flat: <benchmark>/<metric>, with /low and /high."""
         return {
-            f"{outcome.name}/{key}": value
-            for outcome in self.outcomes
-            for name, estimate in outcome.metrics.items()
+            f"{benchmark.name}/{key}": value
+            for benchmark in self.results
+            for name, estimate in benchmark.metrics.items()
             for key, value in estimate.metrics(name).items()
         }
 
@@ -61,27 +61,27 @@ class Evaluation:
         """
         folder, result = Path(folder), self.result()
         write_json(folder / RESULT, result)
-        outcomes = [
+        benchmarks = [
             {
-                "name": outcome.name,
-                "protocol": outcome.protocol,
-                "counts": outcome.counts,
-                "pairs_sha256": outcome.pairs_sha256,
-                "tables": [table._asdict() for table in outcome.tables],
-                "groups": [_group_facts(group) for group in outcome.groups],
-                "error_versus_reject": outcome.reject and [c.tolist() for c in outcome.reject],
+                "name": benchmark.name,
+                "protocol": benchmark.protocol,
+                "counts": benchmark.counts,
+                "pairs_sha256": benchmark.pairs_sha256,
+                "tables": [table._asdict() for table in benchmark.tables],
+                "groups": [_group_facts(group) for group in benchmark.groups],
+                "error_versus_reject": benchmark.reject and [c.tolist() for c in benchmark.reject],
                 "thresholds": []
-                if outcome.pairs is None
-                else [vars(point) for point in operating_points(outcome.pairs, fmrs)],
+                if benchmark.pairs is None
+                else [vars(point) for point in operating_points(benchmark.pairs, fmrs)],
             }
-            for outcome in self.outcomes
+            for benchmark in self.results
         ]
-        write_json(folder / FACTS, {"facts": self.facts, "benchmarks": outcomes})
+        write_json(folder / FACTS, {"facts": self.facts, "benchmarks": benchmarks})
         arrays = {
-            f"{outcome.name}/{key}": column
-            for outcome in self.outcomes
-            if outcome.decisions is not None
-            for key, column in outcome.decisions._asdict().items()
+            f"{benchmark.name}/{key}": column
+            for benchmark in self.results
+            if benchmark.decisions is not None
+            for key, column in benchmark.decisions._asdict().items()
         }
         with atomic_write(folder / SCORES) as file:
             np.savez_compressed(file, **arrays)
@@ -115,9 +115,9 @@ class Evaluation:
     def _page(self, fmrs: Sequence[float], faces: Mapping[str, ImageDataset]) -> Page:
         page = Page(f"Evaluation of {self.facts['network']}")
         page.table(list(self.facts.items()))
-        for outcome in self.outcomes:
-            _outcome(page, outcome, fmrs, faces.get(outcome.name))
-        scored = {o.name: o.pairs for o in self.outcomes if o.pairs is not None}
+        for benchmark in self.results:
+            _add_benchmark(page, benchmark, fmrs, faces.get(benchmark.name))
+        scored = {o.name: o.pairs for o in self.results if o.pairs is not None}
         if len(scored) > 1:
             _transfers(page, scored)
         return page
@@ -129,14 +129,14 @@ def _group_facts(group: GroupRates) -> dict[str, Any]:
     return {"group": group.group, "genuine": group.genuine, "impostor": group.impostor, **known}
 
 
-def print_outcomes(evaluation: Evaluation) -> None:
+def print_results(evaluation: Evaluation) -> None:
     """The protocol and all estimates as a table."""
-    for outcome in evaluation.outcomes:
-        counts = ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items())
-        print_line(f"\n{outcome.name}: {counts}")
-        rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
+    for benchmark in evaluation.results:
+        counts = ", ".join(f"{value:,} {name}" for name, value in benchmark.counts.items())
+        print_line(f"\n{benchmark.name}: {counts}")
+        rows = [(name, *shown(name, estimate)) for name, estimate in benchmark.metrics.items()]
         print_table(make_table(METRIC_HEADINGS, rows))
-        for line in outcome.protocol:
+        for line in benchmark.protocol:
             print_line(f"  {line}")
 
 
@@ -145,27 +145,27 @@ def shown(name: str, estimate: Estimate) -> tuple[str, str]:
     return metric_cell(name, estimate.value), interval_cell(name, estimate.low, estimate.high)
 
 
-def _outcome(
-    page: Page, outcome: BenchmarkResult, fmrs: Sequence[float], faces: ImageDataset | None
+def _add_benchmark(
+    page: Page, benchmark: BenchmarkResult, fmrs: Sequence[float], faces: ImageDataset | None
 ) -> None:
-    page.heading(outcome.name)
-    for line in outcome.protocol:
+    page.heading(benchmark.name)
+    for line in benchmark.protocol:
         page.text(line, "protocol")
-    page.table(list(outcome.counts.items()))
-    rows = [(name, *shown(name, estimate)) for name, estimate in outcome.metrics.items()]
+    page.table(list(benchmark.counts.items()))
+    rows = [(name, *shown(name, estimate)) for name, estimate in benchmark.metrics.items()]
     page.table(rows, METRIC_HEADINGS)
-    if outcome.pairs is not None:
-        page.chart(score_histogram(outcome.pairs))
-        for chart in rate_charts({outcome.name: outcome.pairs}):
+    if benchmark.pairs is not None:
+        page.chart(score_histogram(benchmark.pairs))
+        for chart in rate_charts({benchmark.name: benchmark.pairs}):
             page.chart(chart)
-        _thresholds(page, outcome.pairs, fmrs)
-    for title, headings, table_rows in outcome.tables:
+        _thresholds(page, benchmark.pairs, fmrs)
+    for title, headings, table_rows in benchmark.tables:
         page.text(title)
         page.table(table_rows, headings)
-    if outcome.groups:
-        _groups(page, outcome.groups, outcome.group_threshold)
-    if outcome.reject is not None:
-        shares, fnmr = outcome.reject
+    if benchmark.groups:
+        _groups(page, benchmark.groups, benchmark.group_threshold)
+    if benchmark.reject is not None:
+        shares, fnmr = benchmark.reject
         page.chart(
             line_chart(
                 "FNMR (threshold at FMR 1e-2) without the pairs of lowest quality (norm)",
@@ -175,7 +175,7 @@ def _outcome(
             )
         )
     if faces is not None:
-        _hardest(page, outcome.hard, faces)
+        _hardest(page, benchmark.hard, faces)
 
 
 def score_histogram(pairs: ScoredPairs) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from marginface.config.instantiate import build
 from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
 from marginface.evaluation.config import evaluation_problems
-from marginface.evaluation.report import RESULT, Evaluation, print_outcomes
+from marginface.evaluation.report import RESULT, Evaluation, print_results
 from marginface.inference.embedder import Embedder, check_devices
 from marginface.inference.embedding_cache import EmbeddingCache
 from marginface.inference.model_file import ModelFile, open_model
@@ -35,12 +35,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         raise InputError("an ONNX graph has its own precision; leave precision=32-true")
     tasks = _tasks(config["benchmark"], model.image_size)
     embed = _Embedding(model, devices, config)
-    outcomes: list[BenchmarkResult] = []
+    results: list[BenchmarkResult] = []
     images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
     for task, content in zip(tasks, images, strict=True):
         embeddings = embed(task, content)
         try:
-            outcomes.append(task.evaluate(embeddings))
+            results.append(task.evaluate(embeddings))
         except InputError as error:
             raise InputError(f"{task.name}: {error}") from error
     evaluation = Evaluation(
@@ -54,12 +54,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
             "precision": config["precision"],
         },
-        outcomes,
+        results,
     )
     faces = {task.name: task.faces for task in tasks} if config["thumbnails"] else {}
     result = evaluation.write(folder, config["fmrs"], faces)
     evaluation.append_to(f"{config['paths']['log_dir']}/evaluations/all.csv", folder)
-    print_outcomes(evaluation)
+    print_results(evaluation)
     rank_zero_print(f"report {folder}/report.html")
     return result
 

@@ -37,7 +37,7 @@ class MarginHead(nn.Module):
 
     def __init__(self, margin: Margin, centers: ClassCenters, loss: ClassificationLoss) -> None:
         super().__init__()
-        _check_together(margin, loss)
+        margin.check_loss(loss)
         self.margin, self.centers, self.loss = margin, centers, loss
         margin.seed_noise()
 
@@ -247,17 +247,3 @@ class _Queries:
 
     vectors: Tensor  # (R, D)
     lengths: Tensor  # (R,)
-
-
-def _check_together(margin: Margin, loss: ClassificationLoss) -> None:
-    problem = None
-    if loss.needs_plain_negatives and margin.changes_negatives:
-        problem = "needs the plain cosines of other classes, which this head changes"
-    elif loss.needs_fixed_scale and not margin.has_fixed_scale:
-        problem = "needs logits of a fixed scale, which this head does not have"
-    elif loss.margin_is_constant and not (
-        margin.slope_is_one or margin.margin_gradient == "straight_through"
-    ):
-        problem = "takes the margin as a constant: use margin_gradient=straight_through"
-    if problem is not None:
-        raise InputError(f"loss {loss.name!r} {problem}")

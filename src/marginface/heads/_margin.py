@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from marginface.classifier.losses import LossConfig
+from marginface.classifier.losses import ClassificationLoss, LossConfig
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import derivative
 from marginface.heads._running_state import RunningState
@@ -115,6 +115,20 @@ class Margin(RunningState):
     def default_loss(self, num_classes: int) -> LossConfig:
         """The loss of the paper, see `marginface.classifier.losses`."""
         return "cross_entropy"
+
+    def check_loss(self, loss: ClassificationLoss) -> None:
+        """InputError for a loss that this margin cannot go with."""
+        problem = None
+        if loss.needs_plain_negatives and self.changes_negatives:
+            problem = "needs the plain cosines of other classes, which this head changes"
+        elif loss.needs_fixed_scale and not self.has_fixed_scale:
+            problem = "needs logits of a fixed scale, which this head does not have"
+        elif loss.margin_is_constant and not (
+            self.slope_is_one or self.margin_gradient == "straight_through"
+        ):
+            problem = "takes the margin as a constant: use margin_gradient=straight_through"
+        if problem is not None:
+            raise InputError(f"loss {loss.name!r} {problem}")
 
     def seed_noise(self) -> None:
         """Draw what the margin's own random numbers follow from; once, after the centers."""

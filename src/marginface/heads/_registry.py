@@ -62,7 +62,7 @@ def create_margin(
         parameters: of the margin.
 
     Raises:
-        InputError: an unknown head or parameter, a value out of range.
+        InputError: an unknown head or parameter, a value out of range, a loss that does not fit.
     """
     margin_type = margin_class(name)
     given = parameters if loss is None else {**parameters, "loss": loss}
@@ -71,7 +71,9 @@ def create_margin(
         parameters[_SIZE] = num_classes
     margin = margin_type(**parameters)
     config = margin.default_loss(num_classes) if loss is None else loss
-    return margin, create_loss(config, num_classes=num_classes, scale=float(margin.scale))
+    made_loss = create_loss(config, num_classes=num_classes, scale=float(margin.scale))
+    margin.check_loss(made_loss)
+    return margin, made_loss
 
 
 def create_head(

@@ -13,8 +13,8 @@ from marginface.utils.arguments import WholeNumber
 class SubcenterArcFace(Margin):
     """f = cos(theta + margin), theta to the nearest of K centers of a class.
 
-    `weight` is (C K, D), the K rows of a class one after the other. `subcenter_report` finds the
-    dominant centers and the images far from them; the official code (mxnet) does so in drop.py.
+    `weight` is (C K, D), the K rows of a class one after the other. `heads.analysis.subcenters`
+    finds dominant centers and the images far from them, as drop.py of the official code (mxnet).
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class Embedder:
         done = 0
         loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers)
         for number, (images, _, indices) in enumerate(loader):
-            # GPUs compute behind our back; a batch is fetched when its device is wanted again.
+            # GPUs compute asynchronously; a batch is fetched when its device is wanted again.
             under_way.append((indices, self._embed(images, number % len(self.devices))))
             if len(under_way) > len(self.devices):
                 finish()

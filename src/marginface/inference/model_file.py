@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import nn
 
-import marginface.backbones  # noqa: F401  (registers our networks with timm)
 from marginface.backbones import create_backbone, load_backbone_weights
 from marginface.backbones.preprocessing import Color
 from marginface.backbones.weights import identify_network
-from marginface.inference.onnx import open_onnx, weights_beside
+from marginface.inference.onnx import external_weight_files, open_onnx
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.runs.folder import RunFolder
 from marginface.utils.errors import InputError, MissingInputError
@@ -42,7 +41,7 @@ class ModelFile:
         """A hash of the file, which stands for the weights."""
         files = [self.path]
         if self.path.suffix == ".onnx":
-            files += weights_beside(self.path)
+            files += external_weight_files(self.path)
         digest = hashlib.sha256()
         for path in files:
             with path.open("rb") as file:

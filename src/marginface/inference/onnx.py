@@ -74,7 +74,7 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
     return lambda: OnnxNetwork(session, batch), side
 
 
-def weights_beside(path: Path) -> list[Path]:
+def external_weight_files(path: Path) -> list[Path]:
     """Files with weights that an ONNX file refers to, as exporters write for large networks."""
     onnx = require_package("onnx", extra="export")
     graph = onnx.load(str(path), load_external_data=False).graph

@@ -54,7 +54,7 @@ class ImageMeasurements:
 def measure(
     dataset: ImageDataset, rules: ImageRules, on_progress: Callable[[int, int], None]
 ) -> ImageMeasurements:
-    """Facts of all images.
+    """Measurements of all images.
 
     Args:
         dataset: what to look at.
@@ -92,7 +92,7 @@ def _begin(dataset: ImageDataset, rules: ImageRules) -> None:
 def _measure_chunk(indices: range) -> ImageMeasurements:
     dataset, rules = _worker_job
     n = len(indices)
-    facts = ImageMeasurements(
+    measured = ImageMeasurements(
         sha256=np.zeros((n, 16), np.uint8),
         phash=np.zeros((n, _HASH_SIDE**2 // 8), np.uint8),
         shape=np.zeros((n, 2), np.int32),
@@ -108,25 +108,25 @@ def _measure_chunk(indices: range) -> ImageMeasurements:
             if not encoded:
                 raise InputError("the file is empty (0 bytes)")
             digest = hashlib.sha256(encoded).digest()[:16]
-            facts.sha256[row] = np.frombuffer(digest, np.uint8)
-            _measure_image(facts, row, rules.decode(encoded))
+            measured.sha256[row] = np.frombuffer(digest, np.uint8)
+            _measure_image(measured, row, rules.decode(encoded))
         except InputError as error:
-            facts.faults[index] = str(error)
-    return facts
+            measured.faults[index] = str(error)
+    return measured
 
 
-def _measure_image(facts: ImageMeasurements, row: int, rgb: Pixels) -> None:
-    facts.shape[row] = rgb.shape[:2]
+def _measure_image(measured: ImageMeasurements, row: int, rgb: Pixels) -> None:
+    measured.shape[row] = rgb.shape[:2]
     if rgb.shape[:2] != (SIDE, SIDE):
         rgb = np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    facts.phash[row] = perceptual_hash(gray)
-    facts.brightness[row] = gray.mean()
-    facts.sharpness[row] = cv2.Laplacian(gray, cv2.CV_32F).var()
+    measured.phash[row] = perceptual_hash(gray)
+    measured.brightness[row] = gray.mean()
+    measured.sharpness[row] = cv2.Laplacian(gray, cv2.CV_32F).var()
     quarter = SIDE // 4
-    facts.color[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
-    facts.gray += (gray - gray.mean()) / (gray.std() + 1)
-    facts.rgb += rgb
+    measured.color[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
+    measured.gray += (gray - gray.mean()) / (gray.std() + 1)
+    measured.rgb += rgb
 
 
 def perceptual_hash(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Single crops that are not aligned as the others are: a small network learns to tell.
 
 Crops of the set itself are turned, scaled and shifted by known amounts, and the network learns to
-say by how much, on the assumption that most of the set is aligned one way. Asked about the crops as
-they are, it answers with next to nothing for aligned ones, profiles included.
+estimate by how much, on the assumption that most of the set is aligned one way. For crops that are
+aligned, profiles included, the estimate is near zero.
 """
 
 import math

@@ -34,7 +34,7 @@ class PairResult:
         auc, eer: area under the ROC curve, equal error rate, over all pairs.
         scores: (N,) float64 cosines.
         same: (N,) whether a pair is genuine.
-        right: (N,) whether a pair was decided rightly at the threshold of its fold.
+        correct: (N,) whether a pair was decided rightly at the threshold of its fold.
     """
 
     accuracy: float
@@ -47,7 +47,7 @@ class PairResult:
     eer: float
     scores: Tensor = field(repr=False)
     same: Tensor = field(repr=False)
-    right: Tensor = field(repr=False)
+    correct: Tensor = field(repr=False)
 
     def metrics(self) -> dict[str, float]:
         """The scalars under the names they are logged with."""
@@ -114,9 +114,9 @@ def evaluate_distances(
     binned = bin_by_threshold(distance, same, folds, thresholds)
     pairs = sort_scores(scores, same)
     accuracy, threshold = fold_accuracy(binned)
-    right = (distance < threshold[binned.fold]) == same
+    correct = (distance < threshold[binned.fold]) == same
     # One threshold for all pairs has one accuracy, also where folds are of different sizes.
-    whole = right.double() if thresholds == "in_sample" else accuracy
+    whole = correct.double() if thresholds == "in_sample" else accuracy
     return PairResult(
         accuracy=float(whole.mean()),
         accuracy_std=float(accuracy.std(correction=0)),
@@ -128,7 +128,7 @@ def evaluate_distances(
         eer=equal_error_rate(pairs),
         scores=scores,
         same=same,
-        right=right,
+        correct=correct,
     )
 
 

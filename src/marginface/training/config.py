@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import marginface.backbones  # noqa: F401  (registers our networks with timm)
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems

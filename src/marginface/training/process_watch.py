@@ -74,7 +74,7 @@ def _end_all(
 ) -> None:
     time.sleep(_GRACE)
     rank += int(os.environ.get("NODE_RANK", "0")) * (len(processes) + 1)
-    _say(f"process {rank} (rank {rank}, pid {dead.pid}) {_reason(dead.returncode)}")
+    _report(f"process {rank} (rank {rank}, pid {dead.pid}) {_reason(dead.returncode)}")
     for process in processes:
         if process.poll() is None:
             process.kill()
@@ -94,13 +94,13 @@ def _watch_parent(parent: int) -> Callable[[], None]:
         while os.getppid() == parent:
             time.sleep(_PERIOD)
         time.sleep(_GRACE)  # it may have ended well, and so will this one
-        _say(f"process 0 (rank 0, pid {parent}), which started the others, is gone")
+        _report(f"process 0 (rank 0, pid {parent}), which started the others, is gone")
         os._exit(1)
 
     return look
 
 
-def _say(what: str) -> None:
+def _report(what: str) -> None:
     mine = os.environ.get("LOCAL_RANK", "0")
     print(
         f"error: {what}. Process {mine} ends, too; the same command resumes from the last "

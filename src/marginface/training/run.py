@@ -62,7 +62,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         datamodule.start_at(*position(checkpoint))
     try:
         with lost_peers_named():
-            _fit(config, trainer, module, datamodule, folder, checkpoint)
+            metrics = _fit(config, trainer, module, datamodule, folder, checkpoint)
     except PreemptedError as stop:
         if not trainer.is_global_zero:
             raise SystemExit(0) from stop  # the exit code is that of the first process
@@ -74,7 +74,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Preemption):
                 callback.restore()
-    return folder.read_result()
+    # Other processes do not wait until the first one has written the file.
+    return folder.read_result() if trainer.is_global_zero else metrics
 
 
 def _fit(
@@ -84,20 +85,24 @@ def _fit(
     datamodule: FaceDataModule,
     folder: RunFolder,
     checkpoint: Path | None,
-) -> None:
+) -> dict[str, float]:
     """Verify the untrained network when asked for, train, verify and print the result."""
+    untrained = {}
     if checkpoint is None and config["validate_untrained"]:
         trainer.validate(module, datamodule, verbose=False)
         metrics = module.verification.metrics().items()
-        _add_result(trainer, folder, {f"untrained/{k.removeprefix('val/')}": v for k, v in metrics})
+        untrained = {f"untrained/{key.removeprefix('val/')}": value for key, value in metrics}
+        _add_result(trainer, folder, untrained)
         module.verification.forget()
     trainer.fit(module, datamodule, ckpt_path=checkpoint)
     if datamodule.verification_sets and module.verification.after_steps != trainer.global_step:
         trainer.validate(module, datamodule, verbose=False)
         log_validation(trainer, module)
-    _add_result(trainer, folder, {**module.statistics.last_logged, **module.verification.metrics()})
+    result = {**module.statistics.last_logged, **module.verification.metrics()}
+    _add_result(trainer, folder, result)
     if trainer.is_global_zero:
         _finish(trainer, module, folder)
+    return untrained | result
 
 
 def _finish(trainer: L.Trainer, module: FaceRecognizer, folder: RunFolder) -> None:

@@ -173,7 +173,7 @@ def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:
     if isinstance(trainer.strategy, DDPStrategy) and not shares_classes(trainer):
         raise InputError(
             f"{inside} leaves no gradients of the class centers, which this strategy averages over "
-            "its processes, be it one: use trainer=class_parallel, or trainer=cpu or gpu"
+            "its processes, even with one: use trainer=class_parallel, or trainer=cpu or gpu"
         )
     if trainer.accumulate_grad_batches > 1:
         raise InputError(

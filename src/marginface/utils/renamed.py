@@ -31,7 +31,30 @@ _MODULES = {
     "marginface.strategies": "marginface.training.strategies",
     "marginface.tracking": "marginface.training.loggers",
     "marginface.protocols": "marginface.evaluation.benchmarks",
+    "marginface.data.folder": "marginface.data",
+    "marginface.data.joined": "marginface.data",
+    "marginface.data.list_file": "marginface.data",
+    "marginface.data.lmdb_file": "marginface.data",
+    "marginface.data.recordio": "marginface.data",
+    "marginface.data.synthetic": "marginface.data",
 }
+
+
+# In the files of evaluations.
+_COLUMNS = {"right": "correct"}
+_SPELLINGS = {"normalised": "normalized", "neighbouring": "neighboring"}
+
+
+def new_column(name: str) -> str:
+    """What a column of scores.npz is called now."""
+    return _COLUMNS.get(name, name)
+
+
+def new_spelling(line: str) -> str:
+    """A protocol line as it is written now."""
+    for old, new in _SPELLINGS.items():
+        line = line.replace(old, new)
+    return line
 
 
 def new_key(key: str) -> str | None:

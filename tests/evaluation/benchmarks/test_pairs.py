@@ -69,7 +69,7 @@ def test_identities_must_agree_with_labels(tmp_path: Path) -> None:
     write_pairs_csv(tmp_path)
     text = (tmp_path / "pairs.csv").read_text()
     (tmp_path / "pairs.csv").write_text("\ufeff" + text.replace(",1,0,0,", ",0,0,0,", 1))
-    with pytest.raises(InputError, match="pair 0 says same=0 of its identities"):
+    with pytest.raises(InputError, match="pair 0 has same=0 of its identities"):
         PairsBenchmark(["pairs.csv"], root=str(tmp_path)).tasks("custom_pairs", 32)
     (tmp_path / "pairs.csv").write_text(text.replace("s0/0.png", "gone.png"))
     (task,) = PairsBenchmark(["pairs.csv"], root=str(tmp_path)).tasks("custom_pairs", 32)

@@ -42,7 +42,7 @@ def test_faults_of_tinyface(tmp_path: Path) -> None:
     names = np.empty((1, 1), object)
     names[0, 0] = "3_0.jpg"
     savemat(mat, {"probe_set": names, "probe_ids": np.array([[4]])})
-    with pytest.raises(InputError, match="say different subjects"):
+    with pytest.raises(InputError, match="disagree on the subjects"):
         TinyFaceBenchmark(root=str(tmp_path)).tasks("tinyface", 32)
     mat.write_bytes(b"no MATLAB")
     with pytest.raises(InputError, match="expected a MATLAB 5 file with probe_set"):

@@ -18,7 +18,7 @@ class DetectedFace(NamedTuple):
     """A face in a photograph.
 
     Attributes:
-        points: (5, 2) in pixels, see `alignment.Points`.
+        points: (5, 2) in pixels, see `alignment.template.Points`.
         score: of the detector, when known.
         identity: when the file states it.
     """

@@ -1,8 +1,9 @@
 """Names to data formats: `register_format`, `open_faces`, `find_format`."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
 from pathlib import Path
 from typing import Protocol, TypeVar, Unpack
 
@@ -141,7 +142,7 @@ def find_format(root: Path) -> str:
                 return known.name
         endings = ", ".join(suffix for f in by_rank for suffix in f.suffixes)
         raise InputError(f"{root}: not a known kind of data; known endings: {endings}")
-    files = _names_of_files(root, {s for f in by_rank for p in f.contains for s in [_ending(p)]})
+    files = _names_of_files(root, [p for f in by_rank for p in f.contains if "/" not in p])
     # A record file may have a list next to it, and so may the images of a list.
     for known in by_rank:
         top = [pattern for pattern in known.contains if "/" not in pattern]
@@ -153,13 +154,10 @@ def find_format(root: Path) -> str:
     return FALLBACK
 
 
-def _ending(pattern: str) -> str:
-    return "." + pattern.rpartition(".")[2]
-
-
-def _names_of_files(root: Path, endings: set[str]) -> list[str]:
-    """Names with one of the endings; a folder of identities may hold a hundred thousand others."""
+def _names_of_files(root: Path, patterns: list[str]) -> list[str]:
+    """Names of files that match; a folder of identities may hold a hundred thousand others."""
+    matches = re.compile("|".join(map(translate, patterns))).match
     try:
-        return [p.name for p in root.iterdir() if p.suffix in endings and p.is_file()]
+        return [p.name for p in root.iterdir() if matches(p.name) and p.is_file()]
     except OSError as error:
         raise InputError(f"{root}: the folder cannot be read ({error.strerror})") from error

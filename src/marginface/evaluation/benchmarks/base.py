@@ -20,7 +20,7 @@ class PairDecisions(NamedTuple):
     Attributes:
         scores: (N,) cosines.
         same: (N,) whether a pair is genuine.
-        right: (N,) whether it was decided rightly.
+        correct: (N,) whether it was decided rightly.
         identity1, identity2: (N,) person of both sides.
         compared: (N,) pairs that count in a comparison; all where accuracy is the measure, the
             genuine ones where it is TAR.
@@ -89,7 +89,7 @@ class BenchmarkTask:
     Attributes:
         name: the first part of its metrics' names.
         faces: the images.
-        evaluate: (N, D) float32 embeddings, not normalized, to an outcome.
+        evaluate: (N, D) float32 embeddings, not normalized, to the result.
     """
 
     name: str

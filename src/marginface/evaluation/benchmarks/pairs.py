@@ -58,7 +58,7 @@ _GROUP_FMR = 1e-2
 HARDEST = 12
 
 # Person of both sides of each pair, and further columns of a .csv.
-IdentityTable = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
+KnownPeople = tuple[tuple[Identities, Identities], dict[str, NDArray[np.str_]]]
 
 
 class PairsBenchmark:
@@ -121,7 +121,7 @@ class PairsBenchmark:
         return found
 
     def evaluate(
-        self, name: str, pairs: PairFile, known: IdentityTable, embeddings: Tensor
+        self, name: str, pairs: PairFile, known: KnownPeople, embeddings: Tensor
     ) -> BenchmarkResult:
         """Results of one file from the embeddings of its images."""
         people, columns = known
@@ -158,7 +158,7 @@ class PairsBenchmark:
             pairs=scored,
             pairs_sha256=hashlib.sha256(pairs.content_hash().encode() + same.tobytes()).hexdigest(),
             decisions=PairDecisions(
-                scores, same, result.right.numpy(), *people, compared=np.ones_like(same)
+                scores, same, result.correct.numpy(), *people, compared=np.ones_like(same)
             ),
             hard=_hardest(scores, pairs),
             groups=groups,
@@ -224,7 +224,7 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     return binned._replace(thresholds=thresholds, bins=bins)
 
 
-def _people(pairs: PairFile) -> IdentityTable:
+def _people(pairs: PairFile) -> KnownPeople:
     """Person of both sides of each pair, and further columns of a .csv."""
     columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
     if "identity1" in columns:
@@ -234,7 +234,7 @@ def _people(pairs: PairFile) -> IdentityTable:
         if wrong.any():
             pair = int(wrong.argmax())
             raise InputError(
-                f"{pairs.path}: pair {pair} says same={int(pairs.same[pair])} of its identities; "
+                f"{pairs.path}: pair {pair} has same={int(pairs.same[pair])} of its identities; "
                 "fix one or the other"
             )
         return (one, other), columns

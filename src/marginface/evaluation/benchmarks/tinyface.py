@@ -134,5 +134,5 @@ def _read_protocol(path: Path, kind: str) -> tuple[list[str], list[int]]:
         subjects.append(int(number))
     stated = np.asarray(content.get(f"{kind}_ids", subjects)).ravel()
     if len(stated) != len(subjects) or (stated != subjects).any():
-        raise InputError(f"{path}: {kind}_ids and the names of {kind}_set say different subjects")
+        raise InputError(f"{path}: {kind}_ids and the names of {kind}_set disagree on the subjects")
     return names, subjects
