@@ -27,7 +27,7 @@ def test_bare_weights_are_recognized(tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "new.safetensors")
     assert open_model(tmp_path / "new.safetensors").name == "iresnet18"
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(InputError, match="not those of iresnet18, .*mobilefacenet.*backbone=<name>"):
+    with pytest.raises(InputError, match="not those of iresnet18, .*mobilefacenet.*backbone="):
         open_model(tmp_path / "other.pth")
     config = {"name": "iresnet34", "embedding_size": 128, "image_size": 112, "color": "rgb"}
     with pytest.raises(InputError, match="does not fit this backbone"):

@@ -4,19 +4,15 @@ Every module of this folder that does not begin with an underscore is imported, 
 timm's `@register_model` is a new backbone.
 """
 
-import importlib
-import pkgutil
-
 from marginface.backbones.factory import (
     backbone_problems,
     checkpoint_activations,
     create_backbone,
 )
 from marginface.backbones.weights import load_backbone_weights
+from marginface.utils.plugins import import_modules
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)
 
 __all__ = [
     "backbone_problems",

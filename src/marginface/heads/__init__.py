@@ -4,9 +4,6 @@ One margin a file, each registered under its name. Every module of this folder t
 with an underscore is imported, so a new file is a new head.
 """
 
-import importlib
-import pkgutil
-
 from marginface.heads._head import MarginHead
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import (
@@ -18,10 +15,9 @@ from marginface.heads._registry import (
     margin_class,
     register_head,
 )
+from marginface.utils.plugins import import_modules
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_") and not _module.ispkg:
-        importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)
 
 __all__ = [
     "Margin",

@@ -4,9 +4,6 @@ Every module and package of this folder that does not begin with an underscore i
 file with `@register_format` is a new format.
 """
 
-import importlib
-import pkgutil
-
 from marginface.data.formats._registry import (
     Writer,
     find_format,
@@ -17,10 +14,9 @@ from marginface.data.formats._registry import (
     register_writer,
     writer_class,
 )
+from marginface.utils.plugins import import_modules
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)
 
 __all__ = [
     "Writer",
