@@ -155,6 +155,19 @@ def test_they_train_together(
     assert "18 images of 6 identities" in done.stdout
 
 
+def test_the_tests_of_all_heads_pass(checkout: Path, command: Command) -> None:
+    shutil.copytree(ROOT / "tests", checkout / "tests")
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    done = command(
+        *("-m", "pytest", "-m", "not slow and not long", "-k", "halfway"),
+        *("tests/heads", "tests/training/test_every_head.py", "tests/classifier/test_fused.py"),
+        cwd=checkout,
+        PYTHONPATH=str(checkout / "src"),
+    )
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+
+
 LISTING = """
 import sys
 from marginface.cli.main import app

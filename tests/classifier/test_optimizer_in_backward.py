@@ -229,7 +229,7 @@ INSIDE = "classifier.optimizer_in_backward=true"
     [
         (["trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=2 must be 1"),
         (["trainer=ddp_gloo", "trainer.devices=2"], "use trainer=class_parallel"),
-        (["trainer=ddp_gloo", "trainer.devices=1"], "averages over its processes, be it one"),
+        (["trainer=ddp_gloo", "trainer.devices=1"], "averages over its processes, even with one"),
         (["optimizer._target_=torch.optim.SGD"], "use optimizer=sgd or optimizer=adamw"),
         (["classifier.sample_rate=0.5", "classifier.sampling=dense"], "use sampling=sparse"),
     ],

@@ -37,8 +37,11 @@ def batch(seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
 
 
 def with_gradient(name: str, mode: str) -> MarginHead:
-    has_mode = "margin_gradient" in head_defaults(name)
-    return make(name, **({"margin_gradient": mode} if has_mode else {}))
+    if "margin_gradient" in head_defaults(name):
+        return make(name, margin_gradient=mode)
+    head = make(name)
+    head.margin.margin_gradient = mode
+    return head
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -71,8 +74,9 @@ def test_loss_equals_the_loop_reference(name: str) -> None:
         embeddings.tolist(),
         head.weight.tolist(),
         labels.tolist(),
-        # A head without a formula in references.py is still held to the loss around its own curve.
-        lambda c: float(head.margin.curve(torch.tensor(c).double())),
+        # A head without a formula in head_references.py is held to the loss around its own curve.
+        lambda c: float(head.margin.curve(torch.tensor(c, dtype=torch.float64))),
+        scale=float(head.margin.scale),
     )
     assert head(embeddings, labels).item() == pytest.approx(expected, rel=1e-10)
 
@@ -253,7 +257,8 @@ def test_eval_mode_changes_no_state(name: str) -> None:
 @pytest.mark.parametrize("num_classes", [2, 100_000])
 def test_finite_for_two_and_for_many_classes(name: str, num_classes: int) -> None:
     torch.manual_seed(0)
-    head = create_head(name, embedding_size=16, num_classes=num_classes, scale=64.0)
+    scale = {"scale": 64.0} if "scale" in head_defaults(name) else {}
+    head = create_head(name, embedding_size=16, num_classes=num_classes, **scale)
     embeddings = torch.randn(1, 16, requires_grad=True)  # a batch of one
     for label in (0, num_classes - 1):
         loss = head(embeddings, torch.tensor([label]))

@@ -230,11 +230,12 @@ def reference_loss(
     weight: list[Vector],
     labels: list[int],
     target_logit: Callable[..., float] | None = None,
+    scale: float = 64.0,
 ) -> float:
     """Mean loss over the rows whose label is not -1.
 
     Args:
-        target_logit: f for a head that has no formula here.
+        target_logit: f for a head that has no formula here, `scale` its scale.
     """
     rows = [(e, y) for e, y in zip(embeddings, labels, strict=True) if y != -1]
     cosines = [cosines_to(e, weight, name) for e, _ in rows]
@@ -242,7 +243,8 @@ def reference_loss(
     norms = [length(e) for e, _ in rows]
     f = TARGETS.get(name, target_logit)
     assert f is not None, f"no reference for {name}"
-    scale = adacos_scale(cosines, own, rows) if name == "adacos" else SCALES.get(name, 64.0)
+    if name in TARGETS:
+        scale = adacos_scale(cosines, own, rows) if name == "adacos" else SCALES.get(name, 64.0)
     t = 0.01 * statistics.fmean(own)  # CurricularFace, from 0
     losses = []
     for i, (_, y) in enumerate(rows):

@@ -33,7 +33,9 @@ def align_command(
     min_face: Annotated[
         float, typer.Option(help="pixels between the eyes or down to the mouth; smaller: rejected")
     ] = 10.0,
-    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the report; logs/align/<time> otherwise")
+    ] = None,
 ) -> None:
     """Warp the face of every photograph onto the standard five-point template."""
     # Not needed by the other commands, and slow to import.

@@ -13,7 +13,7 @@ def export_head_command(
     target: Annotated[Path, typer.Argument(help="new .safetensors file")],
     normalize: Annotated[bool, typer.Option(help="make every center a unit vector")] = False,
 ) -> None:
-    """Write all class centers, in the order of the labels, whatever processes trained them."""
+    """Write the class centers of a training run to a file, in the order of the labels."""
     with clear_errors():
         # Not needed by the other commands, and slow to import.
         from marginface.inference.export_head import export_head

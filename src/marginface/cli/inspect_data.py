@@ -36,7 +36,9 @@ def inspect_command(
     checkpoint: Annotated[
         Path | None, typer.Option(help="run folder or .ckpt: finds wrong labels and shared persons")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the report; logs/inspect/<time> otherwise")
+    ] = None,
 ) -> None:
     """Look at every image; print a line for each faulty one; exit with 1 when there is any.
 

@@ -1,4 +1,4 @@
-"""The console script `marginface`."""
+"""Work with face data, heads and the results of trainings."""
 
 import typer
 

@@ -31,7 +31,8 @@ class RunFolder:
             MissingInputError: no config.yaml.
         """
         if not self.config.is_file():
-            raise MissingInputError(f"{self.path} is not a run folder: it has no config.yaml")
+            missing = "it has no config.yaml" if self.path.is_dir() else "there is no such folder"
+            raise MissingInputError(f"{self.path} is not a run folder: {missing}")
         return with_new_names(yaml.safe_load(self.config.read_text()))
 
     def read_result(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from helpers.head_references import x2softmax
+from helpers.head_references import TARGETS, x2softmax
 from marginface.classifier.losses import ClassificationLoss
 from marginface.heads import Margin, create_margin, list_heads
 from marginface.heads.analysis.advisor import Advice, advise, least_scale, solved_angle
@@ -82,4 +82,8 @@ def test_warnings(parameters: dict[str, Any], message: str) -> None:
 def test_every_head_can_be_advised(name: str) -> None:
     found = advice(name, num_classes=1000)
     assert math.isfinite(found.expected_first_loss)
-    assert found.warnings == []
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_warning_about_defaults(name: str) -> None:
+    assert advice(name, num_classes=1000).warnings == []

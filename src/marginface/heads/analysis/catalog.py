@@ -91,7 +91,9 @@ _INTRODUCTION = """\
 
 `make docs` writes this page from the code, and a test checks that it is current.
 `marginface heads show NAME --set k=0.6` draws any head with any parameters,
-`marginface heads advise NAME --classes 93431` explains what they mean for a number of classes.
+`marginface heads advise NAME --classes 93431` prints, for a number of classes, the first loss of an
+untrained network, the angle to the own class center at which the softmax gives it the probability
+p = 0.5, and the least scale that reaches p = 0.9.
 
 A head is a margin over class centers, with a loss. Three choices are independent of each other:
 
