@@ -28,7 +28,7 @@ setup: $(READY) ## make .venv from requirements.lock
 train: $(READY) ## train X2-Softmax on synthetic faces and verify on unseen identities (minutes, CPU or GPU)
 	$(BIN)/python train.py
 
-test: $(READY) ## run the tests, two at a time (under 8 minutes on 2 cores)
+test: $(READY) ## run the tests, two at a time (4 to 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes each
