@@ -15,6 +15,12 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from marginface.utils.errors import InputError
 
+CHECKPOINT_FORMAT = 2  # 1: before the modules and settings of version 0.2 had their names
+# The one parameter that differs between processes; in a submodule, or DDP would average it.
+CENTERS = "head.centers.weight"
+_CENTERS_BEFORE = "head.weight"  # in checkpoints of version 0.1
+Checkpoint = dict[str, Any]
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing in it is run."""
@@ -28,13 +34,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not a checkpoint")
     return content
-
-
-CHECKPOINT_FORMAT = 2  # 1: before the modules and settings of version 0.2 had their names
-# The one parameter that differs between processes; in a submodule, or DDP would average it.
-CENTERS = "head.centers.weight"
-_CENTERS_BEFORE = "head.weight"  # in checkpoints of version 0.1
-Checkpoint = dict[str, Any]
 
 
 def has_centers(checkpoint: Checkpoint) -> bool:

@@ -31,7 +31,7 @@ class RunFolder:
             MissingInputError: no config.yaml.
         """
         if not self.config.is_file():
-            missing = "it has no config.yaml" if self.path.is_dir() else "there is no such folder"
+            missing = "it has no config.yaml" if self.path.is_dir() else "it does not exist"
             raise MissingInputError(f"{self.path} is not a run folder: {missing}")
         return with_new_names(yaml.safe_load(self.config.read_text()))
 
