@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.options import ClassifierOptions
@@ -111,6 +110,8 @@ class CenterChunks:
 
     def local_positions(self, labels: Tensor) -> Tensor:
         """(R,) where the classes are among those compared with here; -1: with another process."""
+        if self.shard is None and self.index is None:
+            return labels
         local = labels - self.first
         if self.index is None:
             return torch.where((local >= 0) & (local < self.count), local, -1)
@@ -119,27 +120,57 @@ class CenterChunks:
         at = torch.searchsorted(self.index, local).clamp_(max=self.count - 1)
         return torch.where(self.index[at] == local, at, -1)
 
-    def target_centers(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which rows of the batch have their class here, sampled or not, and its centers.
+    def own_similarities(self, directions: Tensor, labels: Tensor) -> Tensor:
+        """(R, K) similarity of each row to its own centers, sampled or not; no gradient.
 
-        Returns:
-            (r,) rows of the batch, (r, K) rows of `weight`, (r, K, D) centers, not normalized.
+        0 where another process has the class.
         """
-        here = len(self.weight) // self.per_class
-        local = labels - self.first
-        mine = ((local >= 0) & (local < here)).nonzero().squeeze(1)
-        index = self.weight_rows(local[mine]).view(len(mine), self.per_class)
-        return mine, index, self.weight[index].to(self.dtype)
+        local, elsewhere = self._own_classes(labels)
+        if local is None:
+            return directions.new_zeros(len(labels), self.per_class)
+        rows = self.weight[self.weight_rows(local)].to(self.dtype)
+        by_row = directions if self.per_class == 1 else directions.repeat_interleave(self.per_class, 0)
+        own = (rows * by_row).sum(1)
+        if self.normalized:
+            own = own.mul_(inverse_length(rows))
+        own = own.view(len(labels), self.per_class)
+        return own if elsewhere is None else own.masked_fill_(elsewhere[:, None], 0.0)
 
     def target_similarity(self, directions: Tensor, labels: Tensor) -> Tensor:
         """(R,) similarity of each row to the (nearest) center of its own class; no gradient."""
-        mine, _, rows = self.target_centers(labels)
-        if self.normalized:
-            rows = F.normalize(rows, dim=-1)
-        own = torch.einsum("rd,rkd->rk", directions[mine], rows)
-        result = directions.new_zeros(len(labels))
-        result[mine] = own.amax(1)
-        return self.sum_over_shards(result)
+        return self.nearest_own(self.own_similarities(directions, labels))
+
+    def nearest_own(self, own: Tensor) -> Tensor:
+        """(R,) from the (R, K) of `own_similarities`: the largest, from whoever has the class."""
+        return self.sum_over_shards(own[:, 0] if self.per_class == 1 else own.amax(1))
+
+    def classes_here(self, labels: Tensor) -> tuple[slice | Tensor, Tensor]:
+        """Which labels are classes of this process, and these counted from its first one."""
+        if self.shard is None:
+            return slice(None), labels
+        local = labels - self.first
+        mine = ((local >= 0) & (local < len(self.weight) // self.per_class)).nonzero().squeeze(1)
+        return mine, local[mine]
+
+    def own_centers(self, labels: Tensor) -> Tensor:
+        """(R, D) the one center of each label, not normalized; 0 where another process has it."""
+        local, elsewhere = self._own_classes(labels)
+        if local is None:
+            return self.weight.new_zeros(len(labels), self.weight.shape[1], dtype=self.dtype)
+        rows = self.weight[local].to(self.dtype)
+        return rows if elsewhere is None else rows.masked_fill_(elsewhere[:, None], 0.0)
+
+    def _own_classes(self, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(R,) the labels counted from the first class here, and where that is another process's.
+
+        The first is clamped to classes that are here, None when there are none.
+        """
+        if self.shard is None:
+            return labels, None
+        here, local = len(self.weight) // self.per_class, labels - self.first
+        if here == 0:
+            return None, None
+        return local.clamp(0, here - 1), (local < 0) | (local >= here)
 
     def sum_over_shards(self, partial: Tensor) -> Tensor:
         """Sum over the processes that share the classes."""

@@ -108,11 +108,14 @@ class ClassCenters(nn.Module):
         Raises:
             InputError: a label that is not a class, or processes without their shard.
         """
-        index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
-        if len(index) < len(labels):
+        # One wait for the device; another one only when there are rows to leave out.
+        low, high = _range_of(labels)
+        if self.shard is None:
+            self._check_range(low, high)
+        if low == IGNORED_LABEL:
+            index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
             embeddings, labels = embeddings[index], labels[index]
         if self.shard is None:
-            self.check_labels(labels)
             return embeddings, labels, (len(labels),)
         counts = tuple(rows_of_ranks(len(labels), labels.device))
         if len(counts) != self.shard.world:
@@ -128,9 +131,9 @@ class ClassCenters(nn.Module):
 
     def check_labels(self, labels: Tensor) -> None:
         """InputError for a label that is not a class."""
-        if len(labels) == 0:
-            return
-        low, high = torch.stack([labels.min(), labels.max()]).tolist()
+        self._check_range(*_range_of(labels))
+
+    def _check_range(self, low: int, high: int) -> None:
         if low < IGNORED_LABEL or high >= self.num_classes:
             raise InputError(
                 f"labels from {low} to {high} for {self.num_classes} classes: they must be in "
@@ -157,6 +160,14 @@ def check_sizes(num_classes: int, embedding_size: int) -> None:
             f"num_classes must be at least 2, got {num_classes}: "
             "a classifier needs a second identity to tell the first one from"
         )
+
+
+def _range_of(labels: Tensor) -> tuple[int, int]:
+    """The least and the greatest label; 0 and 0 when there are none."""
+    if len(labels) == 0:
+        return 0, 0
+    low, high = torch.stack(torch.aminmax(labels)).tolist()
+    return low, high
 
 
 def full_precision(embeddings: Tensor) -> Tensor:

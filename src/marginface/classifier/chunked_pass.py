@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,9 +35,10 @@ class PassInputs:
         centers: what is compared with.
         reduction: what is kept of it.
         labels: (R,) own classes, left out of the sum; None: nothing is left out.
-        target: (R,) value that is passed on for the own classes, see `target_and_negatives`.
+        own: (R, K) product of each row with its own centers, 0 where another process has them.
+        target: (R,) the largest of them, over all processes.
         transform: of cosines, for heads that change negatives; None: similarities are logits.
-        filtering_thresholds: (R,) similarities above which other classes count as 0.
+        filtering_thresholds: (R,), or one for all: similarities above which other classes count as 0.
         rows_of_ranks: how many of the R rows each process that has a shard brought.
         begin_step: begins an optimizer step of the centers that the backward pass takes itself,
             instead of returning their gradient; called once for each.
@@ -45,9 +47,10 @@ class PassInputs:
     centers: CenterChunks
     reduction: Reduction
     labels: Tensor | None
+    own: Tensor | None = None
     target: Tensor | None = None
     transform: NegativeTransform | None = None
-    filtering_thresholds: Tensor | None = None
+    filtering_thresholds: Tensor | float | None = None
     rows_of_ranks: tuple[int, ...] = ()
     begin_step: Callable[[], StepCenterRows] | None = None
 
@@ -61,13 +64,25 @@ class ChunkedPass:
         self.inputs, self.queries, self.saved_similarities = inputs, queries, saved_similarities
         centers = inputs.centers
         self.chunks = list(centers.chunks())
-        self.gradient_sum = queries.new_zeros(())  # of all gradients of logits so far
         self._scratch: dict[tuple[int, int], Tensor] = {}
-        if inputs.labels is not None:
-            self.positions, self.order = centers.local_positions(inputs.labels).sort()
-            ends = [0, *(chunk.stop for chunk in self.chunks)]
-            edges = torch.tensor(ends, device=queries.device)
-            self._bounds = torch.searchsorted(self.positions, edges).tolist()
+        self._own = [] if inputs.labels is None else self._own_positions(inputs.labels)
+
+    def _own_positions(self, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each chunk: (r,) classes in it that are a row's own, (r,) which rows these are."""
+        centers = self.inputs.centers
+        positions = centers.local_positions(labels)
+        # Every row has its class here: no need to look, for which the device would be waited for.
+        self._rows_in_order = len(self.chunks) == 1 and centers.shard is None
+        if self._rows_in_order:
+            return [(positions, torch.arange(len(labels), device=labels.device))]
+        positions, order = positions.sort()
+        ends = [0, *(chunk.stop for chunk in self.chunks)]
+        edges = torch.tensor(ends, device=labels.device)
+        bounds = pairwise(torch.searchsorted(positions, edges).tolist())
+        return [
+            (positions[low:high] - chunk.start, order[low:high])
+            for chunk, (low, high) in zip(self.chunks, bounds, strict=True)
+        ]
 
     def reduce(self) -> None:
         """All passes that the reduction wants."""
@@ -116,11 +131,13 @@ class ChunkedPass:
         return values
 
     def gradient(self, chunk: Chunk, similarities: Tensor, upstream: Tensor) -> Tensor:
-        """(n K, R) what reaches the similarities from (R,) gradients of the reduction."""
-        inputs, k = self.inputs, self.inputs.centers.per_class
+        """(n, R) what reaches the logits from (R,) gradients of the reduction."""
         logits = self.logits(chunk, similarities)
-        weights = inputs.reduction.weights(logits, self.scratch(1, logits)).mul_(upstream)
-        self.gradient_sum += weights.sum()
+        return self.inputs.reduction.weights(logits, self.scratch(1, logits)).mul_(upstream)
+
+    def through_transform(self, similarities: Tensor, weights: Tensor) -> Tensor:
+        """(n, R) gradients of logits to (n K, R) of similarities."""
+        inputs, k = self.inputs, self.inputs.centers.per_class
         nearest = self._nearest(similarities)
         if inputs.transform is not None:
             weights.mul_(inputs.transform.scale)
@@ -130,10 +147,16 @@ class ChunkedPass:
             weights.masked_fill_(nearest > inputs.filtering_thresholds, 0.0)
         if k == 1:
             return weights
-        n = chunk.stop - chunk.start
+        n = len(weights)
         chosen = similarities.view(n, k, -1) == nearest[:, None]  # equal ones share the gradient
         shares = chosen / chosen.sum(1, keepdim=True)
         return (shares.to(weights.dtype) * weights[:, None]).view(n * k, -1)
+
+    def set_own(self, chunk: Chunk, matrix: Tensor, values: Tensor) -> None:
+        """Put (R, K) values of the own classes where the (n K, R) matrix has them."""
+        classes, rows = self._own[chunk.number]
+        by_class = matrix.view(chunk.stop - chunk.start, self.inputs.centers.per_class, -1)
+        by_class[classes, :, rows] = values if self._rows_in_order else values[rows]
 
     def scratch(self, number: int, like: Tensor | int) -> Tensor:
         """(n, R) memory that is used again for every chunk."""
@@ -153,9 +176,9 @@ class ChunkedPass:
     def _leave_out(self, chunk: Chunk, values: Tensor) -> None:
         if self.inputs.labels is None:
             return
-        low, high = self._bounds[chunk.number], self._bounds[chunk.number + 1]
-        if low < high:
-            values[self.positions[low:high] - chunk.start, :, self.order[low:high]] = MASKED
+        classes, rows = self._own[chunk.number]
+        if len(rows):
+            values[classes, :, rows] = MASKED
 
 
 def reduce_classes(queries: Tensor, inputs: PassInputs) -> Reduction:

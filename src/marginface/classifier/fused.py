@@ -9,14 +9,13 @@ optimizer takes each part of it as soon as it is there.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from marginface.classifier.center_chunks import CenterChunks, inverse_length
+from marginface.classifier.center_chunks import CenterChunks
 from marginface.classifier.chunked_pass import ChunkedPass, PassInputs, StepCenterRows
 from marginface.utils.distributed import sum_for_own_rows
 
@@ -52,6 +51,7 @@ class _TargetAndNegatives(torch.autograd.Function):
             ctx.save_for_backward(queries, weight)
             ctx.inputs, ctx.chunked_pass, ctx.buffer = inputs, chunked_pass, buffer
         assert inputs.target is not None
+        # Copies: autograd must not tie the graph to what belongs to the inputs.
         return inputs.target.clone(), inputs.reduction.value.clone()
 
     @staticmethod
@@ -71,18 +71,17 @@ class _TargetAndNegatives(torch.autograd.Function):
         elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
             buffer = _empty_gradient(weight, inputs.centers)
         ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
-        own = _gradients_of_own(inputs, queries.detach(), own_gradient)
         transform = inputs.transform
         with transform.state() if transform is not None else nullcontext():
-            of_queries = _backward_over_chunks(
-                chunked_pass, queries.detach(), sum_gradient, own, buffer, step
+            of_queries, of_logits = _backward_over_chunks(
+                chunked_pass, queries.detach(), own_gradient, sum_gradient, buffer, step
             )
         chunked_pass.saved_similarities = None  # now overwritten by the gradient
         chunked_pass.forget_scratch()
         of_threshold = None
         of_weight = None if buffer is None else _as_gradient_of(weight, inputs.centers, buffer)
-        if ctx.needs_input_grad[2]:
-            of_threshold = inputs.centers.sum_over_shards(-chunked_pass.gradient_sum)
+        if ctx.needs_input_grad[2] and of_logits is not None:
+            of_threshold = inputs.centers.sum_over_shards(-of_logits)
         if inputs.centers.shard is not None and ctx.needs_input_grad[0]:
             of_queries = sum_for_own_rows(
                 of_queries, inputs.rows_of_ranks, inputs.centers.options.communication_precision
@@ -99,81 +98,67 @@ def _empty_gradient(weight: Tensor, centers: CenterChunks) -> Tensor:
     return weight.new_empty(centers.count * centers.per_class, weight.shape[1])
 
 
-@dataclass(frozen=True)
-class _OwnGradients:
-    """What comes from query times own center."""
-
-    of_queries: Tensor  # (R, D)
-    at: Tensor  # (r,) rows of the gradient buffer, ascending
-    of_rows: Tensor  # (r, D)
-
-
-def _gradients_of_own(inputs: PassInputs, queries: Tensor, upstream: Tensor) -> _OwnGradients:
-    centers = inputs.centers
-    assert inputs.labels is not None
-    mine, index, rows = centers.target_centers(inputs.labels)
-    inverse = inverse_length(rows)[..., None]
-    directions = rows * inverse if centers.normalized else rows
-    own = torch.einsum("rd,rkd->rk", queries[mine], directions)
-    chosen = (own == own.amax(1, keepdim=True)).to(queries.dtype)
-    share = upstream[mine, None] * chosen / chosen.sum(1, keepdim=True)
-    of_queries = torch.zeros_like(queries)
-    of_queries[mine] = torch.einsum("rk,rkd->rd", share, directions)
-    of_rows = share[..., None] * queries[mine, None]
-    if centers.normalized:
-        of_rows = (of_rows - (share * own)[..., None] * directions) * inverse
-    if centers.index is not None:
-        index = centers.weight_rows(centers.local_positions(inputs.labels[mine]))
-    at, order = index.flatten().sort(stable=True)
-    return _OwnGradients(of_queries, at, of_rows.flatten(0, 1)[order])
-
-
 def _backward_over_chunks(
     chunked_pass: ChunkedPass,
     queries: Tensor,
+    own_upstream: Tensor,
     upstream: Tensor,
-    own: _OwnGradients,
     buffer: Tensor | None,
     step: StepCenterRows | None,
-) -> Tensor:
-    """The gradient of the queries; that of the centers into buffer or to step, rounded once."""
-    centers = chunked_pass.inputs.centers
-    k = centers.per_class
-    of_queries = own.of_queries
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of the queries and, for a threshold, the sum of those of all other logits.
+
+    The gradient of the centers goes into buffer or to step, rounded once.
+    """
+    inputs = chunked_pass.inputs
+    centers, k = inputs.centers, inputs.centers.per_class
+    assert inputs.own is not None
+    own_gradients = _of_nearest_own(inputs.own, own_upstream)
+    of_queries = torch.zeros_like(queries) if not chunked_pass.chunks else None
+    of_logits = queries.new_zeros(()) if inputs.reduction.has_threshold else None
     wanted = buffer is not None or step is not None
-    chunked_pass.gradient_sum.zero_()
-    ends = torch.tensor(
-        [0, *(k * chunk.stop for chunk in chunked_pass.chunks)], device=queries.device
-    )
-    bounds = torch.searchsorted(own.at, ends).tolist()
     in_place = buffer is not None and buffer.dtype == queries.dtype
     # Chunks are made in the same memory again and again, where it is not that of the gradient.
     largest = 0 if in_place or not wanted else min(centers.chunk_classes, centers.count)
-    room = queries.new_empty(largest * k, queries.shape[1])
+    room = queries.new_empty(largest * k, queries.shape[1]) if largest else None
     for chunk in chunked_pass.chunks:
         similarities = chunked_pass.similarities(chunk, reuse=True)
         weights = chunked_pass.gradient(chunk, similarities, upstream)
+        if of_logits is not None:
+            of_logits += weights.sum()
+        weights = chunked_pass.through_transform(similarities, weights)
+        chunked_pass.set_own(chunk, weights, own_gradients)
         rows = centers.rows(chunk)
         inverse = centers.inverse_lengths(chunk, rows)
         along = None
         if inverse is not None:
             weights.mul_(inverse[:, None])
             if wanted:  # the part along the center, (dL/dw . w) / |w|^2
+                chunked_pass.set_own(chunk, similarities, inputs.own)
                 along = torch.mul(weights, similarities).sum(1).mul_(inverse)
-        of_queries += centers.product(weights.T, rows)
+        part_of_queries = centers.product(weights.T, rows)
+        of_queries = part_of_queries if of_queries is None else of_queries.add_(part_of_queries)
         if not wanted:
             continue
         part = None if buffer is None else buffer[chunk.start * k : chunk.stop * k]
-        made = centers.product(weights, queries, out=part if in_place else room[: len(rows)])
+        out = part if in_place or room is None else room[: len(rows)]
+        made = centers.product(weights, queries, out=out)
         if along is not None:
             made.addcmul_(rows, along[:, None], value=-1)
-        here = slice(bounds[chunk.number], bounds[chunk.number + 1])
-        made.index_add_(0, own.at[here] - chunk.start * k, own.of_rows[here])
         if step is not None:  # nothing reads these centers again
             step(centers.rows_in_weight(chunk), made.to(centers.weight.dtype))
         elif part is not None and not in_place:
             part.copy_(made)
-    return of_queries
+    assert of_queries is not None
+    return of_queries, of_logits
+
+
+def _of_nearest_own(own: Tensor, upstream: Tensor) -> Tensor:
+    """(R,) gradients of the largest of (R, K) similarities to these; equal ones share it."""
+    if own.shape[1] == 1:
+        return upstream[:, None]
+    chosen = (own == own.amax(1, keepdim=True)).to(upstream.dtype)
+    return upstream[:, None] * chosen / chosen.sum(1, keepdim=True)
 
 
 def _as_gradient_of(weight: Tensor, centers: CenterChunks, buffer: Tensor) -> Tensor:

@@ -75,18 +75,14 @@ def pick_centers(centers: CenterChunks, classes: Tensor) -> Tensor:
 class _PickCenters(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, centers: CenterChunks, classes: Tensor) -> Tensor:
-        mine, index, rows = centers.target_centers(classes)
-        ctx.mine, ctx.index = mine, index
+        ctx.centers, ctx.classes = centers, classes
         ctx.shape, ctx.dtype = parameter.shape, parameter.dtype
-        picked = rows.new_zeros(len(classes), rows.shape[2])
-        picked[mine] = rows[:, 0]
-        return centers.sum_over_shards(picked)
+        return centers.sum_over_shards(centers.own_centers(classes))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         # Every process computes the same from the whole batch, so nothing is added up.
-        of_rows = upstream[0][ctx.mine].to(ctx.dtype)
-        gradient = torch.sparse_coo_tensor(
-            ctx.index[:, 0][None], of_rows, ctx.shape, check_invariants=False
-        )
+        mine, local = ctx.centers.classes_here(ctx.classes)
+        of_rows = upstream[0][mine].to(ctx.dtype)
+        gradient = torch.sparse_coo_tensor(local[None], of_rows, ctx.shape, check_invariants=False)
         return gradient, None, None

@@ -5,6 +5,7 @@ returns whether it needs all chunks again. Sums are kept in float64.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Reduction:
     """
 
     value: Tensor
+    has_threshold: ClassVar[bool] = False  # subtracted from all logits, and learned
 
     def __init__(self, across_ranks: bool = False) -> None:
         self._add: Callable[[Tensor], Tensor] = add_over_ranks if across_ranks else _unchanged
@@ -28,8 +30,11 @@ class Reduction:
 
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         """Before the first chunk."""
-        self.dtype = dtype
-        self.zeros = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.rows, self.dtype, self.device = rows, dtype, device
+
+    def zeros(self) -> Tensor:
+        """(R,) where sums begin."""
+        return torch.zeros(self.rows, dtype=torch.float64, device=self.device)
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
         """Take in a chunk; scratch is as large and may be overwritten."""

@@ -5,7 +5,7 @@ Margins are floats in radians, or tensors with one margin for each cosine.
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,10 +35,22 @@ def add_angle(cosine: Tensor, margin: float | Tensor, easy_margin: EasyMargin = 
     "monotone" continues with cos - margin sin(margin) (insightface 2021, TFace, CurricularFace).
     "easy" applies the margin only below 90 degrees (MagFace).
     """
-    m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
-    shifted = cosine * m.cos() - sine_of(cosine) * m.sin()
-    unshifted = cosine - m * m.sin() if easy_margin == "monotone" else cosine
-    return torch.where(_keeps_angle(cosine, m, easy_margin), shifted, unshifted)
+    cos_m, m_sin_m, sin_m = _of_margin(margin)
+    shifted = cosine * cos_m - sine_of(cosine) * sin_m
+    if easy_margin == "none":
+        return shifted
+    if easy_margin == "easy":
+        return torch.where(cosine > 0, shifted, cosine)
+    past_pi = cosine <= -cos_m  # cos(pi - margin)
+    return torch.where(past_pi, cosine - m_sin_m, shifted)
+
+
+def _of_margin(margin: float | Tensor) -> tuple[Any, Any, Any]:
+    """cos(m), m sin(m), sin(m): of a float as floats, so that no device has to be waited for."""
+    if isinstance(margin, Tensor):
+        sine = margin.sin()
+        return margin.cos(), margin * sine, sine
+    return math.cos(margin), margin * math.sin(margin), math.sin(margin)
 
 
 def multiply_angle(cosine: Tensor, factor: float) -> Tensor:
@@ -54,11 +66,3 @@ def multiply_angle(cosine: Tensor, factor: float) -> Tensor:
 def sine_of(cosine: Tensor) -> Tensor:
     """sin(theta) for theta in [0, pi], without loss of digits near +-1."""
     return ((1 - cosine) * (1 + cosine)).clamp(min=0).sqrt()
-
-
-def _keeps_angle(cosine: Tensor, margin: Tensor, easy_margin: EasyMargin) -> Tensor:
-    if easy_margin == "easy":
-        return cosine > 0
-    if easy_margin == "monotone":
-        return cosine > (math.pi - margin).cos()
-    return torch.ones_like(cosine, dtype=torch.bool)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marginface.classifier.centers import IGNORED_LABEL, ClassCenters, full_precision
 from marginface.classifier.chunked_pass import NegativeTransform, PassInputs
+from marginface.classifier.directions import directions_of
 from marginface.classifier.fused import target_and_negatives
 from marginface.classifier.losses import ClassificationLoss
 from marginface.classifier.options import ClassifierOptions
@@ -103,35 +103,40 @@ class MarginHead(nn.Module):
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             self.margin.restore_step_start()
-            gathered = self.centers.labeled_rows(full_precision(embeddings), labels)
-            batch = self._labeled_batch(*gathered[:2])
+            e, labels, rows_of_ranks = self.centers.labeled_rows(full_precision(embeddings), labels)
+            chunks = self.centers.chunks(
+                e.dtype,
+                len(e),
+                normalized=self.margin.normalizes,
+                sample=self.centers.sample(labels, self.margin.optimizer_step),
+            )
+            directions = directions_of(e) if self.margin.normalizes else e
+            own = chunks.own_similarities(directions.detach(), labels)
+            batch = LabeledBatch(e, labels, chunks.nearest_own(own), chunks)
             curve_inputs = self.margin.curve_inputs(batch)  # other processes may have rows
-            if len(batch.labels) == 0:
-                return self._zero_loss(batch.embeddings)
-            return self._loss(batch, curve_inputs, rows_of_ranks=gathered[2])
-
-    def _labeled_batch(self, embeddings: Tensor, labels: Tensor) -> LabeledBatch:
-        chunks = self.centers.chunks(
-            embeddings.dtype,
-            len(embeddings),
-            normalized=self.margin.normalizes,
-            sample=self.centers.sample(labels, self.margin.optimizer_step),
-        )
-        directions = self._directions(embeddings.detach())
-        target = chunks.target_similarity(directions, labels)
-        return LabeledBatch(embeddings, labels, target, chunks)
+            if len(labels) == 0:
+                return self._zero_loss(e)
+            return self._loss(batch, directions, own, curve_inputs, rows_of_ranks)
 
     def _loss(
-        self, batch: LabeledBatch, curve_inputs: dict[str, Any], rows_of_ranks: tuple[int, ...]
+        self,
+        batch: LabeledBatch,
+        directions: Tensor,
+        own: Tensor,
+        curve_inputs: dict[str, Any],
+        rows_of_ranks: tuple[int, ...],
     ) -> Tensor:
         assert batch.centers is not None
         transform = self._negative_transform(batch.target)
-        queries = self._queries(batch.embeddings, products_are_logits=transform is None)
-        with torch.no_grad():
-            margin_free, target = self._target_logits(batch, batch.target, curve_inputs)
+        queries = self._queries(directions, batch.embeddings, products_are_logits=transform is None)
+        margin_free = target = None
+        if self.loss.needs_margin_free:
+            with torch.no_grad():
+                target, margin_free = self._target_logits(batch, batch.target, curve_inputs)
         reduction = self.loss.reduction(
             margin_free,
             target,
+            dtype=directions.dtype,
             bounded=transform is None and self._fits_without_maximum(),
             across_ranks=self.shard is not None,
         )
@@ -139,46 +144,52 @@ class MarginHead(nn.Module):
             batch.centers,
             reduction,
             batch.labels,
-            target=queries.lengths.detach() * batch.target,
+            own=queries.times_length(own),
+            target=queries.times_length(batch.target),
             transform=transform,
-            filtering_thresholds=self._filtering_thresholds(queries.lengths),
+            filtering_thresholds=self._filtering_thresholds(queries),
             rows_of_ranks=rows_of_ranks,
             begin_step=self.centers.step_centers_in_backward if self.training else None,
         )
-        threshold = self.loss.learned_threshold(batch.embeddings.dtype)
+        threshold = self.loss.learned_threshold(directions.dtype)
         vectors, weight = queries.vectors, self.centers.weight
         if not torch.is_grad_enabled():  # autograd functions do not see that by themselves
             vectors, weight = vectors.detach(), weight.detach()
         product, negatives = target_and_negatives(vectors, weight, threshold, inputs)
-        similarity = product / queries.lengths.clamp_min(1e-12)
-        margin_free, target = self._target_logits(batch, similarity, curve_inputs)
-        losses = self.loss.combine(target, negatives, margin_free, reduction)
-        return losses.mean() + self.margin.auxiliary_loss(batch)
+        similarity = queries.over_length(product)
+        target, margin_free = self._target_logits(batch, similarity, curve_inputs)
+        mean = self.loss.combine(target, negatives, margin_free, reduction).mean()
+        auxiliary = self.margin.auxiliary_loss(batch)
+        return mean + auxiliary if isinstance(auxiliary, Tensor) or auxiliary else mean
 
-    def _queries(self, embeddings: Tensor, products_are_logits: bool) -> "_Queries":
+    def _queries(self, directions: Tensor, embeddings: Tensor, products_are_logits: bool) -> "_Queries":
         """What the centers are multiplied with.
 
         Where no transform comes between product and logit, the scale is in the vectors already.
         """
-        directions, ones = self._directions(embeddings), embeddings.new_ones(len(embeddings), 1)
         if not products_are_logits:
-            return _Queries(directions, ones[:, 0])
-        scaled = self.margin.scaled(ones, embeddings)
-        return _Queries(self.margin.scaled(directions, embeddings), scaled[:, 0])
+            return _Queries(directions, 1.0)
+        if self.margin.scales_by_a_constant:
+            return _Queries(self.margin.scale * directions, float(self.margin.scale))
+        ones = embeddings.new_ones(len(embeddings), 1)
+        lengths = self.margin.scaled(ones, embeddings).squeeze(1)
+        return _Queries(self.margin.scaled(directions, embeddings), lengths)
 
     def _target_logits(
         self, batch: LabeledBatch, similarity: Tensor, curve_inputs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """(R,) target logits without and with the margin."""
-        e = batch.embeddings
+    ) -> tuple[Tensor, Tensor | None]:
+        """(R,) target logits with the margin and, where the loss needs them, without."""
         with_margin = self.margin.target_logit(similarity, **curve_inputs)
-        return (
-            self.margin.scaled(similarity[:, None], e)[:, 0],
-            self.margin.scaled(with_margin[:, None], e)[:, 0],
-        )
+        logits = self._scaled(with_margin, batch.embeddings)
+        if not self.loss.needs_margin_free:
+            return logits, None
+        return logits, self._scaled(similarity, batch.embeddings)
 
-    def _directions(self, embeddings: Tensor) -> Tensor:
-        return F.normalize(embeddings) if self.margin.normalizes else embeddings
+    def _scaled(self, values: Tensor, embeddings: Tensor) -> Tensor:
+        """(R,) unscaled to scaled logits."""
+        if self.margin.scales_plainly():
+            return self.margin.scale * values
+        return self.margin.scaled(values[:, None], embeddings).squeeze(1)
 
     def _negative_transform(self, target: Tensor) -> NegativeTransform | None:
         """What is done to the cosines of other classes, by the margin or by its loss."""
@@ -196,7 +207,7 @@ class MarginHead(nn.Module):
             return NegativeTransform(loss.negative_curve, loss.negative_slope, float(margin.scale))
         return None
 
-    def _filtering_thresholds(self, lengths: Tensor) -> Tensor | None:
+    def _filtering_thresholds(self, queries: "_Queries") -> Tensor | float | None:
         threshold = self.options.interclass_filtering_threshold
         if threshold is None:
             return None
@@ -205,7 +216,8 @@ class MarginHead(nn.Module):
                 f"classifier.interclass_filtering_threshold is a cosine; head {self.name} compares "
                 "by inner products: leave it out"
             )
-        return threshold * lengths.detach()
+        lengths = queries.lengths
+        return threshold * (lengths.detach() if isinstance(lengths, Tensor) else lengths)
 
     def _fits_without_maximum(self) -> bool:
         """Whether float32 holds sums of exp(z) as they are: largest z + ln C < 85."""
@@ -246,4 +258,17 @@ class _Queries:
     """What the centers are multiplied with: a product is `lengths` times a similarity."""
 
     vectors: Tensor  # (R, D)
-    lengths: Tensor  # (R,)
+    lengths: Tensor | float  # (R,), or that of all rows
+
+    def times_length(self, similarity: Tensor) -> Tensor:
+        """(R, ...) similarities to products, without a gradient."""
+        if isinstance(self.lengths, float):
+            return similarity if self.lengths == 1 else self.lengths * similarity
+        lengths = self.lengths.detach()
+        return lengths.view(-1, *[1] * (similarity.ndim - 1)) * similarity
+
+    def over_length(self, product: Tensor) -> Tensor:
+        """(R,) products to similarities."""
+        if isinstance(self.lengths, float):
+            return product if self.lengths == 1 else product / self.lengths
+        return product / self.lengths.clamp_min(1e-12)

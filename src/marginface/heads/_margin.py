@@ -58,17 +58,18 @@ class Margin(RunningState):
     def __init_subclass__(cls, **options: Any) -> None:
         """TypeError for a combination that the loss over chunks cannot compute."""
         super().__init_subclass__(**options)
-        if cls.changes_negatives and not cls._scales_plainly():
+        if cls.changes_negatives and not cls.scales_plainly():
             raise TypeError(f"{cls.__name__} changes negatives and must not define scaled as well")
 
     @classmethod
-    def _scales_plainly(cls) -> bool:
+    def scales_plainly(cls) -> bool:
+        """Whether logits are `scale` times a similarity."""
         return cls.scaled is Margin.scaled
 
     @property
     def scales_by_a_constant(self) -> bool:
         """Whether logits are `scale` times a similarity, with a scale that never changes."""
-        return self.has_fixed_scale and self._scales_plainly()
+        return self.has_fixed_scale and self.scales_plainly()
 
     # -- what a margin defines -------------------------------------------------------------------
 
@@ -176,9 +177,24 @@ class Margin(RunningState):
     def _with_gradient(self, value: Tensor, slope: Callable[[], Tensor], cosine: Tensor) -> Tensor:
         if not (cosine.requires_grad and torch.is_grad_enabled()):
             return value
-        # Adds zero to the value and the slope to the gradient, so nothing differentiates arccos.
-        step = cosine - cosine.detach()
-        return value + (step if self.margin_gradient == "straight_through" else slope() * step)
+        # The curve itself is not differentiated: arccos has poles.
+        straight = self.margin_gradient == "straight_through"
+        result: Tensor = _WithSlope.apply(value, cosine, None if straight else slope())
+        return result
+
+
+class _WithSlope(torch.autograd.Function):
+    """A value with a given derivative by the cosine, besides those that it has."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, cosine: Tensor, slope: Tensor | None) -> Tensor:
+        ctx.slope = slope  # None: 1
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = upstream
+        return gradient, gradient if ctx.slope is None else gradient * ctx.slope, None
 
 
 def _detached(value: Any) -> Any:

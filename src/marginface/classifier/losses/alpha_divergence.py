@@ -28,6 +28,7 @@ class AlphaDivergence(ClassificationLoss):
     name = "alpha_divergence"
     needs_plain_negatives = True
     margin_is_constant = True
+    needs_margin_free = True
 
     def __init__(
         self, alpha: Alpha = 1.25, prior: Literal["linear", "exponential"] = "linear"
@@ -49,14 +50,22 @@ class AlphaDivergence(ClassificationLoss):
         return self._divergence(z, prior, z[:, 0], margin[None])[0]
 
     def reduction(
-        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+        self,
+        margin_free: Tensor | None,
+        with_margin: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        bounded: bool,
+        across_ranks: bool,
     ) -> Reduction:
+        assert margin_free is not None and with_margin is not None
         prior_power = self._prior_power((with_margin - margin_free).abs())
         return AlphaSum(self.alpha, margin_free, prior_power, across_ranks)
 
     def combine(
-        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+        self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
+        assert margin_free is not None
         # p is where the loss is stationary, so its own gradient adds nothing: dL/dz = p - onehot.
         own = reduction.own_probability * margin_free
         return others + own - margin_free + reduction.entropy / (self.alpha * (self.alpha - 1))
@@ -125,7 +134,7 @@ class AlphaSum(Reduction):
         self._clear()
 
     def _clear(self) -> None:
-        self._sums = torch.stack([self.zeros] * 4)
+        self._sums = torch.stack([self.zeros()] * 4)
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
         if self.tau is None:

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class ClassificationLoss(nn.Module):
     needs_fixed_scale: ClassVar[bool] = False  # logits must be scale x a bounded value
     margin_is_constant: ClassVar[bool] = False  # to autograd, whatever the head sets
     changes_negatives: ClassVar[bool] = False  # like a head that does
+    needs_margin_free: ClassVar[bool] = False  # target logits without the margin, too
 
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         """(R,) losses the plain way.
@@ -33,24 +35,33 @@ class ClassificationLoss(nn.Module):
         raise NotImplementedError
 
     def reduction(
-        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+        self,
+        margin_free: Tensor | None,
+        with_margin: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        bounded: bool,
+        across_ranks: bool,
     ) -> Reduction:
         """What the loss needs of all other classes, for logits that come in chunks.
 
         Args:
-            margin_free, with_margin: (R,) target logits, without gradients.
+            margin_free, with_margin: (R,) target logits, without gradients, for a loss that
+                `needs_margin_free`.
+            dtype: of the logits.
             bounded: whether float32 holds exponentials of the other logits.
             across_ranks: whether the classes are sharded over processes.
         """
         raise NotImplementedError
 
     def combine(
-        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+        self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
         """(R,) losses, the same as `forward`, from what the reduction found.
 
         Args:
-            target, margin_free: (R,) target logits with the margin and without.
+            target, margin_free: (R,) target logits with the margin and, for a loss that
+                `needs_margin_free`, without.
             others: (R,) value of the reduction.
         """
         raise NotImplementedError

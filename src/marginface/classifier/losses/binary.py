@@ -53,12 +53,18 @@ class BinaryCrossEntropy(ClassificationLoss):
         return self.first_threshold + self.shift.to(dtype)
 
     def reduction(
-        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+        self,
+        margin_free: Tensor | None,
+        with_margin: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        bounded: bool,
+        across_ranks: bool,
     ) -> Reduction:
-        return SoftplusSum(self.learned_threshold(margin_free.dtype), across_ranks)
+        return SoftplusSum(self.learned_threshold(dtype), across_ranks)
 
     def combine(
-        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+        self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
         threshold = self.learned_threshold(target.dtype)
         return self._weighted(softplus(threshold - target), others)
@@ -91,13 +97,15 @@ def balanced_bias(odds: float, positive: float, negative: float) -> float:
 class SoftplusSum(Reduction):
     """value = sum_j softplus(z_j - threshold), for binary losses."""
 
+    has_threshold = True
+
     def __init__(self, threshold: Tensor, across_ranks: bool = False) -> None:
         super().__init__(across_ranks)
         self.threshold = threshold.detach()
 
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         super().begin(rows, dtype, device)
-        self._sum = self.zeros
+        self._sum = self.zeros()
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
         self._sum += softplus(torch.sub(logits, self.threshold, out=scratch)).sum(0)

@@ -19,12 +19,18 @@ class CrossEntropy(ClassificationLoss):
         return F.cross_entropy(logits, labels, reduction="none")
 
     def reduction(
-        self, margin_free: Tensor, with_margin: Tensor, *, bounded: bool, across_ranks: bool
+        self,
+        margin_free: Tensor | None,
+        with_margin: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        bounded: bool,
+        across_ranks: bool,
     ) -> Reduction:
         return LogSumExp(bounded, across_ranks)
 
     def combine(
-        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+        self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
         return softplus(others - target)
 
@@ -64,7 +70,7 @@ class Circle(CrossEntropy):
         return circle_weight(cosine, self.margin)
 
     def combine(
-        self, target: Tensor, others: Tensor, margin_free: Tensor, reduction: Any
+        self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
         weighted = self.scale * self._target(target / self.scale)
         return super().combine(weighted, others, margin_free, reduction)
@@ -97,21 +103,38 @@ class LogSumExp(Reduction):
 
     def begin(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         super().begin(rows, dtype, device)
-        self._sum = self.zeros
-        self._top = torch.full((rows,), 0.0 if self.bounded else MASKED, dtype=dtype, device=device)
+        self._sum: Tensor | None = None
+        self._top: Tensor | None = None  # largest logit so far; None: sums are of exp(z) as it is
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
         if self.bounded:
-            self._sum += torch.exp(logits, out=scratch).sum(0)
+            self.add(torch.exp(logits, out=scratch).sum(0))
             return
-        top = torch.maximum(self._top, logits.amax(0))
-        self._sum *= (self._top.double() - top).exp()
-        self._sum += torch.sub(logits, top, out=scratch).exp_().sum(0)
+        top = logits.amax(0)
+        if self._top is not None:
+            top = torch.maximum(self._top, top)
+        self.add(torch.sub(logits, top, out=scratch).exp_().sum(0), top)
+
+    def add(self, sums: Tensor, top: Tensor | None = None) -> None:
+        """Take in a chunk's (R,) sums of exp(z - top), top at least as large as those before."""
+        if self._sum is None:
+            self._sum = sums.double()
+        elif top is None or self._top is None:
+            self._sum += sums
+        else:
+            self._sum = self._sum * (self._top.double() - top).exp() + sums
         self._top = top
 
     def finish(self) -> bool:
-        top = self._max(self._top.clone())
-        total = self._add(self._sum * (self._top.double() - top).exp())
+        total = self.zeros() if self._sum is None else self._sum
+        if self.bounded:
+            self.value = self._add(total).log().to(self.dtype)
+            return False
+        here = self._top
+        if here is None:
+            here = torch.full((self.rows,), MASKED, dtype=self.dtype, device=self.device)
+        top = self._max(here.clone())
+        total = self._add(total * (here.double() - top).exp())
         self.value = (top + total.log()).to(self.dtype)
         return False
 
