@@ -97,11 +97,15 @@ class CenterChunks:
 
     def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """Matrix product in the precision that `options.matmul_precision` names."""
-        if self.options.matmul_precision == "float32":
+        precision = self.options.product_precision
+        if precision == "float32":
             return torch.mm(left, right, out=out)
-        left, right = left.bfloat16(), right.bfloat16()
+        kind = torch.float16 if precision == "float16" else torch.bfloat16
+        left, right = left.to(kind), right.to(kind)
         if left.is_cuda:
             result = torch.mm(left, right, out_dtype=torch.float32)
+        elif kind == torch.float16:  # a CPU multiplies them as float32, as exactly as a GPU does
+            result = torch.mm(left.float(), right.float())
         else:
             result = torch.mm(left, right)
         return result.to(self.dtype) if out is None else out.copy_(result)
@@ -129,7 +133,9 @@ class CenterChunks:
         if local is None:
             return directions.new_zeros(len(labels), self.per_class)
         rows = self.weight[self.weight_rows(local)].to(self.dtype)
-        by_row = directions if self.per_class == 1 else directions.repeat_interleave(self.per_class, 0)
+        by_row = (
+            directions if self.per_class == 1 else directions.repeat_interleave(self.per_class, 0)
+        )
         own = (rows * by_row).sum(1)
         if self.normalized:
             own = own.mul_(inverse_length(rows))

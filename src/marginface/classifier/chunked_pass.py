@@ -4,12 +4,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks, Chunk
 from marginface.classifier.reduction import MASKED, Reduction
+
+if TYPE_CHECKING:
+    from marginface.classifier.kernels.kernel_pass import BatchRows
+    from marginface.classifier.kernels.launch import Logits
 
 Elementwise = Callable[[Tensor], Tensor]
 StepCenterRows = Callable[
@@ -38,8 +43,9 @@ class PassInputs:
         own: (R, K) product of each row with its own centers, 0 where another process has them.
         target: (R,) the largest of them, over all processes.
         transform: of cosines, for heads that change negatives; None: similarities are logits.
-        filtering_thresholds: (R,), or one for all: similarities above which other classes count as 0.
+        filtering_thresholds: (R,), or one for all: similarities above which others count as 0.
         rows_of_ranks: how many of the R rows each process that has a shard brought.
+        in_kernels: the same batch for the GPU kernels, which then compute; None: plain torch.
         begin_step: begins an optimizer step of the centers that the backward pass takes itself,
             instead of returning their gradient; called once for each.
     """
@@ -52,6 +58,7 @@ class PassInputs:
     transform: NegativeTransform | None = None
     filtering_thresholds: Tensor | float | None = None
     rows_of_ranks: tuple[int, ...] = ()
+    in_kernels: "tuple[Logits, BatchRows] | None" = None
     begin_step: Callable[[], StepCenterRows] | None = None
 
 
@@ -97,6 +104,89 @@ class ChunkedPass:
             if not reduction.finish():
                 return
             first = False
+
+    def gradients(
+        self,
+        own_upstream: Tensor,
+        upstream: Tensor,
+        buffer: Tensor | None,
+        step: StepCenterRows | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the queries and, for a threshold, the sum of those of all other logits.
+
+        The gradient of the centers goes into buffer or to step, rounded once.
+        """
+        transform = self.inputs.transform
+        with transform.state() if transform is not None else nullcontext():
+            found = self._gradients(own_upstream, upstream, buffer, step)
+        self.saved_similarities = None  # now overwritten by the gradient
+        self._scratch.clear()  # the loss may live on
+        return found
+
+    def _gradients(
+        self,
+        own_upstream: Tensor,
+        upstream: Tensor,
+        buffer: Tensor | None,
+        step: StepCenterRows | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        inputs, queries = self.inputs, self.queries
+        centers, k = inputs.centers, inputs.centers.per_class
+        assert inputs.own is not None
+        own_gradients = _of_nearest_own(inputs.own, own_upstream)
+        scale = self._scale_for_float16(own_gradients, upstream)
+        if scale is not None:
+            own_gradients, upstream = own_gradients * scale, upstream * scale
+        of_queries = torch.zeros_like(queries) if not self.chunks else None
+        of_logits = queries.new_zeros(()) if inputs.reduction.has_threshold else None
+        wanted = buffer is not None or step is not None
+        in_place = buffer is not None and buffer.dtype == queries.dtype
+        # Chunks are made in the same memory again and again, where it is not that of the gradient.
+        largest = 0 if in_place or not wanted else min(centers.chunk_classes, centers.count)
+        room = queries.new_empty(largest * k, queries.shape[1]) if largest else None
+        for chunk in self.chunks:
+            similarities = self.similarities(chunk, reuse=True)
+            weights = self.gradient(chunk, similarities, upstream)
+            if of_logits is not None:
+                of_logits += weights.sum()
+            weights = self.through_transform(similarities, weights)
+            self.set_own(chunk, weights, own_gradients)
+            rows = centers.rows(chunk)
+            inverse = centers.inverse_lengths(chunk, rows)
+            along = None
+            if inverse is not None:
+                weights.mul_(inverse[:, None])
+                if wanted:  # the part along the center, (dL/dw . w) / |w|^2
+                    self.set_own(chunk, similarities, inputs.own)
+                    along = torch.mul(weights, similarities).sum(1).mul_(inverse)
+            part_of_queries = centers.product(weights.T, rows)
+            of_queries = part_of_queries if of_queries is None else of_queries.add_(part_of_queries)
+            if not wanted:
+                continue
+            part = None if buffer is None else buffer[chunk.start * k : chunk.stop * k]
+            out = part if in_place or room is None else room[: len(rows)]
+            made = centers.product(weights, queries, out=out)
+            if along is not None:
+                made.addcmul_(rows, along[:, None], value=-1)
+            if scale is not None:
+                made.div_(scale)
+            if step is not None:  # nothing reads these centers again
+                step(centers.rows_in_weight(chunk), made.to(centers.weight.dtype))
+            elif part is not None and not in_place:
+                part.copy_(made)
+        assert of_queries is not None
+        if scale is not None:
+            of_queries.div_(scale)
+            of_logits = None if of_logits is None else of_logits.div_(scale)
+        return of_queries, of_logits
+
+    def _scale_for_float16(self, *gradients: Tensor) -> Tensor | None:
+        """() power of two that brings gradients into the range of float16 products."""
+        if self.inputs.centers.options.product_precision != "float16":
+            return None
+        largest = torch.stack([g.abs().max() for g in gradients]).max()
+        # Up to 2^8, as they are divided by the lengths of centers before they are rounded.
+        return torch.where(largest > 0, torch.exp2(8 - largest.log2().ceil().clamp(-90, 90)), 1.0)
 
     def similarities(self, chunk: Chunk, reuse: bool) -> Tensor:
         """(n K, R) similarities, MASKED for the own classes; read back where they were kept."""
@@ -165,10 +255,6 @@ class ChunkedPass:
             self._scratch[number, n] = self.queries.new_empty(n, len(self.queries))
         return self._scratch[number, n]
 
-    def forget_scratch(self) -> None:
-        """Give the memory back while the loss lives on."""
-        self._scratch.clear()
-
     def _nearest(self, similarities: Tensor) -> Tensor:
         k = self.inputs.centers.per_class
         return similarities if k == 1 else similarities.view(-1, k, len(self.queries)).amax(1)
@@ -185,3 +271,11 @@ def reduce_classes(queries: Tensor, inputs: PassInputs) -> Reduction:
     """The reduction alone, without gradients."""
     ChunkedPass(inputs, queries).reduce()
     return inputs.reduction
+
+
+def _of_nearest_own(own: Tensor, upstream: Tensor) -> Tensor:
+    """(R,) gradients of the largest of (R, K) similarities to these; equal ones share it."""
+    if own.shape[1] == 1:
+        return upstream[:, None]
+    chosen = (own == own.amax(1, keepdim=True)).to(upstream.dtype)
+    return upstream[:, None] * chosen / chosen.sum(1, keepdim=True)

@@ -8,16 +8,18 @@ are computed again. Either way the largest thing made is that gradient; and not 
 optimizer takes each part of it as soon as it is there.
 """
 
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from marginface.classifier.center_chunks import CenterChunks
-from marginface.classifier.chunked_pass import ChunkedPass, PassInputs, StepCenterRows
+from marginface.classifier.chunked_pass import ChunkedPass, PassInputs
 from marginface.utils.distributed import sum_for_own_rows
+
+if TYPE_CHECKING:
+    from marginface.classifier.kernels.kernel_pass import KernelPass
 
 
 def target_and_negatives(
@@ -44,12 +46,11 @@ class _TargetAndNegatives(torch.autograd.Function):
         needs_gradient = any(ctx.needs_input_grad)
         returns_gradient = ctx.needs_input_grad[1] and inputs.begin_step is None
         buffer = _empty_gradient(weight, inputs.centers) if returns_gradient else None
-        fits = len(queries) <= weight.shape[1] and weight.dtype == queries.dtype
-        chunked_pass = ChunkedPass(inputs, queries.detach(), buffer if fits else None)
-        chunked_pass.reduce()
+        the_pass = _pass_over(inputs, queries.detach(), weight, buffer)
+        the_pass.reduce()
         if needs_gradient:
             ctx.save_for_backward(queries, weight)
-            ctx.inputs, ctx.chunked_pass, ctx.buffer = inputs, chunked_pass, buffer
+            ctx.inputs, ctx.the_pass, ctx.buffer = inputs, the_pass, buffer
         assert inputs.target is not None
         # Copies: autograd must not tie the graph to what belongs to the inputs.
         return inputs.target.clone(), inputs.reduction.value.clone()
@@ -63,21 +64,15 @@ class _TargetAndNegatives(torch.autograd.Function):
     @staticmethod
     def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         own_gradient, sum_gradient = upstream
-        queries, weight = ctx.saved_tensors
-        inputs, chunked_pass, buffer = ctx.inputs, ctx.chunked_pass, ctx.buffer
+        _, weight = ctx.saved_tensors
+        inputs, buffer = ctx.inputs, ctx.buffer
         step = None
         if ctx.needs_input_grad[1] and inputs.begin_step is not None:
             step = inputs.begin_step()
         elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
             buffer = _empty_gradient(weight, inputs.centers)
         ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
-        transform = inputs.transform
-        with transform.state() if transform is not None else nullcontext():
-            of_queries, of_logits = _backward_over_chunks(
-                chunked_pass, queries.detach(), own_gradient, sum_gradient, buffer, step
-            )
-        chunked_pass.saved_similarities = None  # now overwritten by the gradient
-        chunked_pass.forget_scratch()
+        of_queries, of_logits = ctx.the_pass.gradients(own_gradient, sum_gradient, buffer, step)
         of_threshold = None
         of_weight = None if buffer is None else _as_gradient_of(weight, inputs.centers, buffer)
         if ctx.needs_input_grad[2] and of_logits is not None:
@@ -94,71 +89,20 @@ class _TargetAndNegatives(torch.autograd.Function):
         )
 
 
+def _pass_over(
+    inputs: PassInputs, queries: Tensor, weight: Tensor, buffer: Tensor | None
+) -> "ChunkedPass | KernelPass":
+    """What goes over the classes, with the memory of the gradient to keep things in."""
+    if inputs.in_kernels is not None:
+        from marginface.classifier.kernels.kernel_pass import KernelPass  # Triton is not everywhere
+
+        return KernelPass(inputs, *inputs.in_kernels, buffer)
+    fits = len(queries) <= weight.shape[1] and weight.dtype == queries.dtype
+    return ChunkedPass(inputs, queries, buffer if fits else None)
+
+
 def _empty_gradient(weight: Tensor, centers: CenterChunks) -> Tensor:
     return weight.new_empty(centers.count * centers.per_class, weight.shape[1])
-
-
-def _backward_over_chunks(
-    chunked_pass: ChunkedPass,
-    queries: Tensor,
-    own_upstream: Tensor,
-    upstream: Tensor,
-    buffer: Tensor | None,
-    step: StepCenterRows | None,
-) -> tuple[Tensor, Tensor | None]:
-    """The gradient of the queries and, for a threshold, the sum of those of all other logits.
-
-    The gradient of the centers goes into buffer or to step, rounded once.
-    """
-    inputs = chunked_pass.inputs
-    centers, k = inputs.centers, inputs.centers.per_class
-    assert inputs.own is not None
-    own_gradients = _of_nearest_own(inputs.own, own_upstream)
-    of_queries = torch.zeros_like(queries) if not chunked_pass.chunks else None
-    of_logits = queries.new_zeros(()) if inputs.reduction.has_threshold else None
-    wanted = buffer is not None or step is not None
-    in_place = buffer is not None and buffer.dtype == queries.dtype
-    # Chunks are made in the same memory again and again, where it is not that of the gradient.
-    largest = 0 if in_place or not wanted else min(centers.chunk_classes, centers.count)
-    room = queries.new_empty(largest * k, queries.shape[1]) if largest else None
-    for chunk in chunked_pass.chunks:
-        similarities = chunked_pass.similarities(chunk, reuse=True)
-        weights = chunked_pass.gradient(chunk, similarities, upstream)
-        if of_logits is not None:
-            of_logits += weights.sum()
-        weights = chunked_pass.through_transform(similarities, weights)
-        chunked_pass.set_own(chunk, weights, own_gradients)
-        rows = centers.rows(chunk)
-        inverse = centers.inverse_lengths(chunk, rows)
-        along = None
-        if inverse is not None:
-            weights.mul_(inverse[:, None])
-            if wanted:  # the part along the center, (dL/dw . w) / |w|^2
-                chunked_pass.set_own(chunk, similarities, inputs.own)
-                along = torch.mul(weights, similarities).sum(1).mul_(inverse)
-        part_of_queries = centers.product(weights.T, rows)
-        of_queries = part_of_queries if of_queries is None else of_queries.add_(part_of_queries)
-        if not wanted:
-            continue
-        part = None if buffer is None else buffer[chunk.start * k : chunk.stop * k]
-        out = part if in_place or room is None else room[: len(rows)]
-        made = centers.product(weights, queries, out=out)
-        if along is not None:
-            made.addcmul_(rows, along[:, None], value=-1)
-        if step is not None:  # nothing reads these centers again
-            step(centers.rows_in_weight(chunk), made.to(centers.weight.dtype))
-        elif part is not None and not in_place:
-            part.copy_(made)
-    assert of_queries is not None
-    return of_queries, of_logits
-
-
-def _of_nearest_own(own: Tensor, upstream: Tensor) -> Tensor:
-    """(R,) gradients of the largest of (R, K) similarities to these; equal ones share it."""
-    if own.shape[1] == 1:
-        return upstream[:, None]
-    chosen = (own == own.amax(1, keepdim=True)).to(upstream.dtype)
-    return upstream[:, None] * chosen / chosen.sum(1, keepdim=True)
 
 
 def _as_gradient_of(weight: Tensor, centers: CenterChunks, buffer: Tensor) -> Tensor:

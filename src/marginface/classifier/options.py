@@ -22,8 +22,14 @@ class ClassifierOptions:
             all of them, as in insightface's PartialFC_V2.
         interclass_filtering_threshold: negatives with a higher cosine count as if it were 0,
             without a gradient: likely the same person twice (insightface's option; 0.4 there).
-        matmul_precision: precision of the matrix products. "bfloat16" rounds their inputs (and on
-            the CPU their outputs) to 8 bits; sums, exponentials and target cosines stay float32.
+        kernel: what computes the loss: "triton" (GPU kernels), "torch" (plain torch), or "auto":
+            the kernels where they run and have what the head needs. How a run is executed, not what
+            it computes: a resumed run may change it.
+        matmul_precision: precision of the matrix products; sums, exponentials and target cosines
+            stay float32. "float32" is what it says on a CPU, and in the kernels three products of
+            float16 parts, which is as exact; "float16" rounds inputs of products to 11 bits (as
+            TF32 does), "bfloat16" to 8 (and on the CPU their outputs). "auto" is "float32" unless a
+            trainer with 16-bit autocast on a GPU makes it "float16".
         communication_precision: precision in which shards exchange embeddings and their gradients.
         chunk_mib: what the chunks of classes may take besides the gradient; None chooses.
         optimizer_in_backward: the backward pass steps each chunk of centers as soon as its gradient
@@ -36,7 +42,8 @@ class ClassifierOptions:
     sample_rate: float = 1.0
     sampling: Literal["sparse", "dense"] = "sparse"
     interclass_filtering_threshold: float | None = None
-    matmul_precision: Literal["float32", "bfloat16"] = "float32"
+    kernel: Literal["auto", "torch", "triton"] = "auto"
+    matmul_precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     communication_precision: Literal["float32", "bfloat16"] = "float32"
     chunk_mib: float | None = None
     optimizer_in_backward: bool = False
@@ -72,6 +79,22 @@ class ClassifierOptions:
     def samples(self) -> bool:
         """Whether a step sees a part of the classes only."""
         return self.sample_rate < 1
+
+    @property
+    def product_precision(self) -> str:
+        """What "auto" means where nothing else is known."""
+        return "float32" if self.matmul_precision == "auto" else self.matmul_precision
+
+    @property
+    def splits_operands(self) -> bool:
+        """Whether the kernels multiply float16 numbers in two parts, for float32's precision."""
+        return self.product_precision == "float32"
+
+    def kernel_chunk_bytes(self, bytes_of_centers: int) -> int:
+        """Memory for one chunk of classes in the kernels: little beside the centers, few chunks."""
+        if self.chunk_mib is not None:
+            return int(self.chunk_mib * MIB)
+        return max(64 * MIB, bytes_of_centers // 16)
 
     def chunk_bytes(self, device: torch.device) -> int:
         """Memory for the matrices of one chunk of classes."""

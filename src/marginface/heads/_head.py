@@ -5,11 +5,12 @@ Tensor names: B batch, R its rows with a label, C classes, D embedding.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from marginface.classifier.center_chunks import CenterChunks
 from marginface.classifier.centers import IGNORED_LABEL, ClassCenters, full_precision
 from marginface.classifier.chunked_pass import NegativeTransform, PassInputs
 from marginface.classifier.directions import directions_of
@@ -19,8 +20,12 @@ from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.sharding import Shard
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._dense import dense_logits
+from marginface.heads._kernels import kernel_logits, reason_for_torch, takes_embeddings
 from marginface.heads._margin import Margin
 from marginface.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from marginface.classifier.kernels.kernel_pass import BatchRows
 
 
 class MarginHead(nn.Module):
@@ -110,48 +115,70 @@ class MarginHead(nn.Module):
                 normalized=self.margin.normalizes,
                 sample=self.centers.sample(labels, self.margin.optimizer_step),
             )
-            directions = directions_of(e) if self.margin.normalizes else e
-            own = chunks.own_similarities(directions.detach(), labels)
-            batch = LabeledBatch(e, labels, chunks.nearest_own(own), chunks)
+            compared = self._compare_with_own(e, labels, chunks)
+            batch = LabeledBatch(e, labels, compared.target, chunks)
             curve_inputs = self.margin.curve_inputs(batch)  # other processes may have rows
             if len(labels) == 0:
                 return self._zero_loss(e)
-            return self._loss(batch, directions, own, curve_inputs, rows_of_ranks)
+            return self._loss(batch, compared, curve_inputs, rows_of_ranks)
+
+    def reason_for_torch(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why the loss is computed in plain torch; None: in the GPU kernels.
+
+        Args:
+            dtype: of the computations, float32 for 16-bit embeddings.
+
+        Raises:
+            InputError: classifier.kernel=triton where no kernel can run.
+        """
+        return reason_for_torch(self.margin, self.centers, self.loss, device, dtype)
+
+    def _compare_with_own(self, e: Tensor, labels: Tensor, chunks: CenterChunks) -> "_Compared":
+        in_kernels = len(labels) > 0 and self.reason_for_torch(e.device, e.dtype) is None
+        if in_kernels and takes_embeddings(self.margin, self.loss):
+            from marginface.classifier.kernels.kernel_pass import prepare_rows
+
+            rows = prepare_rows(e.detach(), labels, chunks)
+            return _Compared(rows.own, rows=rows, in_kernels=True)
+        directions = directions_of(e) if self.margin.normalizes else e
+        own = chunks.own_similarities(directions.detach(), labels)
+        return _Compared(chunks.nearest_own(own), directions, own, in_kernels=in_kernels)
 
     def _loss(
         self,
         batch: LabeledBatch,
-        directions: Tensor,
-        own: Tensor,
+        compared: "_Compared",
         curve_inputs: dict[str, Any],
         rows_of_ranks: tuple[int, ...],
     ) -> Tensor:
         assert batch.centers is not None
-        transform = self._negative_transform(batch.target)
-        queries = self._queries(directions, batch.embeddings, products_are_logits=transform is None)
+        changes = self.margin.changes_negatives or self.loss.changes_negatives
+        queries = self._queries(batch, compared, products_are_logits=not changes)
         margin_free = target = None
         if self.loss.needs_margin_free:
             with torch.no_grad():
                 target, margin_free = self._target_logits(batch, batch.target, curve_inputs)
+        dtype = batch.embeddings.dtype
         reduction = self.loss.reduction(
             margin_free,
             target,
-            dtype=directions.dtype,
-            bounded=transform is None and self._fits_without_maximum(),
+            dtype=dtype,
+            bounded=not changes and self._fits_without_maximum(),
             across_ranks=self.shard is not None,
         )
         inputs = PassInputs(
             batch.centers,
             reduction,
             batch.labels,
-            own=queries.times_length(own),
+            own=None if compared.own is None else queries.times_length(compared.own),
             target=queries.times_length(batch.target),
-            transform=transform,
+            transform=None if compared.in_kernels else self._negative_transform(batch.target),
             filtering_thresholds=self._filtering_thresholds(queries),
             rows_of_ranks=rows_of_ranks,
+            in_kernels=self._in_kernels(batch, compared, queries.vectors),
             begin_step=self.centers.step_centers_in_backward if self.training else None,
         )
-        threshold = self.loss.learned_threshold(directions.dtype)
+        threshold = self.loss.learned_threshold(dtype)
         vectors, weight = queries.vectors, self.centers.weight
         if not torch.is_grad_enabled():  # autograd functions do not see that by themselves
             vectors, weight = vectors.detach(), weight.detach()
@@ -162,11 +189,35 @@ class MarginHead(nn.Module):
         auxiliary = self.margin.auxiliary_loss(batch)
         return mean + auxiliary if isinstance(auxiliary, Tensor) or auxiliary else mean
 
-    def _queries(self, directions: Tensor, embeddings: Tensor, products_are_logits: bool) -> "_Queries":
+    def _in_kernels(self, batch: LabeledBatch, compared: "_Compared", vectors: Tensor) -> Any:
+        """The batch for the GPU kernels and how they make logits; None for plain torch."""
+        if not compared.in_kernels:
+            return None
+        from marginface.classifier.kernels.kernel_pass import prepare_rows
+
+        assert batch.centers is not None
+        above = self.options.interclass_filtering_threshold
+        logits = kernel_logits(self.margin, self.loss, batch.target, above)
+        rows = compared.rows or prepare_rows(
+            vectors.detach(),
+            batch.labels,
+            batch.centers,
+            row_lengths=logits.row_lengths,
+            center_lengths=logits.center_lengths,
+        )
+        return logits, rows
+
+    def _queries(
+        self, batch: LabeledBatch, compared: "_Compared", products_are_logits: bool
+    ) -> "_Queries":
         """What the centers are multiplied with.
 
-        Where no transform comes between product and logit, the scale is in the vectors already.
+        Where nothing comes between product and logit, the scale is in the vectors already. Kernels
+        that normalize embeddings themselves give cosines.
         """
+        directions, embeddings = compared.directions, batch.embeddings
+        if directions is None:
+            return _Queries(embeddings, 1.0)
         if not products_are_logits:
             return _Queries(directions, 1.0)
         if self.margin.scales_by_a_constant:
@@ -251,6 +302,17 @@ class MarginHead(nn.Module):
         margin_free = self.margin.scaled(batch.target[:, None], batch.embeddings)[:, 0]
         losses = self.loss(logits[labels != IGNORED_LABEL], batch.labels, margin_free)
         return losses.mean() + self.margin.auxiliary_loss(batch)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A batch and its own centers."""
+
+    target: Tensor  # (R,) similarity to the nearest own center, no gradient
+    directions: Tensor | None = None  # (R, D) what is compared, where torch makes it
+    own: Tensor | None = None  # (R, K) similarities to the own centers of this process
+    rows: "BatchRows | None" = None  # or the batch for the GPU kernels
+    in_kernels: bool = False
 
 
 @dataclass(frozen=True)

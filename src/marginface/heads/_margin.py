@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from marginface.classifier.losses import ClassificationLoss, LossConfig
+from marginface.classifier.negative_kind import NegativeKind
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import derivative
 from marginface.heads._running_state import RunningState
@@ -58,6 +59,9 @@ class Margin(RunningState):
     def __init_subclass__(cls, **options: Any) -> None:
         """TypeError for a combination that the loss over chunks cannot compute."""
         super().__init_subclass__(**options)
+        changed = {"negative_curve", "negative_slope"} & cls.__dict__.keys()
+        if changed and "negative_kind" not in cls.__dict__:
+            cls.negative_kind = Margin.negative_kind  # type: ignore[method-assign]
         if cls.changes_negatives and not cls.scales_plainly():
             raise TypeError(f"{cls.__name__} changes negatives and must not define scaled as well")
 
@@ -96,6 +100,14 @@ class Margin(RunningState):
             target: (R, 1) cosines of the targets.
         """
         raise NotImplementedError(f"{type(self).__name__} does not change negatives")
+
+    def negative_kind(self, target: Tensor) -> NegativeKind | None:
+        """The same curve in a form that the GPU kernels know; None: they compute without it.
+
+        Args:
+            target: (R,) cosines of the targets.
+        """
+        return None
 
     def negative_slope(self, cosine: Tensor, target: Tensor) -> Tensor:
         """dg/dcos, finite on [-1, 1]."""

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from marginface.classifier.losses import circle_weight
+from marginface.classifier.negative_kind import Curve, NegativeKind, Slope
 from marginface.heads._margin import Margin
 from marginface.heads._registry import register_head
 
@@ -37,6 +38,11 @@ class Circle(Margin):
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         return self._weight(cosine) * (cosine - self.margin)
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        exact = self.margin_gradient == "exact"
+        slope = Slope.EXACT if exact else Slope.OF_CONSTANT_WEIGHT
+        return NegativeKind(Curve.CIRCLE, self.margin, slope=slope)
 
     def slope(self, cosine: Tensor, **inputs: Any) -> Tensor:
         detached = self.margin_gradient == "detached_weights"

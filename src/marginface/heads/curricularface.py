@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from marginface.classifier.negative_kind import Curve, NegativeKind
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._margin import Margin, MarginGradient
@@ -42,6 +43,10 @@ class CurricularFace(Margin):
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         hard = cosine > add_angle(target, self.margin)
         return torch.where(hard, cosine * (self.t + cosine), cosine)
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        limits = add_angle(target, self.margin)
+        return NegativeKind(Curve.CURRICULAR, limits=limits, rate=self.t.float().clone())
 
     def curve_inputs(self, batch: LabeledBatch) -> dict[str, Tensor]:
         self.observe(batch.target, batch)

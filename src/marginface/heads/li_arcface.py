@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from marginface.classifier.negative_kind import Curve, NegativeKind
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
@@ -34,3 +35,6 @@ class LiArcFace(Margin):
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         return 1 - 2 * cosine.arccos() / math.pi
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        return NegativeKind(Curve.ANGLE)

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from marginface.classifier.negative_kind import Curve, NegativeKind
 from marginface.heads._functional import EasyMargin, add_angle
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
@@ -42,7 +43,14 @@ class MVSoftmax(Margin):
         return torch.where(keeps, cosine - self.margin, cosine)
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
-        arc = self.variant == "arc"
-        limit = add_angle(target, self.margin) if arc else target - self.margin
         factor = 1 + self.t if self.weighting == "adaptive" else 1.0
-        return torch.where(cosine > limit, factor * cosine + self.t, cosine)
+        return torch.where(cosine > self._limit(target), factor * cosine + self.t, cosine)
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        factor = 1 + self.t if self.weighting == "adaptive" else 1.0
+        return NegativeKind(Curve.RAISED, factor, self.t, limits=self._limit(target))
+
+    def _limit(self, target: Tensor) -> Tensor:
+        """The target with its margin, whatever easy_margin does to it."""
+        arc = self.variant == "arc"
+        return add_angle(target, self.margin) if arc else target - self.margin

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from marginface.classifier.negative_kind import Curve, NegativeKind
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 
@@ -33,3 +34,6 @@ class QAMFace(Margin):
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         return (2 * math.pi - cosine.arccos()) ** 2
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        return NegativeKind(Curve.SQUARED_ANGLE)

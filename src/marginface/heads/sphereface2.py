@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from marginface.classifier.losses import LossConfig, balanced_bias
+from marginface.classifier.negative_kind import Curve, NegativeKind
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.heads._registry import register_head
 from marginface.utils.arguments import AtLeastOne, Positive
@@ -54,6 +55,9 @@ class SphereFace2(Margin):
 
     def negative_curve(self, cosine: Tensor, target: Tensor) -> Tensor:
         return self._g(cosine) + self.margin
+
+    def negative_kind(self, target: Tensor) -> NegativeKind:
+        return NegativeKind(Curve.POWER, self.t, self.margin)
 
     def _g(self, cosine: Tensor) -> Tensor:
         return 2 * ((cosine + 1) / 2) ** self.t - 1

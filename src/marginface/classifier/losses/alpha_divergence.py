@@ -58,7 +58,8 @@ class AlphaDivergence(ClassificationLoss):
         bounded: bool,
         across_ranks: bool,
     ) -> Reduction:
-        assert margin_free is not None and with_margin is not None
+        assert margin_free is not None
+        assert with_margin is not None
         prior_power = self._prior_power((with_margin - margin_free).abs())
         return AlphaSum(self.alpha, margin_free, prior_power, across_ranks)
 

@@ -3,10 +3,10 @@
 from typing import Any, ClassVar
 
 import torch
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marginface.classifier.negative_kind import NegativeKind
 from marginface.classifier.reduction import Reduction
 
 
@@ -73,6 +73,10 @@ class ClassificationLoss(nn.Module):
     def negative_slope(self, cosine: Tensor) -> Tensor:
         """Its derivative, or what is to pass for it."""
         raise NotImplementedError
+
+    def negative_kind(self) -> NegativeKind | None:
+        """The same curve in a form that the GPU kernels know; None: they compute without it."""
+        return None
 
     def learned_threshold(self, dtype: torch.dtype) -> Tensor | None:
         """() what is subtracted from all logits and learned, if there is such a thing."""

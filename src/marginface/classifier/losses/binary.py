@@ -108,7 +108,11 @@ class SoftplusSum(Reduction):
         self._sum = self.zeros()
 
     def update(self, logits: Tensor, scratch: Tensor) -> None:
-        self._sum += softplus(torch.sub(logits, self.threshold, out=scratch)).sum(0)
+        self.add(softplus(torch.sub(logits, self.threshold, out=scratch)).sum(0))
+
+    def add(self, sums: Tensor) -> None:
+        """Take in a chunk's (R,) sums."""
+        self._sum += sums
 
     def finish(self) -> bool:
         self.value = self._add(self._sum).to(self.dtype)

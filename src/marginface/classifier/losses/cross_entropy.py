@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.classifier.losses.base import ClassificationLoss, softplus
+from marginface.classifier.negative_kind import Curve, NegativeKind, Slope
 from marginface.classifier.reduction import MASKED, Reduction
 
 
@@ -69,6 +70,9 @@ class Circle(CrossEntropy):
     def negative_slope(self, cosine: Tensor) -> Tensor:  # the weight is a constant
         return circle_weight(cosine, self.margin)
 
+    def negative_kind(self) -> NegativeKind:
+        return NegativeKind(Curve.CIRCLE, self.margin, slope=Slope.OF_CONSTANT_WEIGHT)
+
     def combine(
         self, target: Tensor, others: Tensor, margin_free: Tensor | None, reduction: Any
     ) -> Tensor:
@@ -124,6 +128,13 @@ class LogSumExp(Reduction):
         else:
             self._sum = self._sum * (self._top.double() - top).exp() + sums
         self._top = top
+
+    def add_tiles(self, sums: Tensor, tops: Tensor) -> None:
+        """Take in (T, R) sums, each with a top of its own."""
+        top = tops.amax(0)
+        if self._top is not None:
+            top = torch.maximum(self._top, top)
+        self.add((sums * (tops - top).exp()).sum(0, dtype=torch.float64), top)
 
     def finish(self) -> bool:
         total = self.zeros() if self._sum is None else self._sum

@@ -1,0 +1,257 @@
+"""A batch against the class centers in GPU kernels: the sum over other classes, and gradients.
+
+Forward makes unit rows of the centers and one product whose epilogue adds up exponentials. Backward
+makes the product again, this time into gradient weights of a chunk of classes, and multiplies them
+with both sides. The unit rows of all centers wait in the memory that their gradient will have,
+where there is such memory; otherwise they are made again chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from marginface.classifier.center_chunks import CenterChunks, Chunk
+from marginface.classifier.chunked_pass import PassInputs, StepCenterRows
+from marginface.classifier.kernels import launch
+from marginface.classifier.kernels.launch import Halves, Logits
+from marginface.classifier.kernels.tiles import classes_of_chunk, tile_of
+from marginface.classifier.losses.binary import SoftplusSum
+from marginface.classifier.losses.cross_entropy import LogSumExp
+from marginface.classifier.options import MIB
+
+_PARTIAL_BYTES = 32 * MIB  # of the partial sums of one launch
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The rows of a batch as the kernels want them."""
+
+    vectors: Tensor  # (R, D) as they came
+    halves: Halves  # (R, D) unit rows
+    inverse: Tensor  # (R,) 1 / |vector|
+    own: Tensor  # (R,) product with the own center, all processes added up
+    own_slope: Tensor  # (R,) its derivative by the cosine
+    position: Tensor  # (R,) of the own class among those compared with, -1: not here
+
+
+def prepare_rows(
+    vectors: Tensor,
+    labels: Tensor,
+    centers: CenterChunks,
+    *,
+    row_lengths: bool = False,
+    center_lengths: bool = False,
+) -> BatchRows:
+    """Unit rows of the batch and the products with their own centers, in one launch.
+
+    Args:
+        vectors: (R, D) float32, without a gradient.
+        labels: (R,) classes, all of them in range.
+        row_lengths, center_lengths: whether products are with these lengths; without: cosines.
+    """
+    vectors = vectors.contiguous()
+    halves = _empty_halves(len(vectors), vectors, centers.options.splits_operands)
+    inverse, own, own_slope = launch.batch_rows(
+        vectors, centers.weight, labels, centers.first, halves, row_lengths, center_lengths
+    )
+    position = centers.local_positions(labels)
+    own = centers.sum_over_shards(own)
+    return BatchRows(vectors, halves, inverse, own, own_slope, position)
+
+
+class KernelPass:
+    """Goes over the classes; keeps unit rows in `gradient_memory` when that is given.
+
+    Args:
+        inputs: the batch and the centers.
+        logits: how cosines become logits.
+        rows: the batch, prepared with the same lengths.
+        gradient_memory: (classes compared with, D) float32, overwritten.
+    """
+
+    def __init__(
+        self, inputs: PassInputs, logits: Logits, rows: BatchRows, gradient_memory: Tensor | None
+    ) -> None:
+        self.inputs, self.logits, self.rows = inputs, logits, rows
+        self.centers = centers = inputs.centers
+        self.split = centers.options.splits_operands
+        reduction = inputs.reduction
+        assert isinstance(reduction, LogSumExp | SoftplusSum)
+        self.reduction = reduction
+        self.tile = tile_of(
+            split=self.split,
+            curve=self.logits.kind.curve,
+            binary=self.logits.binary,
+            interpreted=launch.INTERPRETED,
+        )
+        self.memory = gradient_memory
+        self.inverse = rows.inverse.new_empty(centers.count)
+        self._scratch: Halves | None = None
+        number, width = rows.vectors.shape
+        parts = 2 if self.split else 1
+        each = (
+            parts * 2 * (number + width)
+            + (8 if centers.options.optimizer_in_backward else 4) * width
+        )
+        budget = centers.options.kernel_chunk_bytes(4 * centers.count * width)
+        self.chunk_classes = classes_of_chunk(each, budget, number)
+
+    def reduce(self) -> None:
+        """The reduction over all other classes."""
+        rows, reduction = self.rows, self.reduction
+        reduction.begin(len(rows.vectors), rows.vectors.dtype, rows.vectors.device)
+        if isinstance(reduction, LogSumExp):
+            with_top, threshold = not reduction.bounded, None
+        else:
+            with_top, threshold = False, reduction.threshold
+        for chunk in self._forward_chunks():
+            sums, tops = launch.scores(
+                rows.halves, self._halves(chunk, ready=False), rows.position, rows.inverse,
+                self.inverse[chunk.start : chunk.stop], chunk.start, self.logits, threshold,
+                with_top, self.tile,
+            )  # fmt: skip
+            if tops is None:
+                reduction.add(sums.sum(0, dtype=torch.float64))
+            else:
+                reduction.add_tiles(sums, tops.mul_(_LN2))
+        reduction.finish()
+        self._scratch = None
+
+    def gradients(
+        self,
+        own_upstream: Tensor,
+        upstream: Tensor,
+        buffer: Tensor | None,
+        step: StepCenterRows | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the vectors and, for a threshold, the sum of those of all other logits.
+
+        The gradient of the centers goes into buffer, the memory that was given, or to step.
+        """
+        rows, binary = self.rows, self.logits.binary
+        kept = self.memory is not None and self.memory is buffer
+        if not kept:  # a second backward pass: that memory is the first one's gradient now
+            self.memory = None
+        threshold = self.reduction.threshold if isinstance(self.reduction, SoftplusSum) else None
+        value = self.reduction.value if threshold is None else rows.inverse
+        upstream = upstream.contiguous()
+        longest = self.inverse.amin().reciprocal() if self.logits.center_lengths else None
+        factor, own, unscale = launch.row_factors(
+            upstream, own_upstream.contiguous(), rows.own_slope, rows.inverse, longest, self.logits
+        )
+        number, width = rows.vectors.shape
+        largest = min(self.chunk_classes, self.centers.count)
+        stride = -(-largest // 64) * 64  # rows of cuBLAS's operands begin where it likes them to
+        into = _empty_halves(number, rows.vectors, self.split, stride)
+        room = (
+            None if buffer is not None or step is None else rows.vectors.new_empty(largest, width)
+        )
+        of_vectors: Tensor | None = None
+        of_logits: Tensor | None = None
+        for chunk in self._chunks(self.chunk_classes):
+            n = chunk.stop - chunk.start
+            w, q = self._halves(chunk, ready=kept), rows.halves
+            inverse = self.inverse[chunk.start : chunk.stop]
+            sums = launch.weights(
+                q, w, rows.position, rows.inverse, inverse, chunk.start, self.logits, threshold,
+                value, factor, own, into, self.tile,
+            )  # fmt: skip
+            if sums is not None:
+                part = sums.sum(0).dot(upstream)
+                of_logits = part if of_logits is None else of_logits.add_(part)
+            p = into.part(slice(None), slice(n))
+            of_vectors = _add_products(of_vectors, p, w, self.split)
+            if buffer is None and room is None:
+                continue
+            made = buffer[chunk.start : chunk.stop] if buffer is not None else room[:n]  # type: ignore[index]
+            launch.product(p.hi.T, q.hi, out=made)
+            if self.split:
+                launch.add_product(made, p.lo.T, q.hi)
+                launch.add_product(made, p.hi.T, q.lo)
+            index = self._index(chunk)
+            source = self.centers.weight if index is not None else self._weight(chunk)
+            launch.project(made, source, index, inverse, unscale, self.logits.center_lengths)
+            if step is not None:  # nothing reads these centers again
+                step(self.centers.rows_in_weight(chunk), made)
+        self._scratch = self.memory = None
+        if of_vectors is None:
+            of_vectors = torch.zeros_like(rows.vectors)
+        launch.project(
+            of_vectors, rows.vectors, None, rows.inverse, unscale, self.logits.row_lengths
+        )
+        if binary and of_logits is None:
+            of_logits = upstream.new_zeros(())
+        return of_vectors, of_logits
+
+    # -- chunks ----------------------------------------------------------------------------------
+
+    def _chunks(self, size: int) -> Iterator[Chunk]:
+        for number, start in enumerate(range(0, self.centers.count, size)):
+            yield Chunk(number, start, min(start + size, self.centers.count))
+
+    def _forward_chunks(self) -> Iterator[Chunk]:
+        size = self.chunk_classes
+        if self.memory is not None and not self.split:  # unit rows of all classes at once
+            tiles = max(_PARTIAL_BYTES // (4 * len(self.rows.vectors)), 1)
+            size = max(tiles * self.tile.classes // size, 1) * size
+        return self._chunks(size)
+
+    def _halves(self, chunk: Chunk, ready: bool) -> Halves:
+        """Unit rows of a chunk; made unless they are ready."""
+        halves = self._place(chunk)
+        if not ready:
+            index = self._index(chunk)
+            source = self.centers.weight if index is not None else self._weight(chunk)
+            launch.unit_rows(source, index, halves, self.inverse[chunk.start : chunk.stop])
+        return halves
+
+    def _place(self, chunk: Chunk) -> Halves:
+        """Where the unit rows of a chunk are.
+
+        In the memory of the gradient a chunk's rows lie where its gradient, which is made when they
+        have been read, does not reach those of later chunks: float16 rows fill the second half, and
+        rows of two parts the place of the chunk itself.
+        """
+        n = chunk.stop - chunk.start
+        if self.memory is None:
+            if self._scratch is None:
+                largest = min(self.chunk_classes, self.centers.count)
+                self._scratch = _empty_halves(largest, self.rows.vectors, self.split)
+            return self._scratch.part(slice(n))
+        width = self.memory.shape[1]
+        flat = self.memory.view(-1).view(torch.float16)
+        if not self.split:
+            half = len(flat) // 2
+            hi = flat[half + chunk.start * width : half + chunk.stop * width].view(n, width)
+            return Halves(hi)
+        both = flat[2 * chunk.start * width : 2 * chunk.stop * width].view(2, n, width)
+        return Halves(*both.unbind())
+
+    def _index(self, chunk: Chunk) -> Tensor | None:
+        index = self.centers.index
+        return None if index is None else index[chunk.start : chunk.stop]
+
+    def _weight(self, chunk: Chunk) -> Tensor:
+        return self.centers.weight[chunk.start : chunk.stop]
+
+
+_LN2 = 0.6931471805599453
+
+
+def _empty_halves(rows: int, like: Tensor, split: bool, width: int | None = None) -> Halves:
+    shape = (2 if split else 1, rows, like.shape[1] if width is None else width)
+    parts = torch.empty(shape, dtype=torch.float16, device=like.device)
+    return Halves(*parts.unbind())
+
+
+def _add_products(total: Tensor | None, p: Halves, w: Halves, split: bool) -> Tensor:
+    """total + p w, of halves or of both parts of each."""
+    total = launch.product(p.hi, w.hi) if total is None else launch.add_product(total, p.hi, w.hi)
+    if split:
+        launch.add_product(total, p.lo, w.hi)
+        launch.add_product(total, p.hi, w.lo)
+    return total

@@ -1,0 +1,171 @@
+"""Thin wrappers that launch the kernels on tensors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from marginface.classifier.kernels import device
+from marginface.classifier.kernels.tiles import ROWS_PER_PROGRAM, Tile
+from marginface.classifier.negative_kind import NegativeKind
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_HAS_ADDMM = hasattr(torch.ops.aten.addmm, "dtype_out")
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Numbers in float16, and what float16 leaves over where that is wanted too."""
+
+    hi: Tensor  # (n, D)
+    rest: Tensor | None = None  # (n, D)
+
+    @property
+    def split(self) -> bool:
+        return self.rest is not None
+
+    @property
+    def lo(self) -> Tensor:
+        """What is left over; for a kernel that does not read it, any tensor."""
+        return self.hi if self.rest is None else self.rest
+
+    def part(self, rows: slice, columns: slice = slice(None)) -> Halves:
+        rest = None if self.rest is None else self.rest[rows, columns]
+        return Halves(self.hi[rows, columns], rest)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """How cosines become logits, and what is made of them: what both products have to know."""
+
+    scale: float
+    kind: NegativeKind
+    binary: bool
+    row_lengths: bool  # whether the lengths of rows count
+    center_lengths: bool
+    above: float | None  # cosines that count as 0
+
+
+def unit_rows(x: Tensor, index: Tensor | None, into: Halves, inverse: Tensor) -> None:
+    """Fill halves and (n,) 1 / |row| from (rows, D) or from its rows of an index."""
+    device.unit_rows[_row_programs(len(inverse))](
+        x, x if index is None else index, into.hi, into.lo, inverse, len(inverse),
+        x.shape[1], index is not None, into.split, ROWS_PER_PROGRAM,
+        triton.next_power_of_2(x.shape[1]),
+    )  # fmt: skip
+
+
+def batch_rows(
+    x: Tensor, weight: Tensor, labels: Tensor, first: int, into: Halves, row_lengths: bool,
+    center_lengths: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Fill halves; (R,) 1 / |row|, product with the own center, its derivative by the cosine."""
+    inverse, own, slope = x.new_empty(3, len(x)).unbind()
+    device.batch_rows[_row_programs(len(x))](
+        x, weight, labels, into.hi, into.lo, inverse, own, slope, len(x), first, len(weight),
+        x.shape[1], into.split, row_lengths, center_lengths,
+        ROWS_PER_PROGRAM, triton.next_power_of_2(x.shape[1]),
+    )  # fmt: skip
+    return inverse, own, slope
+
+
+def scores(
+    q: Halves, w: Halves, position: Tensor, inverse: Tensor, center_inverse: Tensor, start: int,
+    logits: Logits, threshold: Tensor | None, with_top: bool, tile: Tile,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """(tiles, R) partial sums, and the largest logits they are relative to."""
+    (rows, width), n = q.hi.shape, len(w.hi)
+    row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
+    sums = inverse.new_empty(tiles, rows)
+    tops = torch.empty_like(sums) if with_top else None
+    kind, no = logits.kind, inverse  # `no`: a pointer that is not read
+    device.scores[(row_tiles * tiles,)](
+        q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse,
+        no if kind.limits is None else kind.limits, no if kind.rate is None else kind.rate,
+        no if threshold is None else threshold, sums if tops is None else tops, sums,
+        rows, n, start, row_tiles, logits.scale, kind.first, kind.second, logits.above or 0.0,
+        width, q.split, int(kind.curve), logits.binary, with_top,
+        logits.row_lengths, logits.center_lengths, logits.above is not None,
+        tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return sums, tops
+
+
+def row_factors(
+    upstream: Tensor, own_upstream: Tensor, own_slope: Tensor, inverse: Tensor,
+    longest_center: Tensor | None, logits: Logits,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """(R,) factor of the gradient weights, (R,) own weight, (1,) what undoes the power of two."""
+    factor, own = inverse.new_empty(2, len(inverse)).unbind()
+    unscale = inverse.new_empty(1)
+    # 2^16 is the end of float16.
+    log2_largest = 16.0 - logits.kind.log2_largest_slope
+    block = min(triton.next_power_of_2(len(inverse)), 1024)
+    device.row_factors[(1,)](
+        upstream, own_upstream, own_slope, inverse,
+        inverse if longest_center is None else longest_center, factor, own, unscale,
+        len(inverse), logits.scale, log2_largest,
+        logits.row_lengths, longest_center is not None, block,
+    )  # fmt: skip
+    return factor, own, unscale
+
+
+def weights(
+    q: Halves, w: Halves, position: Tensor, inverse: Tensor, center_inverse: Tensor, start: int,
+    logits: Logits, threshold: Tensor | None, value: Tensor, factor: Tensor, own: Tensor,
+    into: Halves, tile: Tile,
+) -> Tensor | None:  # fmt: skip
+    """Fill (R, stride) gradient weights; for a binary loss also (tiles, R) sums over the logits."""
+    (rows, width), n = q.hi.shape, len(w.hi)
+    row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
+    sums = inverse.new_empty(tiles, rows) if logits.binary else None
+    kind, no = logits.kind, inverse
+    device.weights[(row_tiles * tiles,)](
+        q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse,
+        no if kind.limits is None else kind.limits, no if kind.rate is None else kind.rate,
+        no if threshold is None else threshold, value, factor, own, into.hi, into.lo,
+        no if sums is None else sums,
+        rows, n, start, into.hi.stride(0), row_tiles, logits.scale, kind.first, kind.second,
+        logits.above or 0.0,
+        width, q.split, int(kind.curve), int(kind.slope), logits.binary,
+        logits.row_lengths, logits.center_lengths, logits.above is not None,
+        tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return sums
+
+
+def project(
+    gradient: Tensor, x: Tensor, index: Tensor | None, inverse: Tensor, unscale: Tensor,
+    lengths_count: bool,
+) -> None:  # fmt: skip
+    """Gradients of (n, D) unit rows to those of the rows of x, in place, unscaled."""
+    width = gradient.shape[1]
+    device.project[_row_programs(len(gradient))](
+        gradient, x, x if index is None else index, inverse, unscale, len(gradient),
+        width, index is not None, not lengths_count, ROWS_PER_PROGRAM,
+        triton.next_power_of_2(width),
+    )  # fmt: skip
+
+
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """float16 operands, float32 sums and result."""
+    if not a.is_cuda:  # the interpreter's device; torch has no such product there
+        return torch.mm(a.float(), b.float(), out=out)
+    if out is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a, b, out_dtype=torch.float32, out=out)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """total + a b, in place."""
+    if a.is_cuda and _HAS_ADDMM:
+        return torch.ops.aten.addmm.dtype_out(total, a, b, torch.float32, out=total)
+    return total.add_(product(a, b))
+
+
+def _row_programs(rows: int) -> tuple[int]:
+    return (triton.cdiv(rows, ROWS_PER_PROGRAM),)

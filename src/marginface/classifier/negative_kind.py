@@ -1,0 +1,61 @@
+"""What a head may do to the cosines of other classes, in a form that the GPU kernels know.
+
+A head that describes its negative curve here runs in the kernels; one that says nothing runs in
+plain torch, so a curve of one's own is never mistaken for another.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from torch import Tensor
+
+
+class Curve(IntEnum):
+    """g(c), by the numbers that the kernels have for it."""
+
+    PLAIN = 0  # c
+    RAISED = 1  # first x c + second where c > limit
+    CURRICULAR = 2  # c (rate + c) where c > limit
+    CIRCLE = 3  # [c + first]_+ (c - first)
+    POWER = 4  # 2 ((c + 1) / 2)^first - 1 + second
+    ANGLE = 5  # 1 - 2 arccos(c) / pi
+    SQUARED_ANGLE = 6  # (2 pi - arccos(c))^2
+
+
+class Slope(IntEnum):
+    """What the backward pass takes for dg/dc."""
+
+    ONE = 0
+    EXACT = 1
+    OF_CONSTANT_WEIGHT = 2  # of CIRCLE: its bracket is a constant
+
+
+@dataclass(frozen=True)
+class NegativeKind:
+    """A curve with its numbers.
+
+    Args:
+        curve: which one.
+        first, second: its parameters.
+        limits: (R,) cosine of each row above which others are changed.
+        rate: () parameter that follows the batches.
+        slope: what passes for its derivative.
+    """
+
+    curve: Curve
+    first: float = 0.0
+    second: float = 0.0
+    limits: Tensor | None = None
+    rate: Tensor | None = None
+    slope: Slope = Slope.EXACT
+
+    def with_slope(self, slope: Slope) -> "NegativeKind":
+        return replace(self, slope=slope)
+
+    @property
+    def log2_largest_slope(self) -> int:
+        """Below which power of two its derivative stays."""
+        return 7 if self.curve in (Curve.ANGLE, Curve.SQUARED_ANGLE) else 4
+
+
+PLAIN = NegativeKind(Curve.PLAIN)
