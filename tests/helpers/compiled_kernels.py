@@ -40,7 +40,7 @@ def compile_product(
     """
     function = getattr(device, name)
     given = {
-        "D": width, "SPLIT": False, "KIND": int(Curve.PLAIN), "SLOPE": int(Slope.EXACT),
+        "D": width, "SPLIT": False, "KIND": Curve.PLAIN.value, "SLOPE": Slope.EXACT.value,
         "BINARY": False, "TOP": False, "X_LENGTHS": False, "W_LENGTHS": False, "FILTER": False,
         "BB": tile.rows, "BN": tile.classes, "BK": tile.columns,
     } | constants  # fmt: skip

@@ -73,14 +73,13 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 
 
 def count_passes(monkeypatch: Any) -> list[str]:
-    """Filled with the name of each pass over the classes that begins."""
+    """Filled with the name of what went over the classes in each forward pass."""
     seen: list[str] = []
-    begin = fused._pass_over
+    keep = fused._keep
 
-    def counted(*arguments: Any) -> Any:
-        made = begin(*arguments)
-        seen.append(type(made).__name__)
-        return made
+    def counted(ctx: Any, weight: Any, inputs: Any, the_pass: Any, buffer: Any) -> None:
+        seen.append(type(the_pass).__name__)
+        keep(ctx, weight, inputs, the_pass, buffer)
 
-    monkeypatch.setattr(fused, "_pass_over", counted)
+    monkeypatch.setattr(fused, "_keep", counted)
     return seen

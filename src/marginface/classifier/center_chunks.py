@@ -99,7 +99,15 @@ class CenterChunks:
         """Matrix product in the precision that `options.matmul_precision` names."""
         precision = self.options.product_precision
         if precision == "float32":
-            return torch.mm(left, right, out=out)
+            if not left.is_cuda:
+                return torch.mm(left, right, out=out)
+            # What a trainer allows the backbone, TF32, is not float32.
+            allowed = torch.backends.cuda.matmul.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = False
+            try:
+                return torch.mm(left, right, out=out)
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = allowed
         kind = torch.float16 if precision == "float16" else torch.bfloat16
         left, right = left.to(kind), right.to(kind)
         if left.is_cuda:

@@ -65,6 +65,7 @@ class ClassCenters(nn.Module):
         self.weight = nn.Parameter(drawn)
         # Where the backward pass is to step the centers itself: what begins such a step.
         self.step_centers_in_backward: Callable[[], StepCenterRows] | None = None
+        self._known_range: tuple[Tensor, tuple[int, int]] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -97,6 +98,21 @@ class ClassCenters(nn.Module):
             rows_of_batch=rows_of_batch,
         )
 
+    def know_range(self, labels: Tensor, on_host: Tensor) -> None:
+        """Look at labels on the host, so that the next step need not wait for those on a device.
+
+        Args:
+            labels: (B,) as the next call of the head will get them.
+            on_host: the same numbers.
+        """
+        self._known_range = labels, _range_of(on_host)
+
+    def _range(self, labels: Tensor) -> tuple[int, int]:
+        known, self._known_range = self._known_range, None
+        if known is not None and known[0] is labels:
+            return known[1]
+        return _range_of(labels)
+
     def labeled_rows(
         self, embeddings: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -108,8 +124,8 @@ class ClassCenters(nn.Module):
         Raises:
             InputError: a label that is not a class, or processes without their shard.
         """
-        # One wait for the device; another one only when there are rows to leave out.
-        low, high = _range_of(labels)
+        # One wait for the device unless the range is known; another only to leave rows out.
+        low, high = self._range(labels)
         if self.shard is None:
             self._check_range(low, high)
         if low == IGNORED_LABEL:

@@ -4,17 +4,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks, Chunk
+from marginface.classifier.kernel_inputs import BatchRows, Logits
 from marginface.classifier.reduction import MASKED, Reduction
-
-if TYPE_CHECKING:
-    from marginface.classifier.kernels.kernel_pass import BatchRows
-    from marginface.classifier.kernels.launch import Logits
 
 Elementwise = Callable[[Tensor], Tensor]
 StepCenterRows = Callable[
@@ -58,7 +54,7 @@ class PassInputs:
     transform: NegativeTransform | None = None
     filtering_thresholds: Tensor | float | None = None
     rows_of_ranks: tuple[int, ...] = ()
-    in_kernels: "tuple[Logits, BatchRows] | None" = None
+    in_kernels: tuple[Logits, BatchRows] | None = None
     begin_step: Callable[[], StepCenterRows] | None = None
 
 

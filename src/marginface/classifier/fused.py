@@ -43,14 +43,10 @@ class _TargetAndNegatives(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, weight: Tensor, threshold: Tensor | None, inputs: PassInputs
     ) -> tuple[Tensor, Tensor]:
-        needs_gradient = any(ctx.needs_input_grad)
-        returns_gradient = ctx.needs_input_grad[1] and inputs.begin_step is None
-        buffer = _empty_gradient(weight, inputs.centers) if returns_gradient else None
+        buffer = _buffer_for(ctx, weight, inputs)
         the_pass = _pass_over(inputs, queries.detach(), weight, buffer)
         the_pass.reduce()
-        if needs_gradient:
-            ctx.save_for_backward(queries, weight)
-            ctx.inputs, ctx.the_pass, ctx.buffer = inputs, the_pass, buffer
+        _keep(ctx, weight, inputs, the_pass, buffer)
         assert inputs.target is not None
         # Copies: autograd must not tie the graph to what belongs to the inputs.
         return inputs.target.clone(), inputs.reduction.value.clone()
@@ -59,34 +55,106 @@ class _TargetAndNegatives(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(upstream[0].device.type, enabled=False):
-            return _TargetAndNegatives._backward(ctx, *upstream)
+            return *_gradients(ctx, *upstream), None
+
+
+def mean_cross_entropy(
+    embeddings: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    slope: Tensor | None,
+    inputs: PassInputs,
+) -> Tensor:
+    """The mean of softplus(logsumexp of other classes - scale target), all of it in kernels.
+
+    What `target_and_negatives`, a curve and cross-entropy make, in a tenth of the operations: on
+    small batches the host is what takes the time.
+
+    Args:
+        embeddings: (R, D) what the rows of `inputs.in_kernels` were made of.
+        target: (R,) unscaled target logits, without a gradient.
+        slope: (R,) their derivative by the own cosine; None: 1.
+        inputs: with kernels, on one process.
+    """
+    result: Tensor = _MeanCrossEntropy.apply(embeddings, weight, target, slope, inputs)
+    return result
+
+
+class _MeanCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embeddings: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        slope: Tensor | None,
+        inputs: PassInputs,
+    ) -> Tensor:
+        from marginface.classifier.kernels import launch
+        from marginface.classifier.kernels.kernel_pass import KernelPass
+
+        assert inputs.in_kernels is not None
+        buffer = _buffer_for(ctx, weight, inputs)
+        the_pass = KernelPass(inputs, *inputs.in_kernels, buffer)
+        logits, rows = inputs.in_kernels
+        slope = rows.own_slope if slope is None else slope  # of cosines: ones
+        inputs.reduction.value, losses, *ctx.upstream = launch.cross_entropy(
+            the_pass.partial_sums(), target, slope, logits.scale
+        )
+        _keep(ctx, weight, inputs, the_pass, buffer)
+        return losses.mean()
 
     @staticmethod
-    def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        own_gradient, sum_gradient = upstream
-        _, weight = ctx.saved_tensors
-        inputs, buffer = ctx.inputs, ctx.buffer
-        step = None
-        if ctx.needs_input_grad[1] and inputs.begin_step is not None:
-            step = inputs.begin_step()
-        elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
-            buffer = _empty_gradient(weight, inputs.centers)
-        ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
-        of_queries, of_logits = ctx.the_pass.gradients(own_gradient, sum_gradient, buffer, step)
-        of_threshold = None
-        of_weight = None if buffer is None else _as_gradient_of(weight, inputs.centers, buffer)
-        if ctx.needs_input_grad[2] and of_logits is not None:
-            of_threshold = inputs.centers.sum_over_shards(-of_logits)
-        if inputs.centers.shard is not None and ctx.needs_input_grad[0]:
-            of_queries = sum_for_own_rows(
-                of_queries, inputs.rows_of_ranks, inputs.centers.options.communication_precision
-            )
-        return (
-            of_queries if ctx.needs_input_grad[0] else None,
-            of_weight,
-            of_threshold,
-            None,
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        of_others, of_own = ctx.upstream
+        of_embeddings, of_weight, _ = _gradients(ctx, of_own, of_others, upstream[0])
+        return of_embeddings, of_weight, None, None, None
+
+
+def _buffer_for(ctx: Any, weight: Tensor, inputs: PassInputs) -> Tensor | None:
+    """Memory of the gradient of the centers, where one will be returned."""
+    returned = ctx.needs_input_grad[1] and inputs.begin_step is None
+    return _empty_gradient(weight, inputs.centers) if returned else None
+
+
+def _keep(
+    ctx: Any,
+    weight: Tensor,
+    inputs: PassInputs,
+    the_pass: "ChunkedPass | KernelPass",
+    buffer: Tensor | None,
+) -> None:
+    """Hold what the backward pass needs, when there will be one."""
+    if any(ctx.needs_input_grad):
+        ctx.save_for_backward(weight)  # so that a change in between is noticed
+        ctx.inputs, ctx.the_pass, ctx.buffer = inputs, the_pass, buffer
+
+
+def _gradients(
+    ctx: Any, of_own: Tensor, of_others: Tensor, *of_mean: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of what was compared, of the centers and of the threshold."""
+    (weight,) = ctx.saved_tensors
+    inputs, buffer = ctx.inputs, ctx.buffer
+    step = None
+    if ctx.needs_input_grad[1] and inputs.begin_step is not None:
+        step = inputs.begin_step()
+    elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
+        buffer = _empty_gradient(weight, inputs.centers)
+    ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
+    of_queries, of_logits = ctx.the_pass.gradients(of_own, of_others, buffer, step, *of_mean)
+    of_weight = None if buffer is None else _as_gradient_of(weight, inputs.centers, buffer)
+    of_threshold = None
+    if of_logits is not None and ctx.needs_input_grad[2]:
+        of_threshold = inputs.centers.sum_over_shards(-of_logits)
+    if not ctx.needs_input_grad[0]:
+        return None, of_weight, of_threshold
+    if inputs.centers.shard is not None:
+        of_queries = sum_for_own_rows(
+            of_queries, inputs.rows_of_ranks, inputs.centers.options.communication_precision
         )
+    return of_queries, of_weight, of_threshold
 
 
 def _pass_over(

@@ -5,29 +5,29 @@ plain torch, so a curve of one's own is never mistaken for another.
 """
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import StrEnum
 
 from torch import Tensor
 
 
-class Curve(IntEnum):
-    """g(c), by the numbers that the kernels have for it."""
+class Curve(StrEnum):
+    """g(c), by the names that the kernels have for it."""
 
-    PLAIN = 0  # c
-    RAISED = 1  # first x c + second where c > limit
-    CURRICULAR = 2  # c (rate + c) where c > limit
-    CIRCLE = 3  # [c + first]_+ (c - first)
-    POWER = 4  # 2 ((c + 1) / 2)^first - 1 + second
-    ANGLE = 5  # 1 - 2 arccos(c) / pi
-    SQUARED_ANGLE = 6  # (2 pi - arccos(c))^2
+    PLAIN = "plain"  # c
+    RAISED = "raised"  # first x c + second where c > limit
+    CURRICULAR = "curricular"  # c (rate + c) where c > limit
+    CIRCLE = "circle"  # [c + first]_+ (c - first)
+    POWER = "power"  # 2 ((c + 1) / 2)^first - 1 + second
+    ANGLE = "angle"  # 1 - 2 arccos(c) / pi
+    SQUARED_ANGLE = "squared_angle"  # (2 pi - arccos(c))^2
 
 
-class Slope(IntEnum):
+class Slope(StrEnum):
     """What the backward pass takes for dg/dc."""
 
-    ONE = 0
-    EXACT = 1
-    OF_CONSTANT_WEIGHT = 2  # of CIRCLE: its bracket is a constant
+    ONE = "one"
+    EXACT = "exact"
+    OF_CONSTANT_WEIGHT = "of_constant_weight"  # of CIRCLE: its bracket is a constant
 
 
 @dataclass(frozen=True)

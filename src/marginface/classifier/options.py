@@ -94,7 +94,7 @@ class ClassifierOptions:
         """Memory for one chunk of classes in the kernels: little beside the centers, few chunks."""
         if self.chunk_mib is not None:
             return int(self.chunk_mib * MIB)
-        return max(64 * MIB, bytes_of_centers // 16)
+        return max(72 * MIB, bytes_of_centers // 16)
 
     def chunk_bytes(self, device: torch.device) -> int:
         """Memory for the matrices of one chunk of classes."""

@@ -14,10 +14,12 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 from marginface.utils.arguments import Probability
 from marginface.utils.errors import InputError
+from marginface.utils.hardware import queue_to
 from marginface.utils.seeded_random import hash_bits, hash_uniform
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUMBERS = 8  # uniform numbers a change may use
+_DECIDES = ("low_resolution",)  # changes that look at their numbers, so want them on the host
 
 
 class Augmentation:
@@ -69,7 +71,10 @@ class Augmentation:
                 raise InputError(f"augmentation.{name} must be within [0, 1], got {probability}")
 
     def __call__(self, images: Tensor, indices: Tensor, seed: int, epoch: int) -> Tensor:
-        """Changed images uint8 (B, 3, S, S), of image indices (B,)."""
+        """Changed images uint8 (B, 3, S, S), of image indices (B,).
+
+        Indices that are on the host keep all decisions there: no device is waited for.
+        """
         if self.flip:
             images = random_flip(images, seed, epoch, indices)
         for stream, (name, probability) in enumerate(self.probabilities.items()):
@@ -78,7 +83,11 @@ class Augmentation:
             numbers = hash_uniform(seed, epoch, indices, _NUMBERS + 1, stream)
             rows = (numbers[:, 0] < probability).nonzero()[:, 0]
             if len(rows):
-                changed = CHANGES[name](images[rows].float(), numbers[rows, 1:])
+                numbers = numbers[rows, 1:]
+                if name not in _DECIDES:
+                    numbers = queue_to(images.device, numbers)
+                rows = queue_to(images.device, rows)
+                changed = CHANGES[name](images[rows].float(), numbers)
                 images = images.index_copy(0, rows, changed.round().clamp(0, 255).byte())
         return images
 
@@ -144,7 +153,7 @@ def low_resolution(images: Tensor, numbers: Tensor) -> Tensor:
     changed = torch.empty_like(images)
     # Images of one size and method together: few launches on a GPU.
     for side, method in torch.stack([sides, methods], 1).unique(dim=0).tolist():
-        rows = ((sides == side) & (methods == method)).nonzero()[:, 0]
+        rows = queue_to(images.device, ((sides == side) & (methods == method)).nonzero()[:, 0])
         small = interpolate(images[rows], (side, side), mode="bilinear", antialias=True)
         mode = ("nearest", "bilinear", "bicubic")[method]
         changed[rows] = interpolate(small, (size, size), mode=mode)
@@ -193,5 +202,5 @@ def _between(uniform: Tensor, low: float, high: float) -> Tensor:
 
 def random_flip(images: Tensor, seed: int, epoch: int, indices: Tensor) -> Tensor:
     """Mirror each image with probability 1/2, decided by (seed, epoch, sample index) alone."""
-    flipped = hash_bits(seed, epoch, indices) & 1 == 1
+    flipped = queue_to(images.device, hash_bits(seed, epoch, indices) & 1 == 1)
     return torch.where(flipped[:, None, None, None], images.flip(3), images)

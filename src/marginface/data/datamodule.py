@@ -1,9 +1,12 @@
 """The LightningDataModule: splits, verification sets, loaders over global batches, resuming."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning as L
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from marginface.data.dataset import FaceDataset, Subset
@@ -27,6 +30,7 @@ from marginface.data.sampling import (
 from marginface.utils.arguments import WholeNumber
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
+from marginface.utils.hardware import queue_to
 
 SamplerName = Literal["shuffle", "class_balanced", "grouped"]
 
@@ -83,6 +87,8 @@ class FaceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.start = (0, 0)  # epoch and step in it
+        # Told the labels of each training batch, on the device and on the host.
+        self.watch_labels: Callable[[Tensor, Tensor], None] | None = None
         self.train_set, self.verification_sets = _split(
             dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
         )
@@ -144,6 +150,19 @@ class FaceDataModule(L.LightningDataModule):
             pin_memory=trainer.strategy.root_device.type == "cuda",
             persistent=True,
         )
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Queue the copies; what depends on labels and indices is decided on the host first."""
+        images, labels, indices = batch
+        assert self.trainer is not None
+        on_device = queue_to(device, labels)
+        if not self.trainer.training:
+            return queue_to(device, images), on_device, queue_to(device, indices)
+        if self.watch_labels is not None:
+            self.watch_labels(on_device, labels)
+        return queue_to(device, images), on_device, indices
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         trainer = self.trainer

@@ -22,6 +22,7 @@ class LabeledBatch:
     labels: Tensor  # (R,) in [0, C)
     target: Tensor  # (R,) similarity to the own center
     centers: CenterChunks | None = None  # what the rows are compared with
+    in_kernels: bool = False  # whether GPU kernels do that
 
     @property
     def has_all_rows(self) -> bool:
@@ -38,7 +39,13 @@ class LabeledBatch:
         assert self.centers is not None
         directions = F.normalize(self.embeddings) if self.centers.normalized else self.embeddings
         total = LogSumExp(across_ranks=self.centers.shard is not None)
-        reduce_classes(factor * directions, PassInputs(self.centers, total, self.labels))
+        vectors, inputs = factor * directions, PassInputs(self.centers, total, self.labels)
+        if not self.in_kernels:
+            reduce_classes(vectors, inputs)
+            return total.value
+        from marginface.classifier.kernels.kernel_pass import reduce_products
+
+        reduce_products(vectors, inputs)
         return total.value
 
     def nearest_other_center(self) -> Tensor:

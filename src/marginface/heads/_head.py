@@ -5,7 +5,7 @@ Tensor names: B batch, R its rows with a label, C classes, D embedding.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,17 @@ from marginface.classifier.center_chunks import CenterChunks
 from marginface.classifier.centers import IGNORED_LABEL, ClassCenters, full_precision
 from marginface.classifier.chunked_pass import NegativeTransform, PassInputs
 from marginface.classifier.directions import directions_of
-from marginface.classifier.fused import target_and_negatives
-from marginface.classifier.losses import ClassificationLoss
+from marginface.classifier.fused import mean_cross_entropy, target_and_negatives
+from marginface.classifier.kernel_inputs import BatchRows, Logits
+from marginface.classifier.losses import ClassificationLoss, CrossEntropy
 from marginface.classifier.options import ClassifierOptions
+from marginface.classifier.reduction import Reduction
 from marginface.classifier.sharding import Shard
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._dense import dense_logits
 from marginface.heads._kernels import kernel_logits, reason_for_torch, takes_embeddings
 from marginface.heads._margin import Margin
 from marginface.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from marginface.classifier.kernels.kernel_pass import BatchRows
 
 
 class MarginHead(nn.Module):
@@ -116,7 +115,7 @@ class MarginHead(nn.Module):
                 sample=self.centers.sample(labels, self.margin.optimizer_step),
             )
             compared = self._compare_with_own(e, labels, chunks)
-            batch = LabeledBatch(e, labels, compared.target, chunks)
+            batch = LabeledBatch(e, labels, compared.target, chunks, compared.in_kernels)
             curve_inputs = self.margin.curve_inputs(batch)  # other processes may have rows
             if len(labels) == 0:
                 return self._zero_loss(e)
@@ -182,14 +181,37 @@ class MarginHead(nn.Module):
         vectors, weight = queries.vectors, self.centers.weight
         if not torch.is_grad_enabled():  # autograd functions do not see that by themselves
             vectors, weight = vectors.detach(), weight.detach()
+        auxiliary = self.margin.auxiliary_loss(batch)
+        known = self._target_in_kernels(batch, compared, reduction, curve_inputs)
+        if known is not None:
+            mean = mean_cross_entropy(vectors, weight, *known, inputs)
+            return _sum_of(mean, auxiliary)
         product, negatives = target_and_negatives(vectors, weight, threshold, inputs)
         similarity = queries.over_length(product)
         target, margin_free = self._target_logits(batch, similarity, curve_inputs)
         mean = self.loss.combine(target, negatives, margin_free, reduction).mean()
-        auxiliary = self.margin.auxiliary_loss(batch)
-        return mean + auxiliary if isinstance(auxiliary, Tensor) or auxiliary else mean
+        return _sum_of(mean, auxiliary)
 
-    def _in_kernels(self, batch: LabeledBatch, compared: "_Compared", vectors: Tensor) -> Any:
+    def _target_in_kernels(
+        self,
+        batch: LabeledBatch,
+        compared: "_Compared",
+        reduction: Reduction,
+        curve_inputs: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """(R,) unscaled target logits and slopes, where kernels go on to the loss with them."""
+        plain = type(self.loss).combine is CrossEntropy.combine and compared.rows is not None
+        plain = plain and type(self.margin).target_logit is Margin.target_logit
+        if not plain or self.shard is not None or not getattr(reduction, "bounded", False):
+            return None
+        if any(isinstance(v, Tensor) and v.requires_grad for v in curve_inputs.values()):
+            return None  # the target has more gradients than that by the cosine
+        with torch.no_grad():
+            return self.margin.target_and_slope(batch.target, **curve_inputs)
+
+    def _in_kernels(
+        self, batch: LabeledBatch, compared: "_Compared", vectors: Tensor
+    ) -> tuple[Logits, BatchRows] | None:
         """The batch for the GPU kernels and how they make logits; None for plain torch."""
         if not compared.in_kernels:
             return None
@@ -304,6 +326,10 @@ class MarginHead(nn.Module):
         return losses.mean() + self.margin.auxiliary_loss(batch)
 
 
+def _sum_of(mean: Tensor, auxiliary: Tensor | float) -> Tensor:
+    return mean + auxiliary if isinstance(auxiliary, Tensor) or auxiliary else mean
+
+
 @dataclass(frozen=True)
 class _Compared:
     """A batch and its own centers."""
@@ -311,7 +337,7 @@ class _Compared:
     target: Tensor  # (R,) similarity to the nearest own center, no gradient
     directions: Tensor | None = None  # (R, D) what is compared, where torch makes it
     own: Tensor | None = None  # (R, K) similarities to the own centers of this process
-    rows: "BatchRows | None" = None  # or the batch for the GPU kernels
+    rows: BatchRows | None = None  # or the batch for the GPU kernels
     in_kernels: bool = False
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from marginface.classifier.centers import ClassCenters
+from marginface.classifier.kernel_inputs import Logits
 from marginface.classifier.kernels.availability import problem_of_device
 from marginface.classifier.losses import BinaryCrossEntropy, ClassificationLoss, CrossEntropy
 from marginface.classifier.negative_kind import PLAIN, NegativeKind, Slope
 from marginface.heads._margin import Margin
 from marginface.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from marginface.classifier.kernels.launch import Logits
 
 
 def reason_for_torch(
@@ -77,8 +73,6 @@ def kernel_logits(
         target: (R,) cosines to the own classes.
         above: cosines that count as 0.
     """
-    from marginface.classifier.kernels.launch import Logits  # Triton is not everywhere
-
     kind = PLAIN
     if margin.changes_negatives:
         through = margin.margin_gradient == "straight_through"

@@ -179,6 +179,12 @@ class Margin(RunningState):
             cosine,
         )
 
+    def target_and_slope(self, cosine: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """The same and its derivative by the cosine (None: 1), both without a gradient."""
+        at = cosine.clamp(-1.0, 1.0)
+        straight = self.margin_gradient == "straight_through"
+        return self.curve(at, **inputs), None if straight else self.slope(at, **inputs)
+
     def negatives(self, cosine: Tensor, target: Tensor) -> Tensor:
         """g(cos) of (R, C) cosines for (R, 1) target cosines, with its gradient."""
         at, own = cosine.detach().clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)

@@ -43,7 +43,8 @@ class X2Softmax(Margin):
         self.a, self.h, self.k = a, h, k
 
     def curve(self, cosine: Tensor) -> Tensor:
-        return self.a * (cosine.arccos() - self.h) ** 2 + self.k
+        angle = cosine.arccos()
+        return self.a * (angle - self.h if self.h else angle).square() + self.k
 
     def slope(self, cosine: Tensor, **inputs: object) -> Tensor:
         """-2a (theta - h) / sin(theta); at cos = 1 the limit -2a for h = 0, a pole otherwise."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -14,7 +15,11 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.heads import create_head
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
 from marginface.training.module import FaceRecognizer
-from marginface.training.strategies import check_classifier, shares_classes
+from marginface.training.strategies import (
+    check_classifier,
+    shares_classes,
+    with_precision_of,
+)
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
@@ -44,6 +49,7 @@ def build_module(
         backbone.compile()  # in place: the names of the weights stay
     options: ClassifierOptions = build(config["classifier"])
     check_classifier(options, trainer)
+    options = with_precision_of(options, trainer)
     shard = None
     if shares_classes(trainer):
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
@@ -95,9 +101,11 @@ def build_trainer(config: dict[str, Any]) -> L.Trainer:
     plugins: list[Any] = [checkpoints]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption does it
+    node = dict(config["trainer"])
+    torch.set_float32_matmul_precision(node.pop("float32_matmul_precision", "highest"))
     try:
         return build(
-            config["trainer"],
+            node,
             logger=parts("logger") or False,
             callbacks=callbacks,
             plugins=plugins,

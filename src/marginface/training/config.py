@@ -51,13 +51,30 @@ def train_problems(config: dict[str, Any]) -> list[str]:
         problems.append(f"seed must not be negative, got {config['seed']}")
     problems += head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
-    for group in ("data", "augmentation", "optimizer", "scheduler", "trainer"):
+    for group in ("data", "augmentation", "optimizer", "scheduler"):
         problems += target_problems(group, config[group], PROVIDED.get(group, ()))
+    problems += _trainer_problems(config["trainer"])
     problems += _classifier_problems(config["classifier"])
     for group in ("callbacks", "logger"):
         for name, node in (config[group] or {}).items():
             if node is not None:
                 problems += target_problems(f"{group}.{name}", node)
+    return problems
+
+
+FLOAT32_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
+
+
+def _trainer_problems(node: dict[str, Any]) -> list[str]:
+    # All but this one are arguments of Lightning's trainer.
+    rest = {key: value for key, value in node.items() if key != "float32_matmul_precision"}
+    problems = target_problems("trainer", rest)
+    precision = node.get("float32_matmul_precision", "highest")
+    if precision not in FLOAT32_PRECISIONS:
+        problems.append(
+            f"trainer.float32_matmul_precision must be one of {', '.join(FLOAT32_PRECISIONS)}, "
+            f"got {precision!r}"
+        )
     return problems
 
 

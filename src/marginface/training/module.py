@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from marginface.data.image_dataset import Batch
 from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.checkpoints.centers import pack_head, unpack_head
+from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, parameter_groups, step_in_backward
 from marginface.training.schedulers import Schedule
 from marginface.training.step_statistics import StepStatistics
@@ -35,7 +37,7 @@ from marginface.training.strategies import (
     shard_backbone,
 )
 from marginface.training.validation import Verification
-from marginface.utils.distributed import gather_rows
+from marginface.utils.distributed import gather_rows, rank
 from marginface.utils.errors import InputError, NonFiniteLossError
 from marginface.utils.seeded_random import hash_bits
 
@@ -84,6 +86,7 @@ class FaceRecognizer(L.LightningModule):
         self.statistics = StepStatistics(head)
         self.verification = Verification()
         self.stop_request = StopRequest()
+        self._facts = LateNumbers()  # losses and signals of all processes
         self.saving_path: Path | None = None  # the checkpoint that is being written
         self.resumed_from: Path | None = None  # the checkpoint that is being read
 
@@ -93,6 +96,10 @@ class FaceRecognizer(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     # -- training ------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        if isinstance(getattr(self.trainer, "datamodule", None), FaceDataModule):
+            self.datamodule.watch_labels = self.head.centers.know_range
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Lightning saves no generator state, so dropout and the like start anew from the step.
@@ -104,6 +111,7 @@ class FaceRecognizer(L.LightningModule):
             self.head.begin_step(self.trainer.global_step)
 
     def on_train_end(self) -> None:
+        self.look_at_last_step()
         self.head.end_steps()
         self.head.centers.step_centers_in_backward = None
 
@@ -113,14 +121,33 @@ class FaceRecognizer(L.LightningModule):
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.
         here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_request.received or 0)])
-        losses, signals = gather_rows(here[None]).T.tolist()
-        self.stop_request.agreed = int(max(signals)) or None
-        if not all(map(math.isfinite, losses)):
-            raise NonFiniteLossError(self._divergence_report(loss, embeddings, labels))
+        facts = gather_rows(here[None])
+        self._look_at(
+            self._facts.exchange(
+                facts, _Step(self.trainer.global_step, embeddings.detach(), labels)
+            )
+        )
         self.statistics.add_loss(loss)
         if logs_step(self.trainer, self.trainer.global_step):
             self.statistics.update(embeddings, labels)
         return loss
+
+    def look_at_last_step(self) -> None:
+        """See that the loss of the last step is finite, where that is still to be seen.
+
+        Raises:
+            NonFiniteLossError: it is not.
+        """
+        self._look_at(self._facts.take())
+
+    def _look_at(self, facts: Numbers | None) -> None:
+        if facts is None:
+            return
+        losses, signals = zip(*facts.values, strict=True)
+        self.stop_request.agreed = int(max(signals)) or None
+        if not all(map(math.isfinite, losses)):
+            loss = losses[rank()] if len(losses) > 1 else losses[0]
+            raise NonFiniteLossError(self._divergence_report(loss, facts.of_step))
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
         """uint8 images to what the backbone trains on: augmented by seed, normalized, ordered."""
@@ -132,14 +159,14 @@ class FaceRecognizer(L.LightningModule):
         # Weights are not float32 under 64-true, bf16-true and 16-true.
         return x.to(next(self.backbone.parameters()).dtype)
 
-    def _divergence_report(self, loss: Tensor, embeddings: Tensor, labels: Tensor) -> str:
-        norms = embeddings.detach().float().norm(dim=1)
+    def _divergence_report(self, loss: float, step: "_Step") -> str:
+        norms = step.embeddings.float().norm(dim=1)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"the loss is {loss.item()} at step {self.trainer.global_step} (lr {rate:.3g}, "
+            f"the loss is {loss} at step {step.number} (lr {rate:.3g}, "
             f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-center norm "
-            f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {labels.min()} to "
-            f"{labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
+            f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {step.labels.min()} to "
+            f"{step.labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
             "scheduler.warmup_epochs or train with trainer.precision=32-true"
         )
 
@@ -196,6 +223,7 @@ class FaceRecognizer(L.LightningModule):
     # -- validation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
+        self.look_at_last_step()
         self.verification.begin(self.datamodule.verification_sets)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -218,6 +246,7 @@ class FaceRecognizer(L.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.look_at_last_step()  # weights of a diverged run must not replace good ones
         checkpoint["marginface"] = {
             "format": CHECKPOINT_FORMAT,
             "description": self.description,
@@ -236,6 +265,15 @@ class FaceRecognizer(L.LightningModule):
         now = self.trainer.accumulate_grad_batches
         if before != now:
             rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a message about a step is made of."""
+
+    number: int
+    embeddings: Tensor
+    labels: Tensor
 
 
 def parameter_count(modules: Iterable[nn.Module]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT, read_checkpoint
 from marginface.runs.folder import RunFolder
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.nested import flatten
 
@@ -40,7 +41,10 @@ def checkpoint_to_resume(
         path = RunFolder(path).last if path.is_dir() else path
         if not path.is_file():
             raise MissingInputError(f"no checkpoint {path}; resume takes auto, never or a path")
-    check_same_run(path, _state_of_run(path)["description"], description)
+    before = _state_of_run(path)["description"]
+    check_same_run(path, before, description)
+    for line in changed_execution(before, description):
+        rank_zero_print(line)
     return path
 
 
@@ -74,8 +78,20 @@ EXECUTION_SETTINGS = (
     "compile", "gradient_checkpointing", "async_checkpoints", "keep_freed_memory",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
     "classifier.chunk_mib", "classifier.separate_file_above_mib",
-    "classifier.optimizer_in_backward",
+    "classifier.optimizer_in_backward", "classifier.kernel", "classifier.matmul_precision",
 )  # fmt: skip
+# Those that change the last digits of what is computed, so a resumed run says so.
+_ROUNDING_SETTINGS = ("classifier.kernel", "classifier.matmul_precision")
+
+
+def changed_execution(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line for each setting that a resumed run computes its last digits differently with."""
+    old, new = flatten(before["config"]), flatten(now["config"])
+    return [
+        f"resuming with {key}={new[key]}, before {old[key]}: the last digits will differ"
+        for key in _ROUNDING_SETTINGS
+        if key in old and key in new and old[key] != new[key]
+    ]
 
 
 def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

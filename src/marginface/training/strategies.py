@@ -1,6 +1,7 @@
 """Lightning strategies for sharded class centers and backbones, and what they exclude."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ def shares_classes(trainer: L.Trainer) -> bool:
     """Whether the class centers of this run are sharded over its processes."""
     strategy: Any = trainer.strategy
     return isinstance(strategy, ClassParallelStrategy | FullyShardedStrategy)
+
+
+def with_precision_of(options: ClassifierOptions, trainer: L.Trainer) -> ClassifierOptions:
+    """matmul_precision=auto as float16 where a GPU computes the backbone in 16 bits anyway."""
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    if options.matmul_precision == "auto" and on_gpu and str(trainer.precision).endswith("-mixed"):
+        return replace(options, matmul_precision="float16")
+    return options
 
 
 def check_classifier(options: ClassifierOptions, trainer: L.Trainer) -> None:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import lightning as L
+import torch
 
 from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
 from marginface.data.datamodule import FaceDataModule
+from marginface.heads import MarginHead
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.first_loss import sizes_of
 from marginface.runs.folder import RunFolder
@@ -34,7 +36,13 @@ def begin_run(
         logger.log_hyperparams(config | {"runinfo": info})
     print(_headline(config["name"], datamodule, module))
     print(f"run folder {folder.path}")
-    head = module.head
+    head, device = module.head, trainer.strategy.root_device
+    if device.type == "cuda":
+        print(
+            f"float32 products of the backbone: {torch.get_float32_matmul_precision()}, "
+            f"cudnn.benchmark {'on' if torch.backends.cudnn.benchmark else 'off'}"
+        )
+    print(f"classifier: {_path_of(head, device)}")
     for line in _classifier_lines(config, datamodule, module, trainer):
         print(f"classifier: {line}")
     if str(trainer.precision).startswith("bf16") and not has_bfloat16(trainer.strategy.root_device):
@@ -45,6 +53,16 @@ def begin_run(
     advice = advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision)
     for line in advice.lines(untrained):
         print(f"head {head.name}: {line}")
+
+
+def _path_of(head: MarginHead, device: torch.device) -> str:
+    """What computes the loss, and how exactly."""
+    precision = head.options.product_precision
+    weight_dtype = head.weight.dtype
+    reason = head.reason_for_torch(device, torch.promote_types(weight_dtype, torch.float32))
+    if reason is None:
+        return f"GPU kernels, products in {precision}"
+    return f"plain torch ({reason}), products in {precision}"
 
 
 def _sizes(

@@ -4,6 +4,7 @@ import ctypes
 import sys
 
 import torch
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -11,6 +12,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def has_bfloat16(device: torch.device) -> bool:
     """Whether 16-bit products are fast there: on every GPU, on CPUs with instructions for them."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def queue_to(device: torch.device, tensor: Tensor) -> Tensor:
+    """A copy on a device that the host does not wait for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def keep_freed_memory() -> None:

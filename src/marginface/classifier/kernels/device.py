@@ -5,31 +5,16 @@ also with what float16 leaves over: hi hi' + hi lo' + lo hi' is a float32 produc
 three float16 ones. One program makes a tile of rows x classes; what it adds up over its classes it
 writes as partial sums, so that the same bits come out each time.
 
-All logits are in units of log 2, because exp2 is what the hardware has.
+exp2 is what the hardware has, so logits are multiplied with 1.4426950408889634 = 1 / ln 2 before
+it. Constants are literals, and kinds of negatives are strings: Triton compares a module's globals
+at every launch.
 """
 
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
-MASKED = tl.constexpr(-1e30)  # logit of a class that does not count
-PI = tl.constexpr(3.141592653589793)
 
-# How a head changes the cosines of other classes, and what passes for the slope; the numbers are
-# those of negative_kind.py.
-PLAIN = tl.constexpr(0)
-RAISED = tl.constexpr(1)
-CURRICULAR = tl.constexpr(2)
-CIRCLE = tl.constexpr(3)
-POWER = tl.constexpr(4)
-ANGLE = tl.constexpr(5)
-SQUARED_ANGLE = tl.constexpr(6)
-SLOPE_ONE = tl.constexpr(0)
-SLOPE_EXACT = tl.constexpr(1)
-SLOPE_OF_CONSTANT_WEIGHT = tl.constexpr(2)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def unit_rows(
     X, Index, Hi, Lo, Inverse, n, D: tl.constexpr, INDEX: tl.constexpr, SPLIT: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
@@ -50,7 +35,7 @@ def unit_rows(
     tl.store(Inverse + r, inverse, mask=r < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R", "first", "here"])
 def batch_rows(
     X, W, Labels, Hi, Lo, Inverse, Own, OwnSlope, R, first, here,
     D: tl.constexpr, SPLIT: tl.constexpr, X_LENGTHS: tl.constexpr, W_LENGTHS: tl.constexpr,
@@ -134,13 +119,13 @@ def arccos(x):
     p = p * a - 0.2145988016
     p = p * a + 1.5707963050
     p = p * tl.sqrt(1.0 - a)
-    return tl.where(x < 0, PI - p, p)
+    return tl.where(x < 0, 3.141592653589793 - p, p)
 
 
 @triton.jit
 def softplus(z):
     """log(1 + exp(z))."""
-    e = tl.exp2(-tl.abs(z) * LOG2E)
+    e = tl.exp2(-tl.abs(z) * 1.4426950408889634)
     w = 1.0 + e
     # log(w) e / (w - 1) is log(1 + e) to all digits, for an e of which 1 + e keeps only some.
     small = tl.where(w == 1.0, e, tl.log(w) * (e / tl.where(w == 1.0, 1.0, w - 1.0)))
@@ -150,19 +135,19 @@ def softplus(z):
 @triton.jit
 def changed(c, limit, rate, first, second, KIND: tl.constexpr):
     """g(c), what replaces the cosine of another class."""
-    if KIND == RAISED:
+    if KIND == "raised":
         return tl.where(c > limit, first * c + second, c)
-    if KIND == CURRICULAR:
+    if KIND == "curricular":
         return tl.where(c > limit, c * (rate + c), c)
-    if KIND == CIRCLE:
+    if KIND == "circle":
         return tl.maximum(c + first, 0.0) * (c - first)
-    if KIND == POWER:
+    if KIND == "power":
         half = tl.maximum(0.5 * (c + 1.0), 1e-30)
         return 2.0 * tl.exp2(first * tl.log2(half)) - 1.0 + second
-    if KIND == ANGLE:
-        return 1.0 - (2.0 / PI) * arccos(c)
-    if KIND == SQUARED_ANGLE:
-        angle = 2.0 * PI - arccos(c)
+    if KIND == "angle":
+        return 1.0 - 0.6366197723675814 * arccos(c)
+    if KIND == "squared_angle":
+        angle = 6.283185307179586 - arccos(c)
         return angle * angle
     return c
 
@@ -170,25 +155,25 @@ def changed(c, limit, rate, first, second, KIND: tl.constexpr):
 @triton.jit
 def changed_slope(c, limit, rate, first, second, KIND: tl.constexpr, SLOPE: tl.constexpr):
     """dg/dc, or what passes for it."""
-    if SLOPE == SLOPE_ONE:
+    if SLOPE == "one":
         return tl.full(c.shape, 1.0, tl.float32)
-    if KIND == CIRCLE:
-        if SLOPE == SLOPE_OF_CONSTANT_WEIGHT:
+    if KIND == "circle":
+        if SLOPE == "of_constant_weight":
             return tl.maximum(c + first, 0.0)
         return tl.where(c + first > 0.0, 2.0 * c, 0.0)
-    if KIND == RAISED:
+    if KIND == "raised":
         return tl.where(c > limit, first, 1.0)
-    if KIND == CURRICULAR:
+    if KIND == "curricular":
         return tl.where(c > limit, rate + 2.0 * c, 1.0)
-    if KIND == POWER:
+    if KIND == "power":
         half = tl.maximum(0.5 * (c + 1.0), 1e-30)
         return first * tl.exp2((first - 1.0) * tl.log2(half))
-    if KIND == ANGLE or KIND == SQUARED_ANGLE:
+    if KIND == "angle" or KIND == "squared_angle":
         inside = tl.minimum(tl.maximum(c, -0.9999999), 0.9999999)  # away from the poles
         sine = tl.sqrt((1.0 - inside) * (1.0 + inside))
-        if KIND == ANGLE:
-            return (2.0 / PI) / sine
-        return 2.0 * (2.0 * PI - arccos(inside)) / sine
+        if KIND == "angle":
+            return 0.6366197723675814 / sine
+        return 2.0 * (6.283185307179586 - arccos(inside)) / sine
     return tl.full(c.shape, 1.0, tl.float32)
 
 
@@ -200,7 +185,7 @@ def tile_of_logits(
     """Cosines to logits, in natural units."""
     if FILTER:
         acc = tl.where(acc > above, 0.0, acc)
-    if KIND == PLAIN:
+    if KIND == "plain":
         z = acc * scale
         if X_LENGTHS:
             z = z / tl.load(Inverse + rb, mask=row, other=1.0)[:, None]
@@ -210,14 +195,14 @@ def tile_of_logits(
     c = tl.minimum(tl.maximum(acc, -1.0), 1.0)
     limit = c
     rate = c
-    if KIND == RAISED or KIND == CURRICULAR:
+    if KIND == "raised" or KIND == "curricular":
         limit = tl.load(Limit + rb, mask=row, other=2.0)[:, None]
-    if KIND == CURRICULAR:
+    if KIND == "curricular":
         rate = tl.load(Rate)
     return scale * changed(c, limit, rate, first, second, KIND)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R", "n", "start", "row_tiles"])
 def scores(
     Q, Ql, W, Wl, Position, Inverse, WInverse, Limit, Rate, Threshold, PartTop, PartSum,
     R, n, start, row_tiles, scale, first, second, above,
@@ -245,9 +230,9 @@ def scores(
     if BINARY:
         values = softplus(z - tl.load(Threshold))
     else:
-        z = z * LOG2E
+        z = z * 1.4426950408889634
         if TOP:
-            z = tl.where(counts, z, MASKED)
+            z = tl.where(counts, z, -1e30)
             top = tl.max(z, 1)
             tl.store(PartTop + out, top, mask=row)
             z = z - top[:, None]
@@ -256,24 +241,53 @@ def scores(
     tl.store(PartSum + out, tl.sum(tl.where(counts, values, 0.0), 1), mask=row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R", "tiles"])
+def cross_entropy(
+    PartSum, Target, Slope, Value, Loss, Upstream, OwnUpstream, R, tiles, scale, share,
+    TILES: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Of (tiles, R) partial sums: log-sum-exp, softplus(it - scale target), and its gradients.
+
+    Slope: (R,) d target / d own cosine. share: of a row in the mean.
+    """
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = r < R
+    total = tl.zeros((ROWS,), dtype=tl.float64)
+    for t0 in range(0, tiles, TILES):
+        t = t0 + tl.arange(0, TILES)
+        at = t[:, None].to(tl.int64) * R + r[None, :]
+        part = tl.load(PartSum + at, mask=(t < tiles)[:, None] & row[None, :], other=0.0)
+        total += tl.sum(part.to(tl.float64), 0)
+    value = tl.log(total).to(tl.float32)
+    tl.store(Value + r, value, mask=row)
+    x = value - scale * tl.load(Target + r, mask=row, other=0.0)
+    tl.store(Loss + r, softplus(x), mask=row)
+    p = share / (1.0 + tl.exp2(-x * 1.4426950408889634))
+    tl.store(Upstream + r, p, mask=row)
+    tl.store(OwnUpstream + r, -scale * p * tl.load(Slope + r, mask=row, other=0.0), mask=row)
+
+
+@triton.jit(do_not_specialize=["R"])
 def row_factors(
-    Upstream, OwnUpstream, OwnSlope, Inverse, Length, Factor, Own, Unscale, R, scale, log2_largest,
-    X_LENGTHS: tl.constexpr, W_LENGTHS: tl.constexpr, BLOCK: tl.constexpr,
+    Upstream, OwnUpstream, OwnSlope, Inverse, Length, OfMean, Factor, Own, Unscale,
+    R, scale, log2_largest, X_LENGTHS: tl.constexpr, W_LENGTHS: tl.constexpr,
+    OF_MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What the gradient weights of a row are multiplied with, so that float16 holds them.
 
     One power of two for all rows: dividing by it again is exact. Length: the longest center.
+    OfMean: gradient of the mean that the upstream ones are of.
     """
+    of_mean = tl.load(OfMean) if OF_MEAN else 1.0
     r = tl.arange(0, BLOCK)
     top = tl.zeros((BLOCK,), dtype=tl.float32)
     longest = tl.load(Length) if W_LENGTHS else 1.0
     for r0 in range(0, R, BLOCK):
         row = r + r0 < R
-        u = tl.load(Upstream + r0 + r, mask=row, other=0.0) * scale
+        u = tl.load(Upstream + r0 + r, mask=row, other=0.0) * scale * of_mean
         if X_LENGTHS:
             u = u / tl.load(Inverse + r0 + r, mask=row, other=1.0)
-        own = tl.load(OwnUpstream + r0 + r, mask=row, other=0.0)
+        own = tl.load(OwnUpstream + r0 + r, mask=row, other=0.0) * of_mean
         own *= tl.load(OwnSlope + r0 + r, mask=row, other=0.0)
         top = tl.maximum(top, tl.maximum(tl.abs(u) * longest, tl.abs(own)))
     largest = tl.max(top, 0)
@@ -282,16 +296,16 @@ def row_factors(
     tl.store(Unscale, 1.0 / f)
     for r0 in range(0, R, BLOCK):
         row = r + r0 < R
-        u = tl.load(Upstream + r0 + r, mask=row, other=0.0) * (scale * f)
+        u = tl.load(Upstream + r0 + r, mask=row, other=0.0) * scale * of_mean * f
         if X_LENGTHS:
             u = u / tl.load(Inverse + r0 + r, mask=row, other=1.0)
-        own = tl.load(OwnUpstream + r0 + r, mask=row, other=0.0)
+        own = tl.load(OwnUpstream + r0 + r, mask=row, other=0.0) * of_mean
         own *= tl.load(OwnSlope + r0 + r, mask=row, other=0.0)
         tl.store(Factor + r0 + r, u, mask=row)
         tl.store(Own + r0 + r, own * f, mask=row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["R", "n", "start", "row_tiles"])
 def weights(
     Q, Ql, W, Wl, Position, Inverse, WInverse, Limit, Rate, Threshold, Value, Factor, Own, P, Pl,
     PartSum, R, n, start, stride, row_tiles, scale, first, second, above,
@@ -315,24 +329,24 @@ def weights(
     )  # fmt: skip
     own = rn[None, :] == (tl.load(Position + rb, mask=row, other=-1) - start)[:, None]
     if BINARY:
-        p = 1.0 / (1.0 + tl.exp2((tl.load(Threshold) - z) * LOG2E))
+        p = 1.0 / (1.0 + tl.exp2((tl.load(Threshold) - z) * 1.4426950408889634))
         counted = tl.where(column[None, :] & (own == 0), p, 0.0)
         tl.store(PartSum + pn.to(tl.int64) * R + rb, tl.sum(counted, 1), mask=row)
     else:
-        p = tl.exp2((z - tl.load(Value + rb, mask=row, other=0.0)[:, None]) * LOG2E)
+        p = tl.exp2((z - tl.load(Value + rb, mask=row, other=0.0)[:, None]) * 1.4426950408889634)
     p *= tl.load(Factor + rb, mask=row, other=0.0)[:, None]
     if W_LENGTHS:
         p = p / tl.load(WInverse + rn, mask=column, other=1.0)[None, :]
-    if KIND != PLAIN:
+    if KIND != "plain":
         c = acc
         if FILTER:
             c = tl.where(acc > above, 0.0, acc)
         c = tl.minimum(tl.maximum(c, -1.0), 1.0)
         limit = c
         rate = c
-        if KIND == RAISED or KIND == CURRICULAR:
+        if KIND == "raised" or KIND == "curricular":
             limit = tl.load(Limit + rb, mask=row, other=2.0)[:, None]
-        if KIND == CURRICULAR:
+        if KIND == "curricular":
             rate = tl.load(Rate)
         p *= changed_slope(c, limit, rate, first, second, KIND, SLOPE)
         p = tl.minimum(tl.maximum(p, -65504.0), 65504.0)  # at a pole of the slope
@@ -348,7 +362,7 @@ def weights(
         tl.store(Pl + at, (p - hi.to(tl.float32)).to(tl.float16), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def project(
     G, X, Index, Inverse, Unscale, n, D: tl.constexpr, INDEX: tl.constexpr,
     PROJECT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,

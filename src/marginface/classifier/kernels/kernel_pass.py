@@ -9,33 +9,21 @@ where there is such memory; otherwise they are made again chunk by chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks, Chunk
 from marginface.classifier.chunked_pass import PassInputs, StepCenterRows
+from marginface.classifier.kernel_inputs import BatchRows, Halves, Logits
 from marginface.classifier.kernels import launch
-from marginface.classifier.kernels.launch import Halves, Logits
 from marginface.classifier.kernels.tiles import classes_of_chunk, tile_of
 from marginface.classifier.losses.binary import SoftplusSum
 from marginface.classifier.losses.cross_entropy import LogSumExp
+from marginface.classifier.negative_kind import PLAIN
 from marginface.classifier.options import MIB
 
 _PARTIAL_BYTES = 32 * MIB  # of the partial sums of one launch
-
-
-@dataclass(frozen=True)
-class BatchRows:
-    """The rows of a batch as the kernels want them."""
-
-    vectors: Tensor  # (R, D) as they came
-    halves: Halves  # (R, D) unit rows
-    inverse: Tensor  # (R,) 1 / |vector|
-    own: Tensor  # (R,) product with the own center, all processes added up
-    own_slope: Tensor  # (R,) its derivative by the cosine
-    position: Tensor  # (R,) of the own class among those compared with, -1: not here
 
 
 def prepare_rows(
@@ -92,11 +80,9 @@ class KernelPass:
         self.inverse = rows.inverse.new_empty(centers.count)
         self._scratch: Halves | None = None
         number, width = rows.vectors.shape
-        parts = 2 if self.split else 1
-        each = (
-            parts * 2 * (number + width)
-            + (8 if centers.options.optimizer_in_backward else 4) * width
-        )
+        each = (4 if self.split else 2) * number  # gradient weights of a class
+        if gradient_memory is None:  # unit rows, and where there is a step the gradient
+            each += (4 if self.split else 2) * width + (4 if inputs.begin_step else 0) * width
         budget = centers.options.kernel_chunk_bytes(4 * centers.count * width)
         self.chunk_classes = classes_of_chunk(each, budget, number)
 
@@ -104,16 +90,12 @@ class KernelPass:
         """The reduction over all other classes."""
         rows, reduction = self.rows, self.reduction
         reduction.begin(len(rows.vectors), rows.vectors.dtype, rows.vectors.device)
-        if isinstance(reduction, LogSumExp):
-            with_top, threshold = not reduction.bounded, None
-        else:
-            with_top, threshold = False, reduction.threshold
         for chunk in self._forward_chunks():
-            sums, tops = launch.scores(
-                rows.halves, self._halves(chunk, ready=False), rows.position, rows.inverse,
-                self.inverse[chunk.start : chunk.stop], chunk.start, self.logits, threshold,
-                with_top, self.tile,
-            )  # fmt: skip
+            if isinstance(reduction, SoftplusSum):
+                sums, _ = self._scores(chunk, reduction.threshold, False)
+                reduction.add(sums.sum(0, dtype=torch.float64))
+                continue
+            sums, tops = self._scores(chunk, None, not reduction.bounded)
             if tops is None:
                 reduction.add(sums.sum(0, dtype=torch.float64))
             else:
@@ -121,16 +103,37 @@ class KernelPass:
         reduction.finish()
         self._scratch = None
 
+    def partial_sums(self) -> Tensor:
+        """(tiles, R) sums of exp(logit) over other classes, for logits that need no maximum."""
+        parts = [self._scores(chunk, None, False)[0] for chunk in self._forward_chunks()]
+        self._scratch = None
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _scores(
+        self, chunk: Chunk, threshold: Tensor | None, with_top: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        rows = self.rows
+        return launch.scores(
+            rows.halves, self._halves(chunk, ready=False), rows.position, rows.inverse,
+            self.inverse[chunk.start : chunk.stop], chunk.start, self.logits, threshold,
+            with_top, self.tile,
+        )  # fmt: skip
+
     def gradients(
         self,
         own_upstream: Tensor,
         upstream: Tensor,
         buffer: Tensor | None,
         step: StepCenterRows | None,
+        of_mean: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of the vectors and, for a threshold, the sum of those of all other logits.
 
         The gradient of the centers goes into buffer, the memory that was given, or to step.
+
+        Args:
+            own_upstream, upstream: (R,) gradients of the own product and of the reduction.
+            of_mean: () what both are still to be multiplied with.
         """
         rows, binary = self.rows, self.logits.binary
         kept = self.memory is not None and self.memory is buffer
@@ -141,8 +144,9 @@ class KernelPass:
         upstream = upstream.contiguous()
         longest = self.inverse.amin().reciprocal() if self.logits.center_lengths else None
         factor, own, unscale = launch.row_factors(
-            upstream, own_upstream.contiguous(), rows.own_slope, rows.inverse, longest, self.logits
-        )
+            upstream, own_upstream.contiguous(), rows.own_slope, rows.inverse, longest, of_mean,
+            self.logits,
+        )  # fmt: skip
         number, width = rows.vectors.shape
         largest = min(self.chunk_classes, self.centers.count)
         stride = -(-largest // 64) * 64  # rows of cuBLAS's operands begin where it likes them to
@@ -240,6 +244,14 @@ class KernelPass:
 
 
 _LN2 = 0.6931471805599453
+
+
+def reduce_products(vectors: Tensor, inputs: PassInputs) -> None:
+    """The reduction over the products of vectors with all other centers, without gradients."""
+    assert inputs.labels is not None
+    lengths = {"row_lengths": True, "center_lengths": not inputs.centers.normalized}
+    rows = prepare_rows(vectors.float(), inputs.labels, inputs.centers, **lengths)
+    KernelPass(inputs, Logits(1.0, PLAIN, False, above=None, **lengths), rows, None).reduce()
 
 
 def _empty_halves(rows: int, like: Tensor, split: bool, width: int | None = None) -> Halves:

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import torch
 import triton
 from torch import Tensor
 
+from marginface.classifier.kernel_inputs import Halves, Logits
 from marginface.classifier.kernels import device
 from marginface.classifier.kernels.tiles import ROWS_PER_PROGRAM, Tile
-from marginface.classifier.negative_kind import NegativeKind
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_ROWS_OF_SUMS, _TILES_OF_SUMS = 16, 128  # rows of a program, and tiles that it adds at once
 _HAS_ADDMM = hasattr(torch.ops.aten.addmm, "dtype_out")
-
-
-@dataclass(frozen=True)
-class Halves:
-    """Numbers in float16, and what float16 leaves over where that is wanted too."""
-
-    hi: Tensor  # (n, D)
-    rest: Tensor | None = None  # (n, D)
-
-    @property
-    def split(self) -> bool:
-        return self.rest is not None
-
-    @property
-    def lo(self) -> Tensor:
-        """What is left over; for a kernel that does not read it, any tensor."""
-        return self.hi if self.rest is None else self.rest
-
-    def part(self, rows: slice, columns: slice = slice(None)) -> Halves:
-        rest = None if self.rest is None else self.rest[rows, columns]
-        return Halves(self.hi[rows, columns], rest)
-
-
-@dataclass(frozen=True)
-class Logits:
-    """How cosines become logits, and what is made of them: what both products have to know."""
-
-    scale: float
-    kind: NegativeKind
-    binary: bool
-    row_lengths: bool  # whether the lengths of rows count
-    center_lengths: bool
-    above: float | None  # cosines that count as 0
 
 
 def unit_rows(x: Tensor, index: Tensor | None, into: Halves, inverse: Tensor) -> None:
@@ -88,16 +55,34 @@ def scores(
         no if kind.limits is None else kind.limits, no if kind.rate is None else kind.rate,
         no if threshold is None else threshold, sums if tops is None else tops, sums,
         rows, n, start, row_tiles, logits.scale, kind.first, kind.second, logits.above or 0.0,
-        width, q.split, int(kind.curve), logits.binary, with_top,
+        width, q.split, kind.curve.value, logits.binary, with_top,
         logits.row_lengths, logits.center_lengths, logits.above is not None,
         tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return sums, tops
 
 
+def cross_entropy(
+    sums: Tensor, target: Tensor, slope: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(R,) log-sum-exp of (tiles, R) sums, losses, and gradients of their mean by both cosines.
+
+    Args:
+        target: (R,) unscaled target logits.
+        slope: (R,) their derivatives by the own cosine.
+    """
+    tiles, rows = sums.shape
+    value, loss, upstream, own_upstream = sums.new_empty(4, rows).unbind()
+    device.cross_entropy[(triton.cdiv(rows, _ROWS_OF_SUMS),)](
+        sums, target, slope, value, loss, upstream, own_upstream, rows, tiles, scale, 1.0 / rows,
+        _TILES_OF_SUMS, _ROWS_OF_SUMS,
+    )  # fmt: skip
+    return value, loss, upstream, own_upstream
+
+
 def row_factors(
     upstream: Tensor, own_upstream: Tensor, own_slope: Tensor, inverse: Tensor,
-    longest_center: Tensor | None, logits: Logits,
+    longest_center: Tensor | None, of_mean: Tensor | None, logits: Logits,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(R,) factor of the gradient weights, (R,) own weight, (1,) what undoes the power of two."""
     factor, own = inverse.new_empty(2, len(inverse)).unbind()
@@ -107,9 +92,10 @@ def row_factors(
     block = min(triton.next_power_of_2(len(inverse)), 1024)
     device.row_factors[(1,)](
         upstream, own_upstream, own_slope, inverse,
-        inverse if longest_center is None else longest_center, factor, own, unscale,
+        inverse if longest_center is None else longest_center,
+        inverse if of_mean is None else of_mean, factor, own, unscale,
         len(inverse), logits.scale, log2_largest,
-        logits.row_lengths, longest_center is not None, block,
+        logits.row_lengths, longest_center is not None, of_mean is not None, block,
     )  # fmt: skip
     return factor, own, unscale
 
@@ -131,7 +117,7 @@ def weights(
         no if sums is None else sums,
         rows, n, start, into.hi.stride(0), row_tiles, logits.scale, kind.first, kind.second,
         logits.above or 0.0,
-        width, q.split, int(kind.curve), int(kind.slope), logits.binary,
+        width, q.split, kind.curve.value, kind.slope.value, logits.binary,
         logits.row_lengths, logits.center_lengths, logits.above is not None,
         tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
