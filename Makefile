@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-long lint types docs docs-site lock clean
+.PHONY: help setup train test test-kernels test-slow test-long test-gpu lint types docs docs-site lock clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "marginface needs Python 3.11, 3.12 or 3.13 with venv; set PYTHON=/path/to/python" >&2; exit 2; }
@@ -28,14 +28,27 @@ setup: $(READY) ## make .venv from requirements.lock
 train: $(READY) ## train X2-Softmax on synthetic faces and verify on unseen identities (minutes, CPU or GPU)
 	$(BIN)/python train.py
 
-test: $(READY) ## run the tests, two at a time (4 to 6 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist worksteal
+KERNELS := tests/classifier/kernels
+
+test: $(READY) ## run the tests, two at a time (5 to 7 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS)/test_interpreted.py -n 2 --dist worksteal
+
+test-kernels: $(READY) ## run those of the GPU kernels that need no GPU: interpreted and compiled
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS)/test_interpreted.py -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(KERNELS)/test_compiled.py -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes each
-	$(BIN)/python -m pytest -m "slow and not long" --timeout=2400 -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not long and not gpu" --timeout=2400 -n 2 --dist worksteal
 
 test-long: $(READY) ## run the tests that .ci/run has no time for
 	$(BIN)/python -m pytest -m long --timeout=2400
+
+# With GPU_PYTHON nothing is set up: that interpreter has torch for the GPU and pytest.
+GPU_PYTHON ?= $(BIN)/python
+test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY)) ## run the tests that need an NVIDIA GPU
+	PYTHONPATH=src:$$PYTHONPATH $(GPU_PYTHON) -m pytest -o addopts="--import-mode=importlib -q" -m gpu \
+		$$($(GPU_PYTHON) -c 'import xdist; print("-n 8 --dist worksteal")' 2>/dev/null)
 
 lint: $(READY) ## check style, spelling and which part imports which
 	$(BIN)/ruff check .

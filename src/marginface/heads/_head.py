@@ -4,7 +4,6 @@ Tensor names: B batch, R its rows with a label, C classes, D embedding.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from marginface.heads._batch import LabeledBatch
 from marginface.heads._dense import dense_logits
 from marginface.heads._kernels import kernel_logits, reason_for_torch, takes_embeddings
 from marginface.heads._margin import Margin
+from marginface.heads._queries import Compared, Queries
 from marginface.utils.errors import InputError
 
 
@@ -132,21 +132,21 @@ class MarginHead(nn.Module):
         """
         return reason_for_torch(self.margin, self.centers, self.loss, device, dtype)
 
-    def _compare_with_own(self, e: Tensor, labels: Tensor, chunks: CenterChunks) -> "_Compared":
+    def _compare_with_own(self, e: Tensor, labels: Tensor, chunks: CenterChunks) -> Compared:
         in_kernels = len(labels) > 0 and self.reason_for_torch(e.device, e.dtype) is None
         if in_kernels and takes_embeddings(self.margin, self.loss):
             from marginface.classifier.kernels.kernel_pass import prepare_rows
 
             rows = prepare_rows(e.detach(), labels, chunks)
-            return _Compared(rows.own, rows=rows, in_kernels=True)
+            return Compared(rows.own, rows=rows, in_kernels=True)
         directions = directions_of(e) if self.margin.normalizes else e
         own = chunks.own_similarities(directions.detach(), labels)
-        return _Compared(chunks.nearest_own(own), directions, own, in_kernels=in_kernels)
+        return Compared(chunks.nearest_own(own), directions, own, in_kernels=in_kernels)
 
     def _loss(
         self,
         batch: LabeledBatch,
-        compared: "_Compared",
+        compared: Compared,
         curve_inputs: dict[str, Any],
         rows_of_ranks: tuple[int, ...],
     ) -> Tensor:
@@ -195,7 +195,7 @@ class MarginHead(nn.Module):
     def _target_in_kernels(
         self,
         batch: LabeledBatch,
-        compared: "_Compared",
+        compared: Compared,
         reduction: Reduction,
         curve_inputs: dict[str, Any],
     ) -> tuple[Tensor, Tensor | None] | None:
@@ -210,7 +210,7 @@ class MarginHead(nn.Module):
             return self.margin.target_and_slope(batch.target, **curve_inputs)
 
     def _in_kernels(
-        self, batch: LabeledBatch, compared: "_Compared", vectors: Tensor
+        self, batch: LabeledBatch, compared: Compared, vectors: Tensor
     ) -> tuple[Logits, BatchRows] | None:
         """The batch for the GPU kernels and how they make logits; None for plain torch."""
         if not compared.in_kernels:
@@ -230,8 +230,8 @@ class MarginHead(nn.Module):
         return logits, rows
 
     def _queries(
-        self, batch: LabeledBatch, compared: "_Compared", products_are_logits: bool
-    ) -> "_Queries":
+        self, batch: LabeledBatch, compared: Compared, products_are_logits: bool
+    ) -> Queries:
         """What the centers are multiplied with.
 
         Where nothing comes between product and logit, the scale is in the vectors already. Kernels
@@ -239,14 +239,14 @@ class MarginHead(nn.Module):
         """
         directions, embeddings = compared.directions, batch.embeddings
         if directions is None:
-            return _Queries(embeddings, 1.0)
+            return Queries(embeddings, 1.0)
         if not products_are_logits:
-            return _Queries(directions, 1.0)
+            return Queries(directions, 1.0)
         if self.margin.scales_by_a_constant:
-            return _Queries(self.margin.scale * directions, float(self.margin.scale))
+            return Queries(self.margin.scale * directions, float(self.margin.scale))
         ones = embeddings.new_ones(len(embeddings), 1)
         lengths = self.margin.scaled(ones, embeddings).squeeze(1)
-        return _Queries(self.margin.scaled(directions, embeddings), lengths)
+        return Queries(self.margin.scaled(directions, embeddings), lengths)
 
     def _target_logits(
         self, batch: LabeledBatch, similarity: Tensor, curve_inputs: dict[str, Any]
@@ -280,7 +280,7 @@ class MarginHead(nn.Module):
             return NegativeTransform(loss.negative_curve, loss.negative_slope, float(margin.scale))
         return None
 
-    def _filtering_thresholds(self, queries: "_Queries") -> Tensor | float | None:
+    def _filtering_thresholds(self, queries: Queries) -> Tensor | float | None:
         threshold = self.options.interclass_filtering_threshold
         if threshold is None:
             return None
@@ -328,35 +328,3 @@ class MarginHead(nn.Module):
 
 def _sum_of(mean: Tensor, auxiliary: Tensor | float) -> Tensor:
     return mean + auxiliary if isinstance(auxiliary, Tensor) or auxiliary else mean
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """A batch and its own centers."""
-
-    target: Tensor  # (R,) similarity to the nearest own center, no gradient
-    directions: Tensor | None = None  # (R, D) what is compared, where torch makes it
-    own: Tensor | None = None  # (R, K) similarities to the own centers of this process
-    rows: BatchRows | None = None  # or the batch for the GPU kernels
-    in_kernels: bool = False
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """What the centers are multiplied with: a product is `lengths` times a similarity."""
-
-    vectors: Tensor  # (R, D)
-    lengths: Tensor | float  # (R,), or that of all rows
-
-    def times_length(self, similarity: Tensor) -> Tensor:
-        """(R, ...) similarities to products, without a gradient."""
-        if isinstance(self.lengths, float):
-            return similarity if self.lengths == 1 else self.lengths * similarity
-        lengths = self.lengths.detach()
-        return lengths.view(-1, *[1] * (similarity.ndim - 1)) * similarity
-
-    def over_length(self, product: Tensor) -> Tensor:
-        """(R,) products to similarities."""
-        if isinstance(self.lengths, float):
-            return product if self.lengths == 1 else product / self.lengths
-        return product / self.lengths.clamp_min(1e-12)

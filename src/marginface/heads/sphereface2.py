@@ -41,10 +41,10 @@ class SphereFace2(Margin):
     def default_loss(self, num_classes: int) -> LossConfig:
         start = 2 * 0.5**self.t - 1  # g of an angle of 90 degrees
         odds = self.positive_weight / ((1 - self.positive_weight) * (num_classes - 1))
-        positive, negative = (self.scale * (start + side * self.margin) for side in (-1, 1))
+        first = (self.scale * (start + side * self.margin) for side in (-1, 1))
         return {
             "name": "bce",
-            "threshold": -balanced_bias(odds, positive, negative),
+            "threshold": -balanced_bias(odds, *first),
             "positive_weight": self.positive_weight,
             "negative_weight": 1 - self.positive_weight,
             "factor": self.loss_weight / self.scale,

@@ -30,7 +30,8 @@ def _ieee_products() -> None:
 def test_every_head(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = exact_outcome(LARGE, name, mode)
     passes = count_passes(monkeypatch)
-    for precision, limit in (("float32", 3e-5), ("float16", 3e-3)):
+    precisions = {"float16": 3e-3} | ({"float32": 3e-5} if mode == "exact" else {})
+    for precision, limit in precisions.items():
         head = LARGE.head(name, mode, torch.float32, matmul_precision=precision)
         found = errors(outcome(head, False, LARGE.batch()), exact)
         assert max(found.values()) < limit, (precision, found)
@@ -60,23 +61,22 @@ def test_the_same_bits_twice(precision: str) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", sorted(set(list_heads()) - WITHOUT_KERNELS - {"dynarcface"}))
-def test_one_wait_for_the_device(name: str) -> None:
-    """That for the range of the labels; the rest of a step only queues work."""
+# ElasticFace draws its margins on the host.
+QUEUED = set(list_heads()) - WITHOUT_KERNELS - {"dynarcface", "elasticface_arc", "elasticface_cos"}
+
+
+@pytest.mark.parametrize("name", sorted(QUEUED))
+def test_nothing_waits_for_the_device(name: str) -> None:
+    """With labels that were looked at on the host a step of the head only queues work."""
     case = Case(64, 1000, 64, device="cuda")
     head = case.head(name, "exact", torch.float32)
     embeddings, labels = case.batch()
     e, labels = embeddings.float().requires_grad_(), labels.clamp(min=0)
     head(e, labels).backward()  # compiles
-    head.centers.check_labels = lambda *_: None  # type: ignore[method-assign]
-    head.centers._check_range = lambda *_: None  # type: ignore[method-assign]
+    head.centers.know_range(labels, labels.cpu())
     torch.cuda.synchronize()
-    from marginface.classifier import centers
-
-    known, centers._range_of = centers._range_of, lambda _: (0, 0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         head(e, labels).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        centers._range_of = known

@@ -62,7 +62,9 @@ class StepLog(StepCallback):
             self._log_step(trainer, module, step)
 
     def _log_step(self, trainer: L.Trainer, module: FaceRecognizer, step: int) -> None:
-        logged = module.statistics.log()
+        start = time.perf_counter()
+        logged = module.statistics.log()  # a GPU has to finish for it all that has been queued
+        self._busy += time.perf_counter() - start
         if step == 0:
             _check_first_loss(logged["train/loss"], module.head)
         metrics = {
