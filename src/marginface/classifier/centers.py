@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.classifier.center_chunks import CenterChunks
-from marginface.classifier.chunked_pass import StepCenterRows
+from marginface.classifier.center_step import CenterStep
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.sampling import sample_classes
 from marginface.classifier.sharding import Shard, init_centers
@@ -64,7 +64,7 @@ class ClassCenters(nn.Module):
         drawn = init_centers(num_classes * k, embedding_size, 0.01, start * k, stop * k)
         self.weight = nn.Parameter(drawn)
         # Where the backward pass is to step the centers itself: what begins such a step.
-        self.step_centers_in_backward: Callable[[], StepCenterRows] | None = None
+        self.step_centers_in_backward: Callable[[], CenterStep] | None = None
         self._known_range: tuple[Tensor, tuple[int, int]] | None = None
 
     @property

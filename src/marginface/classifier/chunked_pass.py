@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks, Chunk
+from marginface.classifier.center_step import CenterStep
 from marginface.classifier.kernel_inputs import BatchRows, Logits
 from marginface.classifier.reduction import MASKED, Reduction
 
 Elementwise = Callable[[Tensor], Tensor]
-StepCenterRows = Callable[
-    [slice | Tensor, Tensor], None
-]  # rows of the centers, (n, D) their gradient
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class PassInputs:
     filtering_thresholds: Tensor | float | None = None
     rows_of_ranks: tuple[int, ...] = ()
     in_kernels: tuple[Logits, BatchRows] | None = None
-    begin_step: Callable[[], StepCenterRows] | None = None
+    begin_step: Callable[[], CenterStep] | None = None
 
 
 class ChunkedPass:
@@ -106,7 +104,7 @@ class ChunkedPass:
         own_upstream: Tensor,
         upstream: Tensor,
         buffer: Tensor | None,
-        step: StepCenterRows | None,
+        step: CenterStep | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of the queries and, for a threshold, the sum of those of all other logits.
 
@@ -124,7 +122,7 @@ class ChunkedPass:
         own_upstream: Tensor,
         upstream: Tensor,
         buffer: Tensor | None,
-        step: StepCenterRows | None,
+        step: CenterStep | None,
     ) -> tuple[Tensor, Tensor | None]:
         inputs, queries = self.inputs, self.queries
         centers, k = inputs.centers, inputs.centers.per_class

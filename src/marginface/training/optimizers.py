@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from marginface.classifier.chunked_pass import StepCenterRows
+from marginface.classifier.center_step import AdamWNumbers, CenterStep, SGDNumbers
 from marginface.utils.errors import InputError
 
 Group = dict[str, Any]
@@ -59,7 +59,7 @@ class _ByRows(torch.optim.Optimizer):
             parameter.grad = gradient
         return loss
 
-    def step_in_backward(self, parameter: Tensor) -> Callable[[], StepCenterRows]:
+    def step_in_backward(self, parameter: Tensor) -> Callable[[], CenterStep]:
         """Let the backward pass step the rows of a parameter as soon as their gradient is there.
 
         Returns:
@@ -73,7 +73,7 @@ class _ByRows(torch.optim.Optimizer):
         self.check_group(self._group_of(parameter))
         self._stepped_in_backward = parameter
 
-        def begin() -> StepCenterRows:
+        def begin() -> CenterStep:
             if self._has_stepped:
                 raise InputError(
                     "classifier.optimizer_in_backward=true: a second backward pass before "
@@ -82,8 +82,11 @@ class _ByRows(torch.optim.Optimizer):
             self._has_stepped = True
             # Looked up anew, because loading a state replaces the groups.
             group, done = self._group_of(parameter), self._begin_step(parameter)
-            self._state_of(group, parameter)  # also where no row will be stepped
-            return lambda rows, gradient: self._step_at(group, parameter, done, rows, gradient)
+            state = self._state_of(group, parameter)  # also where no row will be stepped
+            return CenterStep(
+                lambda rows, gradient: self._step_at(group, parameter, done, rows, gradient),
+                self.numbers_of_step(group, done, state),
+            )
 
         return begin
 
@@ -164,6 +167,12 @@ class _ByRows(torch.optim.Optimizer):
         """Change (S, D) rows of a parameter and of its state in place; the gradient stays."""
         raise NotImplementedError
 
+    def numbers_of_step(
+        self, group: Group, done: int, state: State
+    ) -> SGDNumbers | AdamWNumbers | None:
+        """What `step_rows` computes, for kernels that do it themselves; None: no other does."""
+        return None
+
 
 class SGD(_ByRows, torch.optim.SGD):
     """torch.optim.SGD; sparse gradients move only their rows."""
@@ -185,6 +194,12 @@ class SGD(_ByRows, torch.optim.SGD):
             buffer.mul_(momentum).add_(gradient, alpha=1 - group["dampening"])
             gradient = gradient.add(buffer, alpha=momentum) if group["nesterov"] else buffer
         values.add_(gradient, alpha=-group["lr"])
+
+    def numbers_of_step(self, group: Group, done: int, state: State) -> SGDNumbers | None:
+        if type(self).step_rows is not SGD.step_rows:
+            return None
+        keys = ("lr", "weight_decay", "momentum", "dampening", "nesterov", "maximize")
+        return SGDNumbers(state.get("momentum_buffer"), **{key: group[key] for key in keys})
 
 
 class AdamW(_ByRows, torch.optim.AdamW):
@@ -214,10 +229,19 @@ class AdamW(_ByRows, torch.optim.AdamW):
         spread = second.sqrt().div_((1 - beta2**done) ** 0.5).add_(group["eps"])
         values.addcdiv_(first, spread, value=-group["lr"] / (1 - beta1**done))
 
+    def numbers_of_step(self, group: Group, done: int, state: State) -> AdamWNumbers | None:
+        if type(self).step_rows is not AdamW.step_rows:
+            return None
+        keys = ("lr", "weight_decay", "eps", "maximize")
+        numbers = {key: group[key] for key in keys}
+        beta1, beta2 = group["betas"]
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        return AdamWNumbers(first, second, beta1=beta1, beta2=beta2, done=done, **numbers)
+
 
 def step_in_backward(
     optimizer: torch.optim.Optimizer, parameter: Tensor
-) -> Callable[[], StepCenterRows]:
+) -> Callable[[], CenterStep]:
     """`step_in_backward` of an optimizer that has it.
 
     Raises:

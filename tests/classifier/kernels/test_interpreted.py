@@ -21,8 +21,9 @@ from helpers.kernel_outcomes import (
     exact_outcome,
     outcome,
 )
-from helpers.small_heads import MODES
+from helpers.small_heads import MAKE_OPTIMIZER, MODES
 from marginface.heads import MarginHead
+from marginface.training.optimizers import step_in_backward
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value")
 CHUNKS = {"chunk_mib": 0.012}  # two of 64 classes
@@ -193,3 +194,31 @@ def test_a_curve_of_ones_own_runs_in_torch(monkeypatch: pytest.MonkeyPatch) -> N
     assert reason is not None
     assert "no kernel for what" in reason
     assert max(errors(found, outcome(heads[1], True, case.batch())).values()) < 2e-5
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
+def test_steps_inside_the_backward_pass(kind: str, rate: float) -> None:
+    """Three of them, against torch's steps of what plain torch computes in float64."""
+    heads = []
+    for inside in (True, False):
+        case = Case(options=(*CHUNKS.items(), ("sample_rate", rate)))
+        dtype = torch.float32 if inside else torch.float64
+        kernel = "triton" if inside else "torch"
+        head = case.head("arcface", "exact", torch.float32, kernel=kernel)
+        heads.append(head.to(dtype))
+        optimizer = MAKE_OPTIMIZER[kind](head.parameters())
+        if inside:
+            begin = step_in_backward(optimizer, head.weight)
+            head.centers.step_centers_in_backward = begin
+        for step in range(3):
+            head.begin_step(step)
+            embeddings, labels = case.batch()
+            head((1 + step) * embeddings.to(dtype), labels).backward()
+            assert (head.weight.grad is None) == inside
+            optimizer.step()
+            optimizer.zero_grad()
+    ours, exact = (head.weight.detach().double() for head in heads)
+    assert float((ours - exact).norm() / exact.norm()) < 1e-5
+    start = Case().head("arcface", "exact", torch.float32).weight.detach().double()
+    assert float((exact - start).norm() / exact.norm()) > 1e-3

@@ -383,3 +383,46 @@ def project(
         unit = x * inverse[:, None]
         g = g - tl.sum(g * unit, 1)[:, None] * unit
     tl.store(G + at, g * (inverse * tl.load(Unscale))[:, None], mask=mask)
+
+
+@triton.jit(do_not_specialize=["n"])
+def project_and_step(
+    G, W, Index, Inverse, Unscale, First, Second, n, lr, decay, beta1, beta2, eps, scale_of_second,
+    D: tl.constexpr, INDEX: tl.constexpr, PROJECT: tl.constexpr, STEP: tl.constexpr,
+    MAXIMIZE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The same, and then an optimizer step of the rows of W and of its state, in torch's order.
+
+    STEP "sgd": no momentum. "momentum", "nesterov": First is the buffer, beta1 the momentum, beta2
+    1 - dampening. "adamw": First and Second are the moments, lr is divided by the first bias
+    correction, scale_of_second 1 / sqrt of the second one, decay lr x weight decay.
+    """
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    d = tl.arange(0, WIDTH)
+    mask = (r < n)[:, None] & (d < D)[None, :]
+    source = tl.load(Index + r, mask=r < n, other=0) if INDEX else r
+    at = source.to(tl.int64)[:, None] * D + d[None, :]
+    g = tl.load(G + r.to(tl.int64)[:, None] * D + d[None, :], mask=mask, other=0.0)
+    w = tl.load(W + at, mask=mask, other=0.0)
+    inverse = tl.load(Inverse + r, mask=r < n, other=0.0)
+    if PROJECT:
+        unit = w * inverse[:, None]
+        g = g - tl.sum(g * unit, 1)[:, None] * unit
+    g = g * (inverse * tl.load(Unscale))[:, None]
+    if MAXIMIZE:
+        g = -g
+    if STEP == "adamw":
+        w = w - decay * w
+        first = tl.load(First + at, mask=mask, other=0.0)
+        first = first + (1.0 - beta1) * (g - first)
+        second = beta2 * tl.load(Second + at, mask=mask, other=0.0) + (1.0 - beta2) * g * g
+        tl.store(First + at, first, mask=mask)
+        tl.store(Second + at, second, mask=mask)
+        tl.store(W + at, w - lr * first / (tl.sqrt(second) * scale_of_second + eps), mask=mask)
+    else:
+        g = g + decay * w
+        if STEP != "sgd":
+            first = beta1 * tl.load(First + at, mask=mask, other=0.0) + beta2 * g
+            tl.store(First + at, first, mask=mask)
+            g = g + beta1 * first if STEP == "nesterov" else first
+        tl.store(W + at, w - lr * g, mask=mask)

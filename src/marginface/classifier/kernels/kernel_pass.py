@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from marginface.classifier.center_chunks import CenterChunks, Chunk
-from marginface.classifier.chunked_pass import PassInputs, StepCenterRows
+from marginface.classifier.center_step import CenterStep
+from marginface.classifier.chunked_pass import PassInputs
 from marginface.classifier.kernel_inputs import BatchRows, Halves, Logits
 from marginface.classifier.kernels import launch
 from marginface.classifier.kernels.tiles import classes_of_chunk, tile_of
@@ -124,7 +125,7 @@ class KernelPass:
         own_upstream: Tensor,
         upstream: Tensor,
         buffer: Tensor | None,
-        step: StepCenterRows | None,
+        step: CenterStep | None,
         of_mean: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of the vectors and, for a threshold, the sum of those of all other logits.
@@ -176,11 +177,7 @@ class KernelPass:
             if self.split:
                 launch.add_product(made, p.lo.T, q.hi)
                 launch.add_product(made, p.hi.T, q.lo)
-            index = self._index(chunk)
-            source = self.centers.weight if index is not None else self._weight(chunk)
-            launch.project(made, source, index, inverse, unscale, self.logits.center_lengths)
-            if step is not None:  # nothing reads these centers again
-                step(self.centers.rows_in_weight(chunk), made)
+            self._finish(chunk, made, inverse, unscale, step)
         self._scratch = self.memory = None
         if of_vectors is None:
             of_vectors = torch.zeros_like(rows.vectors)
@@ -190,6 +187,28 @@ class KernelPass:
         if binary and of_logits is None:
             of_logits = upstream.new_zeros(())
         return of_vectors, of_logits
+
+    def _finish(
+        self,
+        chunk: Chunk,
+        made: Tensor,
+        inverse: Tensor,
+        unscale: Tensor,
+        step: CenterStep | None,
+    ) -> None:
+        """Gradients of unit rows to those of the centers or, as nothing reads these again, a step."""
+        lengths = self.logits.center_lengths
+        if step is not None and step.numbers is not None:
+            rows = self.centers.rows_in_weight(chunk)
+            launch.project_and_step(
+                made, self.centers.weight, rows, inverse, unscale, lengths, step.numbers
+            )
+            return
+        index = self._index(chunk)
+        source = self.centers.weight if index is not None else self._weight(chunk)
+        launch.project(made, source, index, inverse, unscale, lengths)
+        if step is not None:
+            step(self.centers.rows_in_weight(chunk), made)
 
     # -- chunks ----------------------------------------------------------------------------------
 

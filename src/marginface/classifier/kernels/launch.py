@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from marginface.classifier.center_step import AdamWNumbers, SGDNumbers
 from marginface.classifier.kernel_inputs import Halves, Logits
 from marginface.classifier.kernels import device
 from marginface.classifier.kernels.tiles import ROWS_PER_PROGRAM, Tile
@@ -134,6 +135,37 @@ def project(
         gradient, x, x if index is None else index, inverse, unscale, len(gradient),
         width, index is not None, not lengths_count, ROWS_PER_PROGRAM,
         triton.next_power_of_2(width),
+    )  # fmt: skip
+
+
+def project_and_step(
+    gradient: Tensor, weight: Tensor, rows: slice | Tensor, inverse: Tensor, unscale: Tensor,
+    lengths_count: bool, step: SGDNumbers | AdamWNumbers,
+) -> None:  # fmt: skip
+    """Gradients of (n, D) unit rows to an optimizer step of these rows of the centers, in place."""
+    index = rows if isinstance(rows, Tensor) else None
+
+    def part(of: Tensor | None) -> Tensor:
+        if of is None:
+            return weight
+        return of if isinstance(rows, Tensor) else of[rows]
+
+    if isinstance(step, AdamWNumbers):
+        kind, first, second = "adamw", part(step.exp_avg), part(step.exp_avg_sq)
+        lr, decay = step.lr / (1 - step.beta1**step.done), step.lr * step.weight_decay
+        beta1, beta2, eps = step.beta1, step.beta2, step.eps
+        scale_of_second = (1 - step.beta2**step.done) ** -0.5
+    else:
+        kind = "sgd" if not step.momentum else "nesterov" if step.nesterov else "momentum"
+        first = second = part(step.momentum_buffer)
+        lr, decay, eps, scale_of_second = step.lr, step.weight_decay, 0.0, 0.0
+        beta1, beta2 = step.momentum, 1.0 - step.dampening
+    width = gradient.shape[1]
+    device.project_and_step[_row_programs(len(gradient))](
+        gradient, part(weight), gradient if index is None else index, inverse, unscale, first,
+        second, len(gradient), float(lr), float(decay), float(beta1), float(beta2), float(eps),
+        float(scale_of_second), width, index is not None, not lengths_count, kind, step.maximize,
+        ROWS_PER_PROGRAM, triton.next_power_of_2(width),
     )  # fmt: skip
 
 
