@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from marginface.classifier.kernels import device
+from marginface.classifier.kernels import products
 from marginface.classifier.kernels.tiles import Tile
 from marginface.classifier.negative_kind import Curve, Slope
 
@@ -38,7 +38,7 @@ def compile_product(
     Args:
         constants: SPLIT, KIND, BINARY and so on, where they are not the plain ones.
     """
-    function = getattr(device, name)
+    function = getattr(products, name)
     given = {
         "D": width, "SPLIT": False, "KIND": Curve.PLAIN.value, "SLOPE": Slope.EXACT.value,
         "BINARY": False, "TOP": False, "X_LENGTHS": False, "W_LENGTHS": False, "FILTER": False,

@@ -60,9 +60,8 @@ def test_losses_stay_finite(name: str, precision: str, gpu_run: list[str], tmp_p
 
 
 def test_a_resumed_run_is_the_same(gpu_run: list[str], tmp_path: Path) -> None:
-    """To the last bit of the head; cuDNN may choose its algorithms anew."""
+    """But for the order in which cuDNN's kernels add."""
     settings = [*gpu_run, "trainer.max_epochs=100", "data.val_identities=0"]
-    settings += ["trainer.benchmark=false", "trainer.deterministic=true"]
     whole = [*settings, "trainer.max_steps=8"]
     train(compose(*whole, run_dir=tmp_path / "whole"))
     train(compose(*settings, "trainer.max_steps=5", run_dir=tmp_path / "parts"))

@@ -41,6 +41,12 @@ class Logits:
     center_lengths: bool
     above: float | None  # cosines that count as 0
 
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Scale, the two parameters of the curve and `above`."""
+        above = 0.0 if self.above is None else self.above
+        return float(self.scale), float(self.kind.first), float(self.kind.second), float(above)
+
 
 @dataclass(frozen=True)
 class BatchRows:

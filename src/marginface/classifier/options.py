@@ -90,11 +90,16 @@ class ClassifierOptions:
         """Whether the kernels multiply float16 numbers in two parts, for float32's precision."""
         return self.product_precision == "float32"
 
-    def kernel_chunk_bytes(self, bytes_of_centers: int) -> int:
-        """Memory for one chunk of classes in the kernels: little beside the centers, few chunks."""
+    def kernel_chunk_bytes(self, bytes_of_centers: int, split: bool) -> int:
+        """Memory for one chunk of classes in the kernels: little beside the centers, few chunks.
+
+        Args:
+            split: whether gradient weights come in two parts.
+        """
         if self.chunk_mib is not None:
             return int(self.chunk_mib * MIB)
-        return max(72 * MIB, bytes_of_centers // 16)
+        least = 92 if self.optimizer_in_backward else 144 if split else 72
+        return max(least * MIB, bytes_of_centers // 16)
 
     def chunk_bytes(self, device: torch.device) -> int:
         """Memory for the matrices of one chunk of classes."""

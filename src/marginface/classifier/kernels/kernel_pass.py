@@ -18,6 +18,7 @@ from marginface.classifier.center_step import CenterStep
 from marginface.classifier.chunked_pass import PassInputs
 from marginface.classifier.kernel_inputs import BatchRows, Halves, Logits
 from marginface.classifier.kernels import launch
+from marginface.classifier.kernels.launcher import INTERPRETED
 from marginface.classifier.kernels.tiles import classes_of_chunk, tile_of
 from marginface.classifier.losses.binary import SoftplusSum
 from marginface.classifier.losses.cross_entropy import LogSumExp
@@ -75,16 +76,20 @@ class KernelPass:
             split=self.split,
             curve=self.logits.kind.curve,
             binary=self.logits.binary,
-            interpreted=launch.INTERPRETED,
+            interpreted=INTERPRETED,
         )
         self.memory = gradient_memory
+        self._kept: Tensor | None = None  # all unit rows, where one float16 matrix holds them
+        if gradient_memory is not None and not self.split:
+            halves = gradient_memory.view(-1).view(torch.float16)
+            self._kept = halves[len(halves) // 2 :].view_as(gradient_memory)
         self.inverse = rows.inverse.new_empty(centers.count)
         self._scratch: Halves | None = None
         number, width = rows.vectors.shape
         each = (4 if self.split else 2) * number  # gradient weights of a class
         if gradient_memory is None:  # unit rows, and where there is a step the gradient
             each += (4 if self.split else 2) * width + (4 if inputs.begin_step else 0) * width
-        budget = centers.options.kernel_chunk_bytes(4 * centers.count * width)
+        budget = centers.options.kernel_chunk_bytes(4 * centers.count * width, self.split)
         self.chunk_classes = classes_of_chunk(each, budget, number)
 
     def reduce(self) -> None:
@@ -139,7 +144,7 @@ class KernelPass:
         rows, binary = self.rows, self.logits.binary
         kept = self.memory is not None and self.memory is buffer
         if not kept:  # a second backward pass: that memory is the first one's gradient now
-            self.memory = None
+            self.memory = self._kept = None
         threshold = self.reduction.threshold if isinstance(self.reduction, SoftplusSum) else None
         value = self.reduction.value if threshold is None else rows.inverse
         upstream = upstream.contiguous()
@@ -178,7 +183,7 @@ class KernelPass:
                 launch.add_product(made, p.lo.T, q.hi)
                 launch.add_product(made, p.hi.T, q.lo)
             self._finish(chunk, made, inverse, unscale, step)
-        self._scratch = self.memory = None
+        self._scratch = self.memory = self._kept = None
         if of_vectors is None:
             of_vectors = torch.zeros_like(rows.vectors)
         launch.project(
@@ -196,7 +201,7 @@ class KernelPass:
         unscale: Tensor,
         step: CenterStep | None,
     ) -> None:
-        """Gradients of unit rows to those of the centers or, as nothing reads these again, a step."""
+        """Gradients of unit rows to those of the centers, or to a step: nothing reads these now."""
         lengths = self.logits.center_lengths
         if step is not None and step.numbers is not None:
             rows = self.centers.rows_in_weight(chunk)
@@ -245,14 +250,10 @@ class KernelPass:
                 largest = min(self.chunk_classes, self.centers.count)
                 self._scratch = _empty_halves(largest, self.rows.vectors, self.split)
             return self._scratch.part(slice(n))
-        width = self.memory.shape[1]
-        flat = self.memory.view(-1).view(torch.float16)
-        if not self.split:
-            half = len(flat) // 2
-            hi = flat[half + chunk.start * width : half + chunk.stop * width].view(n, width)
-            return Halves(hi)
-        both = flat[2 * chunk.start * width : 2 * chunk.stop * width].view(2, n, width)
-        return Halves(*both.unbind())
+        if self._kept is not None:
+            return Halves(self._kept[chunk.start : chunk.stop])
+        here = self.memory[chunk.start : chunk.stop].view(-1).view(torch.float16)
+        return Halves(*here.view(2, n, -1).unbind())
 
     def _index(self, chunk: Chunk) -> Tensor | None:
         index = self.centers.index

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 from torch import Tensor
 
 from marginface.classifier.center_step import AdamWNumbers, SGDNumbers
 from marginface.classifier.kernel_inputs import Halves, Logits
-from marginface.classifier.kernels import device
+from marginface.classifier.kernels import products, rows
+from marginface.classifier.kernels.launcher import Launcher
 from marginface.classifier.kernels.tiles import ROWS_PER_PROGRAM, Tile
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _ROWS_OF_SUMS, _TILES_OF_SUMS = 16, 128  # rows of a program, and tiles that it adds at once
 _HAS_ADDMM = hasattr(torch.ops.aten.addmm, "dtype_out")
+_unit_rows, _batch_rows = Launcher(rows.unit_rows), Launcher(rows.batch_rows)
+_scores, _cross_entropy = Launcher(products.scores), Launcher(rows.cross_entropy)
+_row_factors, _weights = Launcher(rows.row_factors), Launcher(products.weights)
+_project, _project_and_step = Launcher(rows.project), Launcher(rows.project_and_step)
 
 
 def unit_rows(x: Tensor, index: Tensor | None, into: Halves, inverse: Tensor) -> None:
     """Fill halves and (n,) 1 / |row| from (rows, D) or from its rows of an index."""
-    device.unit_rows[_row_programs(len(inverse))](
-        x, x if index is None else index, into.hi, into.lo, inverse, len(inverse),
-        x.shape[1], index is not None, into.split, ROWS_PER_PROGRAM,
-        triton.next_power_of_2(x.shape[1]),
-    )  # fmt: skip
+    number = len(inverse)
+    _unit_rows(
+        _row_programs(number),
+        (x, x if index is None else index, into.hi, into.lo, inverse),
+        (number,),
+        (x.shape[1], index is not None, into.split, *_whole_rows(x.shape[1])),
+    )
 
 
 def batch_rows(
@@ -32,12 +36,14 @@ def batch_rows(
     center_lengths: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Fill halves; (R,) 1 / |row|, product with the own center, its derivative by the cosine."""
-    inverse, own, slope = x.new_empty(3, len(x)).unbind()
-    device.batch_rows[_row_programs(len(x))](
-        x, weight, labels, into.hi, into.lo, inverse, own, slope, len(x), first, len(weight),
-        x.shape[1], into.split, row_lengths, center_lengths,
-        ROWS_PER_PROGRAM, triton.next_power_of_2(x.shape[1]),
-    )  # fmt: skip
+    number, width = x.shape
+    inverse, own, slope = x.new_empty(3, number).unbind()
+    _batch_rows(
+        _row_programs(number),
+        (x, weight, labels, into.hi, into.lo, inverse, own, slope),
+        (number, first, len(weight)),
+        (width, into.split, row_lengths, center_lengths, *_whole_rows(width)),
+    )
     return inverse, own, slope
 
 
@@ -50,15 +56,19 @@ def scores(
     row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
     sums = inverse.new_empty(tiles, rows)
     tops = torch.empty_like(sums) if with_top else None
-    kind, no = logits.kind, inverse  # `no`: a pointer that is not read
-    device.scores[(row_tiles * tiles,)](
-        q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse,
-        no if kind.limits is None else kind.limits, no if kind.rate is None else kind.rate,
-        no if threshold is None else threshold, sums if tops is None else tops, sums,
-        rows, n, start, row_tiles, logits.scale, kind.first, kind.second, logits.above or 0.0,
-        width, q.split, kind.curve.value, logits.binary, with_top,
-        logits.row_lengths, logits.center_lengths, logits.above is not None,
-        tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
+    kind = logits.kind
+    _scores(
+        row_tiles * tiles,
+        (
+            q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse, _or(kind.limits, inverse),
+            _or(kind.rate, inverse), _or(threshold, inverse), _or(tops, sums), sums,
+        ),
+        (rows, n, start, row_tiles, *logits.numbers),
+        (
+            width, q.split, kind.curve.value, logits.binary, with_top, logits.row_lengths,
+            logits.center_lengths, logits.above is not None, tile.rows, tile.classes, tile.columns,
+        ),
+        tile.warps, tile.stages,
     )  # fmt: skip
     return sums, tops
 
@@ -74,10 +84,12 @@ def cross_entropy(
     """
     tiles, rows = sums.shape
     value, loss, upstream, own_upstream = sums.new_empty(4, rows).unbind()
-    device.cross_entropy[(triton.cdiv(rows, _ROWS_OF_SUMS),)](
-        sums, target, slope, value, loss, upstream, own_upstream, rows, tiles, scale, 1.0 / rows,
-        _TILES_OF_SUMS, _ROWS_OF_SUMS,
-    )  # fmt: skip
+    _cross_entropy(
+        triton.cdiv(rows, _ROWS_OF_SUMS),
+        (sums, target, slope, value, loss, upstream, own_upstream),
+        (rows, tiles, scale, 1.0 / rows),
+        (_TILES_OF_SUMS, _ROWS_OF_SUMS),
+    )
     return value, loss, upstream, own_upstream
 
 
@@ -86,17 +98,19 @@ def row_factors(
     longest_center: Tensor | None, of_mean: Tensor | None, logits: Logits,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(R,) factor of the gradient weights, (R,) own weight, (1,) what undoes the power of two."""
-    factor, own = inverse.new_empty(2, len(inverse)).unbind()
-    unscale = inverse.new_empty(1)
-    # 2^16 is the end of float16.
-    log2_largest = 16.0 - logits.kind.log2_largest_slope
-    block = min(triton.next_power_of_2(len(inverse)), 1024)
-    device.row_factors[(1,)](
-        upstream, own_upstream, own_slope, inverse,
-        inverse if longest_center is None else longest_center,
-        inverse if of_mean is None else of_mean, factor, own, unscale,
-        len(inverse), logits.scale, log2_largest,
-        logits.row_lengths, longest_center is not None, of_mean is not None, block,
+    number = len(inverse)
+    factor, own, unscale = inverse.new_empty(3, number).unbind()
+    _row_factors(
+        1,
+        (
+            upstream, own_upstream, own_slope, inverse, _or(longest_center, inverse),
+            _or(of_mean, inverse), factor, own, unscale,
+        ),
+        (number, logits.scale, 16.0 - logits.kind.log2_largest_slope),  # float16 ends at 2^16
+        (
+            logits.row_lengths, longest_center is not None, of_mean is not None,
+            min(triton.next_power_of_2(number), 1024),
+        ),
     )  # fmt: skip
     return factor, own, unscale
 
@@ -110,17 +124,20 @@ def weights(
     (rows, width), n = q.hi.shape, len(w.hi)
     row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
     sums = inverse.new_empty(tiles, rows) if logits.binary else None
-    kind, no = logits.kind, inverse
-    device.weights[(row_tiles * tiles,)](
-        q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse,
-        no if kind.limits is None else kind.limits, no if kind.rate is None else kind.rate,
-        no if threshold is None else threshold, value, factor, own, into.hi, into.lo,
-        no if sums is None else sums,
-        rows, n, start, into.hi.stride(0), row_tiles, logits.scale, kind.first, kind.second,
-        logits.above or 0.0,
-        width, q.split, kind.curve.value, kind.slope.value, logits.binary,
-        logits.row_lengths, logits.center_lengths, logits.above is not None,
-        tile.rows, tile.classes, tile.columns, num_warps=tile.warps, num_stages=tile.stages,
+    kind = logits.kind
+    _weights(
+        row_tiles * tiles,
+        (
+            q.hi, q.lo, w.hi, w.lo, position, inverse, center_inverse, _or(kind.limits, inverse),
+            _or(kind.rate, inverse), _or(threshold, inverse), value, factor, own, into.hi, into.lo,
+            _or(sums, inverse),
+        ),
+        (rows, n, start, into.hi.stride(0), row_tiles, *logits.numbers),
+        (
+            width, q.split, kind.curve.value, kind.slope.value, logits.binary, logits.row_lengths,
+            logits.center_lengths, logits.above is not None, tile.rows, tile.classes, tile.columns,
+        ),
+        tile.warps, tile.stages,
     )  # fmt: skip
     return sums
 
@@ -130,12 +147,13 @@ def project(
     lengths_count: bool,
 ) -> None:  # fmt: skip
     """Gradients of (n, D) unit rows to those of the rows of x, in place, unscaled."""
-    width = gradient.shape[1]
-    device.project[_row_programs(len(gradient))](
-        gradient, x, x if index is None else index, inverse, unscale, len(gradient),
-        width, index is not None, not lengths_count, ROWS_PER_PROGRAM,
-        triton.next_power_of_2(width),
-    )  # fmt: skip
+    number, width = gradient.shape
+    _project(
+        _row_programs(number),
+        (gradient, x, x if index is None else index, inverse, unscale),
+        (number,),
+        (width, index is not None, not lengths_count, *_whole_rows(width)),
+    )
 
 
 def project_and_step(
@@ -160,12 +178,15 @@ def project_and_step(
         first = second = part(step.momentum_buffer)
         lr, decay, eps, scale_of_second = step.lr, step.weight_decay, 0.0, 0.0
         beta1, beta2 = step.momentum, 1.0 - step.dampening
-    width = gradient.shape[1]
-    device.project_and_step[_row_programs(len(gradient))](
-        gradient, part(weight), gradient if index is None else index, inverse, unscale, first,
-        second, len(gradient), float(lr), float(decay), float(beta1), float(beta2), float(eps),
-        float(scale_of_second), width, index is not None, not lengths_count, kind, step.maximize,
-        ROWS_PER_PROGRAM, triton.next_power_of_2(width),
+    number, width = gradient.shape
+    numbers = (lr, decay, beta1, beta2, eps, scale_of_second)
+    _project_and_step(
+        _row_programs(number),
+        (gradient, part(weight), _or(index, inverse), inverse, unscale, first, second),
+        (number, *map(float, numbers)),
+        (
+            width, index is not None, not lengths_count, kind, step.maximize, *_whole_rows(width),
+        ),
     )  # fmt: skip
 
 
@@ -185,5 +206,15 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return total.add_(product(a, b))
 
 
-def _row_programs(rows: int) -> tuple[int]:
-    return (triton.cdiv(rows, ROWS_PER_PROGRAM),)
+def _row_programs(rows: int) -> int:
+    return -(-rows // ROWS_PER_PROGRAM)
+
+
+def _whole_rows(width: int) -> tuple[int, int]:
+    """Rows of a program that goes over whole rows, and the power of two that holds one."""
+    return ROWS_PER_PROGRAM, triton.next_power_of_2(width)
+
+
+def _or(tensor: Tensor | None, unread: Tensor) -> Tensor:
+    """A tensor, or another one where the kernel does not read it."""
+    return unread if tensor is None else tensor
