@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from marginface.data.loader import TimedLoader
@@ -81,7 +82,9 @@ class StepLog(StepCallback):
         if skipped:
             metrics["data/skipped_images"] = skipped
         log_to_all(trainer, metrics, step)
-        module.log("loss", logged["train/loss"], prog_bar=True, logger=False, rank_zero_only=True)
+        # On the host: Lightning reads it again after every step, and a GPU would be waited for.
+        loss = torch.tensor(logged["train/loss"])
+        module.log("loss", loss, prog_bar=True, logger=False, rank_zero_only=True)
         _print_step(trainer, metrics, step)
 
     def _speed(self, trainer: L.Trainer) -> dict[str, float]:

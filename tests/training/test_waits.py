@@ -1,0 +1,108 @@
+"""What a step in the steady state asks of tensors that a GPU would have to be waited for."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helpers.runs import compose
+from marginface.classifier.centers import ClassCenters
+from marginface.training import train
+from marginface.training.late_numbers import LateNumbers
+from marginface.training.module import FaceRecognizer
+
+# What is looked at there is on the host whatever the device is: seeds, image indices, and the loss
+# of the progress bar, which StepLog gives to Lightning on the host (a test on a GPU sees to it).
+ON_THE_HOST = {"augmentation.py", "on_train_batch_start", "convert_tensors_to_scalars"}
+_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
+
+
+class Waits(TorchDispatchMode):
+    """Where in marginface and Lightning operations are called whose result the host needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        if any(wait in str(function) for wait in _WAITS):
+            frames = traceback.extract_stack()
+            here = [f for f in frames if "marginface" in f.filename or "lightning" in f.filename]
+            names = {name for f in here for name in (Path(f.filename).name, f.name)}
+            if not names & ON_THE_HOST:
+                self.found.add(f"{function} at {here[-1].filename}:{here[-1].lineno}")
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "strong"])
+def test_steps_between_logged_ones_wait_for_nothing(
+    augmentation: str, tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = Waits()
+    begin = FaceRecognizer.on_train_batch_start
+
+    def watched(module: FaceRecognizer, batch: Any, batch_idx: int) -> None:
+        if module.trainer.global_step == 5:
+            waits.__enter__()
+        if module.trainer.global_step == 9:
+            waits.__exit__(None, None, None)
+        begin(module, batch, batch_idx)
+
+    monkeypatch.setattr(FaceRecognizer, "on_train_batch_start", watched)
+    looked: list[int] = []
+    exchange, range_of = LateNumbers.exchange, ClassCenters._range
+
+    def later(self: LateNumbers, tensor: torch.Tensor, of_step: Any) -> Any:
+        looked.append(1)
+        return exchange(self, tensor, of_step)
+
+    def known(self: ClassCenters, labels: torch.Tensor) -> tuple[int, int]:
+        assert self._known_range is not None
+        assert self._known_range[0] is labels, "the labels were not looked at on the host"
+        return range_of(self, labels)
+
+    monkeypatch.setattr(LateNumbers, "exchange", later)
+    monkeypatch.setattr(ClassCenters, "_range", known)
+    settings = [*tiny_run, "trainer.max_steps=12", "trainer.log_every_n_steps=100"]
+    settings += ["data.val_identities=0", "trainer.max_epochs=100", f"augmentation={augmentation}"]
+    train(compose(*settings, run_dir=tmp_path))
+    assert len(looked) == 12
+    assert waits.found == set()
+
+
+def test_numbers_come_one_step_late_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    events: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            events.append("record")
+
+        def synchronize(self) -> None:
+            events.append("synchronize")
+
+    class OnGPU(torch.Tensor):
+        device = torch.device("cuda")  # type: ignore[assignment]
+
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(
+        torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options)
+    )
+    late = LateNumbers()
+    steps = [torch.tensor([float(n)]).as_subclass(OnGPU) for n in range(3)]
+    first = late.exchange(steps[0], "step 0")
+    assert first is None
+    second = late.exchange(steps[1], "step 1")
+    assert second is not None
+    assert (second.values, second.of_step) == ([0.0], "step 0")
+    last = late.take()
+    assert last is not None
+    assert (last.values, last.of_step) == ([1.0], "step 1")
+    assert late.take() is None
+    assert events == ["record", "synchronize", "record", "synchronize"]
