@@ -37,6 +37,7 @@ ATTRIBUTES = [
     ("omegaconf", "DictConfig._get_node"),
     ("omegaconf", "DictConfig._is_none"),
     ("torch", "Tensor._values"),
+    ("torch", "nn.Module._compiled_call_impl"),
 ]
 
 

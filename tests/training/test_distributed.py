@@ -9,9 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from helpers.runs import compose, losses, rows
+from marginface.config.instantiate import build
 from marginface.heads import create_head
+from marginface.training.config import check_config
 from marginface.training.run import train
 from marginface.utils.distributed import (
     gather_rows,
@@ -54,6 +57,14 @@ def test_two_processes_train_the_same_model(
         assert results[0][key] == pytest.approx(results[1][key], rel=1e-2), key
     info = json.loads((tmp_path / "runinfo.json").read_text())
     assert (info["world_size"], info["devices"]) == (2, 2)
+
+
+def test_gradients_that_are_sent_in_bfloat16() -> None:
+    """Lightning uses such hooks on GPUs only, so here it is asked for the one it would use."""
+    config = compose("trainer=ddp_bf16", "logger=csv")
+    check_config(config)
+    strategy = build(config["trainer"]["strategy"])
+    assert strategy._ddp_comm_hook is default_hooks.bf16_compress_hook
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def classifier_memory(
     optimizer: str = "SGD",
     world: int = 1,
     accumulates: bool = False,
+    in_kernels: bool = False,
     device: torch.device,
 ) -> ClassifierMemory:
     """The memory of `rows` class centers in float32 on each of `world` processes.
@@ -56,7 +57,9 @@ def classifier_memory(
         gradient=0
         if options.optimizer_in_backward
         else (2 if accumulates else 1) * 4 * (touched + kept) * width,
-        chunks=options.chunk_bytes(device),
+        chunks=options.kernel_chunk_bytes(centers, options.splits_operands)
+        if in_kernels
+        else options.chunk_bytes(device),
         logits=4 * batch_size * here,
     )
 

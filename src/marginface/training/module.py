@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,11 @@ class FaceRecognizer(L.LightningModule):
 
         Without autocast, as `evaluate.py` embeds: 16-bit convolutions shift accuracies by a point.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        # A compiled network is compiled for training; in evaluation mode and for the sizes of
+        # validation's batches it would have to be compiled anew.
+        compiled = self.backbone._compiled_call_impl is not None
+        as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with torch.autocast(images.device.type, enabled=False), as_written:
             return embed_with_flip(self.backbone, self._normalized(images))
 
     # -- checkpoints ---------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import torch
 
 from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
 from marginface.data.datamodule import FaceDataModule
-from marginface.heads import MarginHead
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.first_loss import sizes_of
 from marginface.runs.folder import RunFolder
@@ -42,8 +41,10 @@ def begin_run(
             f"float32 products of the backbone: {torch.get_float32_matmul_precision()}, "
             f"cudnn.benchmark {'on' if torch.backends.cudnn.benchmark else 'off'}"
         )
-    print(f"classifier: {_path_of(head, device)}")
-    for line in _classifier_lines(config, datamodule, module, trainer):
+    reason = head.reason_for_torch(device, torch.promote_types(head.weight.dtype, torch.float32))
+    path = "GPU kernels" if reason is None else f"plain torch ({reason})"
+    print(f"classifier: {path}, products in {head.options.product_precision}")
+    for line in _classifier_lines(config, datamodule, module, trainer, reason is None):
         print(f"classifier: {line}")
     if str(trainer.precision).startswith("bf16") and not has_bfloat16(trainer.strategy.root_device):
         print(
@@ -53,16 +54,6 @@ def begin_run(
     advice = advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision)
     for line in advice.lines(untrained):
         print(f"head {head.name}: {line}")
-
-
-def _path_of(head: MarginHead, device: torch.device) -> str:
-    """What computes the loss, and how exactly."""
-    precision = head.options.product_precision
-    weight_dtype = head.weight.dtype
-    reason = head.reason_for_torch(device, torch.promote_types(weight_dtype, torch.float32))
-    if reason is None:
-        return f"GPU kernels, products in {precision}"
-    return f"plain torch ({reason}), products in {precision}"
 
 
 def _sizes(
@@ -94,7 +85,11 @@ def _headline(name: str, datamodule: FaceDataModule, module: FaceRecognizer) -> 
 
 
 def _classifier_lines(
-    config: dict[str, Any], datamodule: FaceDataModule, module: FaceRecognizer, trainer: L.Trainer
+    config: dict[str, Any],
+    datamodule: FaceDataModule,
+    module: FaceRecognizer,
+    trainer: L.Trainer,
+    in_kernels: bool,
 ) -> list[str]:
     """The memory estimate of the classifier, in words."""
     head, device = module.head, trainer.strategy.root_device
@@ -107,6 +102,7 @@ def _classifier_lines(
         optimizer=config["optimizer"]["_target_"].rpartition(".")[2],
         world=parts,
         accumulates=trainer.accumulate_grad_batches > 1,
+        in_kernels=in_kernels,
         device=device,
     )
     return classifier_lines(memory, head.num_classes, head.options, parts, device)

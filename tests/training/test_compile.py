@@ -1,0 +1,45 @@
+"""compile=true: every network is one graph, which validation leaves as it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from helpers.runs import compose
+from marginface.backbones import create_backbone
+from marginface.training import train
+
+NETWORKS = {
+    "miniresnet8_half": {},
+    "mobilefacenet": {},
+    "iresnet18": {},
+    "vit_tiny_patch16_224": {"pool": "model", "norm": "ln"},
+    "resnet18": {"pool": "flatten"},  # any other of timm's
+}
+ALL = [
+    pytest.param(name, marks=[] if name == "miniresnet8_half" else pytest.mark.slow)
+    for name in NETWORKS
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_network_is_one_graph(name: str) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    backbone = create_backbone(name, **NETWORKS[name]).train()  # type: ignore[arg-type]
+    backbone.compile(fullgraph=True, backend="aot_eager")  # whatever the graph is then made into
+    images = torch.randn(4, 3, 112, 112)
+    for _ in range(2):
+        backbone(images).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_compiles_once(tiny_run: list[str], tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    settings = [*tiny_run, "compile=true", "trainer.max_epochs=2", "data.eval_batch_size=7"]
+    result = train(compose(*settings, run_dir=tmp_path))
+    assert counters["stats"]["unique_graphs"] == 1
+    assert "val/mean/accuracy" in result
