@@ -9,9 +9,12 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from marginface.data.ahead import ahead
 from marginface.data.image_dataset import Batch, ImageDataset
 from marginface.data.sampling import EpochOrder, GlobalBatchSampler, ShuffledOrder
 from marginface.data.shared_memory import PREFETCH, FilledBuffer, SharedBatchBuffers, to_consumer
+
+AHEAD = 2  # batches that wait in page-locked memory for a GPU
 
 
 class TimedLoader(DataLoader[Any]):
@@ -57,19 +60,27 @@ class TimedLoader(DataLoader[Any]):
         batches = super().__iter__()
         if not self.persistent_workers:  # the slots go with these workers
             self._slots = self.worker_init_fn = None
+        whole = _whole_batches(batches, slots, self._pin)
+        if self._pin:  # copies to page-locked memory while the host queues work for the GPU
+            whole = ahead(whole, AHEAD)
         while True:
             start = time.perf_counter()
-            batch = next(batches, None)
-            if batch is not None:
-                images, labels, indices = batch
-                if isinstance(images, FilledBuffer):
-                    assert slots is not None
-                    images = slots.take(images, self._pin)
-                batch = images, torch.from_numpy(labels), torch.from_numpy(indices)
+            batch = next(whole, None)
             self.wait_seconds += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
+
+
+def _whole_batches(
+    batches: Iterator[Any], slots: SharedBatchBuffers | None, pin: bool
+) -> Iterator[Batch]:
+    """What workers sent as batches of tensors, images in page-locked memory when asked for."""
+    for images, labels, indices in batches:
+        if isinstance(images, FilledBuffer):
+            assert slots is not None
+            images = slots.take(images, pin)
+        yield images, torch.from_numpy(labels), torch.from_numpy(indices)
 
 
 def make_loader(
