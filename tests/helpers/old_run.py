@@ -30,7 +30,9 @@ def write_old_run(run: Path, folder: Path) -> Path:
     """A run folder as version 0.1 wrote it, with the weights of `run`."""
     shutil.copytree(run, folder)
     config = _old_names(yaml.safe_load((run / "config.yaml").read_text()))
-    assert config["classifier"]["gemm"] == "float32"
+    del config["classifier"]["kernel"], config["trainer"]["float32_matmul_precision"]  # came later
+    assert config["classifier"]["gemm"] == "auto"
+    config["classifier"]["gemm"] = "float32"
     assert config["optimizer"]["_target_"] == "marginface.optimizers.SGD"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     path = folder / "checkpoints" / "last.ckpt"

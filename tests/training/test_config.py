@@ -99,10 +99,22 @@ def test_the_readme_and_yaml_agree_on_group_members() -> None:
         "scheduler": {"multistep", "cosine", "poly", "constant", "trapezoidal"},
         "optimizer": {"sgd", "adamw"},
         "sweep": {"heads", "margins", "optuna"},
-        "trainer": {"default", "cpu", "gpu", "ddp", "ddp_gloo", "class_parallel", "fsdp2"},
+        "trainer": {"default", "cpu", "gpu", "ddp", "ddp_bf16", "ddp_gloo"}
+        | {"class_parallel", "fsdp2"},
         "debug": {"fast", "overfit", "limit", "profile"},
     }
     for group, names in promised.items():
         assert {p.stem for p in (config_dir() / group).glob("*.yaml")} == names
     for path in config_dir().rglob("*.yaml"):
         yaml.safe_load(path.read_text())
+
+
+def test_float32_precision_of_the_backbone_is_checked() -> None:
+    config = compose("trainer=cpu", "trainer.float32_matmul_precision=tf32")
+    with pytest.raises(
+        InputError, match=r"trainer.float32_matmul_precision must be one of highest"
+    ):
+        check_config(config)
+    assert compose("trainer=gpu")["trainer"]["float32_matmul_precision"] == "high"
+    assert compose("trainer=ddp")["trainer"]["benchmark"] is True
+    assert compose("trainer=cpu")["trainer"]["float32_matmul_precision"] == "highest"

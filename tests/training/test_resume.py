@@ -145,3 +145,18 @@ def test_resume_takes_a_run_folder_or_a_file(resumable: list[str], tmp_path: Pat
     (tmp_path / "text.ckpt").write_text("hello")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         train(compose(*on, f"resume={tmp_path / 'text.ckpt'}", run_dir=tmp_path / "c"))
+
+
+def test_another_precision_of_the_classifier_is_told(
+    resumable: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*resumable, "scheduler=constant", "data.val_identities=0"]
+    train(compose(*settings, "trainer.max_steps=4", run_dir=tmp_path))
+    capsys.readouterr()
+    other = ["classifier.matmul_precision=float16", "classifier.kernel=torch"]
+    train(compose(*settings, *other, "trainer.max_steps=6", run_dir=tmp_path))
+    printed = capsys.readouterr().out
+    assert "resuming with classifier.matmul_precision=float16, before auto" in printed
+    assert "resuming with classifier.kernel=torch, before auto" in printed
+    assert "classifier: plain torch (classifier.kernel=torch), products in float16" in printed
+    assert len(losses(tmp_path)) == 6

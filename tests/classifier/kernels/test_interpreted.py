@@ -5,6 +5,7 @@ these tests have a process of their own.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from helpers.kernel_outcomes import (
     exact_outcome,
     outcome,
 )
-from helpers.small_heads import MAKE_OPTIMIZER, MODES
+from helpers.processes import run_processes
+from helpers.small_heads import MAKE_OPTIMIZER, MODES, make_head
 from marginface.heads import MarginHead
 from marginface.training.optimizers import step_in_backward
 
@@ -222,3 +224,36 @@ def test_steps_inside_the_backward_pass(kind: str, rate: float) -> None:
     assert float((ours - exact).norm() / exact.norm()) < 1e-5
     start = Case().head("arcface", "exact", torch.float32).weight.detach().double()
     assert float((exact - start).norm() / exact.norm()) > 1e-3
+
+
+def loss_of_shard(rank: int, world: int, name: str, precision: str) -> dict[str, torch.Tensor]:
+    whole = Case(options=(*CHUNKS.items(), ("matmul_precision", precision)))
+    head = make_head(
+        name, "exact", torch.float32, classes=whole.classes, width=whole.width,
+        ranks=(rank, world), options=dict(whole.options),
+    )  # fmt: skip
+    embeddings, labels = whole.batch()
+    rows = slice(0, 8) if rank == 0 else slice(8, None)
+    e = embeddings[rows].float().requires_grad_()
+    loss = head(e, labels[rows])
+    loss.backward()
+    assert e.grad is not None
+    assert head.weight.grad is not None
+    return {"loss": loss.detach(), "embeddings": e.grad / world, "weight": head.weight.grad}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["x2softmax", "uniface", "curricularface", "sphereface"])
+def test_two_shards_are_one_head(name: str, precision: str, tmp_path: Path) -> None:
+    parts = run_processes(2, tmp_path, loss_of_shard, name, precision)
+    exact = exact_outcome(Case(), name, "exact")
+    assert torch.equal(parts[0]["loss"], parts[1]["loss"])
+    limit = 4e-3 if precision == "float16" else 2e-5
+    joined = {
+        "loss": parts[0]["loss"],
+        "embeddings": torch.cat([p["embeddings"] for p in parts]),
+        "centers.weight": torch.cat([p["weight"] for p in parts]),
+    }
+    for key, value in joined.items():
+        error = (value.double() - exact[key]).norm() / exact[key].norm()
+        assert float(error) < limit, key
