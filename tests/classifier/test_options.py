@@ -99,7 +99,7 @@ def test_float16_products_in_plain_torch(name: str) -> None:
     for precision, scale in (("float32", 1.0), ("float16", 1.0), ("float16", 2.0**-20)):
         options = {"matmul_precision": precision}
         head = make_head(name, "exact", torch.float32, width=512, options=options)
-        embeddings = torch.randn(12, 512, generator=torch.Generator().manual_seed(0))
+        embeddings = torch.randn(12, 512, generator=torch.Generator().manual_seed(1))
         embeddings.requires_grad_()
         (head(embeddings, torch.arange(12)) * scale).backward()
         assert embeddings.grad is not None
