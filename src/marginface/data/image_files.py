@@ -3,6 +3,7 @@
 import os
 from pathlib import Path, PurePosixPath
 
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
 
@@ -34,6 +35,16 @@ def find_photos(source: Path) -> list[str]:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a path is of what systems leave among data: ._x, .DS_Store, __MACOSX, Thumbs.db."""
+    parts = name.split("/")
+    return (
+        "__MACOSX" in parts
+        or parts[-1] == "Thumbs.db"
+        or any(part.startswith(".") and part not in (".", "..") for part in parts)
+    )
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file's ending is that of an image we read."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
@@ -50,6 +61,42 @@ def read_image_file(root: Path, name: str) -> bytes:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a zero byte in the name
         raise InputError(f"{name!r} is not a name of a file") from error
+
+
+_LOOKED_AT = 5  # names of a file that must be there, or one of them
+
+
+def found_below(root: Path, names: list[str], where: Path) -> list[str]:
+    """The names by which images are found below a folder, from those that a text file has.
+
+    They stay as they are when one of the first is there. Otherwise backslashes are read as slashes,
+    and leading folders, those of the machine where the file was made, are left out; what was done
+    is printed.
+
+    Raises:
+        InputError: none of the first images is there in any of these ways.
+    """
+    first = names[:_LOOKED_AT]
+
+    def there(candidates: list[str]) -> bool:
+        return any(os.path.isfile(os.path.join(root, name)) for name in candidates)
+
+    if there(first):
+        return names
+    slashes = [name.replace("\\", "/") for name in first]
+    for left_out in range(max(name.count("/") for name in slashes) + 1):
+        if there([_without_folders(name, left_out) for name in slashes]):
+            found = [_without_folders(name.replace("\\", "/"), left_out) for name in names]
+            rank_zero_warn(f"{where}: {names[0]!r} is read as {found[0]!r}, and all others alike")
+            return found
+    raise InputError(
+        f"{where}: none of its first {len(first)} images is below {root}, the first is "
+        f"{first[0]!r}; data.dataset.images=<folder> names the folder that paths are relative to"
+    )
+
+
+def _without_folders(name: str, number: int) -> str:
+    return "/".join(name.split("/")[number:]) if number else name
 
 
 def hash_of_names(names: list[str]) -> str:

@@ -55,7 +55,7 @@ def read_landmarks(path: str | Path) -> dict[str, list[DetectedFace]]:
                 f"{path}: line {number} does not hold a name and five points "
                 f"(x1 y1 ... x5 y5): {' '.join(fields)[:100]!r}"
             ) from error
-        faces.setdefault(name, []).append(face)
+        faces.setdefault(_plain_path(name), []).append(face)
     if not faces:
         raise InputError(f"{path} holds no faces")
     return faces
@@ -75,16 +75,24 @@ def for_photos(named: dict[str, T], photos: list[str]) -> dict[str, T]:
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        first = file.readline()
-        file.seek(0)
-        if "," in first:
-            yield from (row for row in csv.reader(file) if row)
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = [line for line in file if line.strip() and not line.startswith("#")]
+        if lines and "," in lines[0]:
+            reader = csv.reader(lines, skipinitialspace=True)
+            yield from ([field.strip() for field in row] for row in reader if row)
             return
-        for line in file:
+        for line in lines:
             if line.strip():
                 # Names may hold blanks where tabs part the fields.
                 yield line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+
+
+def _plain_path(name: str) -> str:
+    """As photographs are named: slashes between folders, no ./ in front."""
+    name = name.strip().replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
 
 
 def _is_heading(fields: list[str]) -> bool:

@@ -10,12 +10,21 @@ from marginface.data.dataset import MOST_CLASSES, FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format, register_writer
 from marginface.data.formats.folder import FolderWriter
 from marginface.data.image_dataset import Labels
-from marginface.data.image_files import hash_of_names, is_image_name, read_image_file
+from marginface.data.image_files import (
+    found_below,
+    hash_of_names,
+    is_image_name,
+    read_image_file,
+)
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.text_table import Line, TextTable, read_table
 
 LIST_SUFFIXES = (".lst", ".txt", ".tsv", ".csv", ".list")
 LIST_NAME = "faces.lst"  # what `marginface pack --format list` writes
-_HEADINGS = ("path", "file", "filename", "image", "image_id")
+_PATH_HEADINGS = ("path", "file", "filename", "image", "image_id", "image_path", "img_path",
+                  "filepath", "file_path", "file_name", "image_name", "img", "images")  # fmt: skip
+_LABEL_HEADINGS = ("label", "identity", "identity_id", "class", "class_id", "person", "person_id",
+                   "subject", "subject_id", "target", "id", "name")  # fmt: skip
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
@@ -25,8 +34,9 @@ class ListDataset(FaceDataset):
     face2rec's `aligned<TAB>path<TAB>label...` or im2rec's `key<TAB>label<TAB>path`.
 
     Whole numbers are class numbers as they stand; when any label is another word, all of them are
-    names and numbered in sorted order. Empty lines, lines that begin with # and a first line with
-    headings (`path,label`) are not images.
+    names and numbered in sorted order; so are numbers of 2^31 and more. Empty lines, lines that
+    begin with # and a first line with headings are not images. With headings (`path,label` and
+    other usual names) columns may stand in any order, beside others.
 
     Args:
         root: the list, or a folder that holds exactly one.
@@ -35,7 +45,7 @@ class ListDataset(FaceDataset):
 
     Raises:
         MissingInputError: no list.
-        InputError: a line of another form.
+        InputError: a line of another form, or none of the first images is there.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class ListDataset(FaceDataset):
         self.files, words = read_list(self.path)
         labels, identities = number_labels(words, self.path)
         super().__init__(labels, where=str(self.path), identities=identities, **options)
+        self.files = found_below(self.root, self.files, self.path)
 
     def image_bytes(self, index: int) -> bytes:
         # An absolute path in the list stays one.
@@ -91,61 +102,107 @@ def read_list(path: Path) -> tuple[list[str], list[str]]:
     """Paths and labels, as words, of all lines.
 
     Raises:
-        InputError: a line without both.
+        InputError: a line without both, or columns that are the other way round.
     """
-    files, labels = [], []
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, raw in enumerate(lines, start=1):
-            line = raw.strip()
-            if not line or line.startswith("#"):
-                continue
+    table = read_table(path, _names_columns)
+    if table.headings is not None:
+        files, labels = _by_heading(table)
+    else:
+        files, labels = [], []
+        for line in table.lines:
             try:
-                name, label = split_line(line)
+                name, label = split_line(line, table.delimiter)
             except ValueError as error:
                 raise InputError(
-                    f"{path}: line {number} is not 'path label', 'path<TAB>label', 'path,label', "
-                    f"'aligned<TAB>path<TAB>label' or 'key<TAB>label<TAB>path': {line[:80]!r}"
+                    f"{path}: line {line.number} is not 'path label', 'path<TAB>label', "
+                    "'path,label', 'aligned<TAB>path<TAB>label' or 'key<TAB>label<TAB>path': "
+                    f"{line.text[:80]!r}"
                 ) from error
-            if number == 1 and name.lower() in _HEADINGS:
-                continue
             files.append(name)
             labels.append(label)
     if not files:
         raise InputError(f"{path} lists no images")
+    _check_order(path, files[:100], labels[:100])
     return files, labels
 
 
-def split_line(line: str) -> tuple[str, str]:
-    """Path and label of a line; ValueError when there are not both."""
-    fields = line.split("\t")
-    if len(fields) >= 3:
+def split_line(line: Line, delimiter: str | None) -> tuple[str, str]:
+    """Path and label of a line without headings; ValueError when there are not both."""
+    fields = line.fields
+    if delimiter == "\t" and len(fields) >= 3:
         if is_image_name(fields[1]):  # face2rec
             return fields[1], fields[2]
         if is_image_name(fields[-1]) and fields[0].isdigit():  # im2rec
             return fields[-1], fields[1]
-        raise ValueError(line)
-    if len(fields) == 1:
-        fields = line.rsplit("," if "," in line and " " not in line else None, 1)
+        raise ValueError(line.text)
+    if delimiter is None:  # names may hold blanks
+        fields = line.text.rsplit(None, 1)
+    elif len(fields) > 2 and delimiter != "\t":  # and what parts the columns
+        fields = line.text.rsplit(delimiter, 1)
     name, label = (field.strip() for field in fields)
     if not name or not label:
-        raise ValueError(line)
+        raise ValueError(line.text)
     return name, label
+
+
+def _names_columns(fields: list[str]) -> bool:
+    """Whether the first line is one of headings."""
+    known = set(_PATH_HEADINGS) | set(_LABEL_HEADINGS)
+    return bool(known & set(fields)) and not any(map(is_image_name, fields))
+
+
+def _by_heading(table: TextTable) -> tuple[list[str], list[str]]:
+    assert table.headings is not None
+    name, label = table.column(*_PATH_HEADINGS), table.column(*_LABEL_HEADINGS)
+    if len(table.headings) == 2:  # the one that is not known is the other one
+        name = 1 - label if name is None and label is not None else name
+        label = 1 - name if label is None and name is not None else label
+    if name is None or label is None:
+        what = f"image ({', '.join(_PATH_HEADINGS[:4])}, ...)"
+        if name is not None:
+            what = f"identity ({', '.join(_LABEL_HEADINGS[:4])}, ...)"
+        raise InputError(
+            f"{table.path}: no column of the {what} among the headings {','.join(table.headings)}; "
+            "rename one of them"
+        )
+    files, labels = [], []
+    for line in table.lines:
+        if len(line.fields) <= max(name, label) or not line.fields[name] or not line.fields[label]:
+            raise InputError(
+                f"{table.path}: line {line.number} lacks its {table.headings[name]} or "
+                f"{table.headings[label]}: {line.text[:80]!r}"
+            )
+        files.append(line.fields[name])
+        labels.append(line.fields[label])
+    return files, labels
+
+
+def _check_order(path: Path, files: list[str], labels: list[str]) -> None:
+    """InputError for labels that look like images where the images do not."""
+    if all(map(is_image_name, labels)) and not any(map(is_image_name, files)):
+        raise InputError(
+            f"{path}: the labels look like images ({labels[0]!r}) and the images do not "
+            f"({files[0]!r}): the columns are the other way round. Write the path first, or "
+            "a first line with headings: label,path"
+        )
 
 
 def number_labels(words: list[str], path: Path) -> tuple[Labels, list[str] | None]:
     """Class numbers of label words, and the names behind them if they are names.
 
     Raises:
-        InputError: a number outside [0, 2^31).
+        InputError: a negative number.
     """
     if all(map(_WHOLE_NUMBER.fullmatch, words)):
         numbers = [int(word.split(".")[0]) for word in words]
-        for first, number in enumerate(numbers):
-            if not 0 <= number < MOST_CLASSES:
-                raise InputError(
-                    f"{path}: label {number} of image {first} is outside [0, {MOST_CLASSES})"
-                )
-        return np.array(numbers, np.int64), None
+        if min(numbers) < 0:
+            first = numbers.index(min(numbers))
+            raise InputError(
+                f"{path}: label {numbers[first]} of image {first} is outside [0, {MOST_CLASSES})"
+            )
+        if max(numbers) < MOST_CLASSES:
+            return np.array(numbers, np.int64), None
+        # Numbers that no class can have are what people are called.
     names = sorted(set(words))
     place = {name: number for number, name in enumerate(names)}
     return np.array([place[word] for word in words], np.int64), names

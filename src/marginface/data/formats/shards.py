@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Unpack
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format
 from marginface.data.formats.list import number_labels
-from marginface.data.image_files import is_image_name
+from marginface.data.image_files import is_hidden, is_image_name
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
 
@@ -109,7 +109,8 @@ def read_shard(path: Path) -> Iterator[tuple[Member, str]]:
         InputError: a damaged archive, or an image without a label.
     """
     try:
-        members = list(_zip_members(path) if path.suffix == ".zip" else _tar_members(path))
+        stored = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
+        members = [member for member in stored if not is_hidden(member.name)]
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read as an archive ({error}); a compressed .tar must be made a "

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.data.image_files import SUFFIXES
+from marginface.data.image_files import SUFFIXES, is_image_name
 from marginface.data.pairs.unpickler import load_plain, plain_list
 from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
+from marginface.utils.text_table import TextTable, read_table
 
 Same = NDArray[np.bool_]
 _TRUE, _FALSE = ("1", "true", "yes", "same"), ("0", "-1", "false", "no", "different")
@@ -64,16 +65,19 @@ def read_pairs_txt(path: Path, root: Path) -> tuple[list[str], Same]:
 
     After a line with the number of folds and of pairs, `name<TAB>i<TAB>j` is a genuine pair and
     `name<TAB>i<TAB>other<TAB>j` an impostor pair; image i of a person is name/name_000i.jpg.
+    Lines of two images and 1 or 0, as many repositories have them, are read as a pairs.csv is.
 
     Raises:
         InputError: another line, or an image that is not below `root`.
     """
     files: list[str] = []
     same: list[bool] = []
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    for number, line in enumerate(lines, start=1):
+    table = read_table(path)
+    if _are_images(table):
+        return _image_pairs(table, 0, 1, 2)
+    for number, line in ((line.number, line.text) for line in table.lines):
         fields = line.split()
-        if not fields or (number == 1 and len(fields) <= 2):
+        if number == 1 and len(fields) <= 2:
             continue
         if len(fields) == 3:
             people = [(fields[0], fields[1]), (fields[0], fields[2])]
@@ -98,18 +102,61 @@ def read_pair_csv(path: Path) -> tuple[list[str], Same]:
     Raises:
         InputError: other columns, or a value of `same` that is neither true nor false.
     """
+    table = read_table(path, _names_columns)
+    if table.headings is None:
+        if not _are_images(table):
+            first = table.lines[0].text if table.lines else ""
+            raise InputError(
+                f"{path}: no column first, same, second; expected first,second,same and got {first}"
+            )
+        return _image_pairs(table, 0, 1, 2)
+    places = {name: table.column(*others) for name, others in _HEADINGS.items()}
+    missing = sorted(name for name, place in places.items() if place is None)
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; expected first,second,same and got "
+            f"{','.join(table.headings)}"
+        )
+    return _image_pairs(table, *(place for place in places.values() if place is not None))
+
+
+# What the columns of a pairs.csv are called, ours first.
+_HEADINGS = {
+    "first": ("first", "path1", "image1", "img1", "file1", "name1", "imgl"),
+    "second": ("second", "path2", "image2", "img2", "file2", "name2", "imgr"),
+    "same": ("same", "issame", "is_same", "label", "target", "match"),
+}
+
+
+def _names_columns(fields: list[str]) -> bool:
+    known = {name for names in _HEADINGS.values() for name in names}
+    return len(known & set(fields)) >= 2
+
+
+def _are_images(table: TextTable) -> bool:
+    """Whether every one of the first lines is two images and a number."""
+    some = [line.fields for line in table.lines[:20]]
+    return bool(some) and all(
+        len(fields) == 3 and is_image_name(fields[0]) and is_image_name(fields[1])
+        for fields in some
+    )
+
+
+def _image_pairs(table: TextTable, first: int, second: int, flag: int) -> tuple[list[str], Same]:
     files: list[str] = []
     same: list[bool] = []
-    for number, row in enumerate(read_rows(path, ("first", "second", "same")), start=2):
-        word = row["same"].strip().lower()
-        if word not in _TRUE + _FALSE or not row["first"] or not row["second"]:
+    for line in table.lines:
+        cells = [line.fields[i] if i < len(line.fields) else "" for i in (first, second, flag)]
+        word = cells[2].lower()
+        if word not in _TRUE + _FALSE or not cells[0] or not cells[1]:
             raise InputError(
-                f"{path}: line {number}: expected two images and same=1 or 0, got {row}"
+                f"{table.path}: line {line.number}: expected two images and same=1 or 0, got "
+                f"{line.text[:80]!r}"
             )
-        files += [row["first"], row["second"]]
+        files += cells[:2]
         same.append(word in _TRUE)
     if not same:
-        raise InputError(f"{path} lists no pairs")
+        raise InputError(f"{table.path} lists no pairs")
     return files, np.array(same)
 
 

@@ -152,8 +152,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _index_table(text: bytes, path: Path) -> Offsets:
-    if text.endswith(b"\n\n") or text == b"\n":
-        text = text[:-1]
+    if b"\n\n" in text or b"\n\r\n" in text or text[:1] in (b"\n", b"\r"):  # empty lines
+        text = b"".join(line for line in text.splitlines(keepends=True) if line.strip())
     separators = np.frombuffer(text.translate(None, b"0123456789\r"), np.uint8)
     lines = len(separators) // 2
     good = len(separators) == 2 * lines
