@@ -102,12 +102,12 @@ class CenterChunks:
             if not left.is_cuda:
                 return torch.mm(left, right, out=out)
             # What a trainer allows the backbone, TF32, is not float32.
-            allowed = torch.backends.cuda.matmul.allow_tf32
-            torch.backends.cuda.matmul.allow_tf32 = False
+            allowed = torch.backends.cuda.matmul.fp32_precision
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
             try:
                 return torch.mm(left, right, out=out)
             finally:
-                torch.backends.cuda.matmul.allow_tf32 = allowed
+                torch.backends.cuda.matmul.fp32_precision = allowed
         kind = torch.float16 if precision == "float16" else torch.bfloat16
         left, right = left.to(kind), right.to(kind)
         if left.is_cuda:

@@ -65,7 +65,7 @@ class ClassCenters(nn.Module):
         self.weight = nn.Parameter(drawn)
         # Where the backward pass is to step the centers itself: what begins such a step.
         self.step_centers_in_backward: Callable[[], CenterStep] | None = None
-        self._known_range: tuple[Tensor, tuple[int, int]] | None = None
+        self._known_range: tuple[Tensor, int, tuple[int, int]] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -105,12 +105,12 @@ class ClassCenters(nn.Module):
             labels: (B,) as the next call of the head will get them.
             on_host: the same numbers.
         """
-        self._known_range = labels, _range_of(on_host)
+        self._known_range = labels, labels._version, _range_of(on_host)
 
     def _range(self, labels: Tensor) -> tuple[int, int]:
         known, self._known_range = self._known_range, None
-        if known is not None and known[0] is labels:
-            return known[1]
+        if known is not None and known[0] is labels and known[1] == labels._version:
+            return known[2]
         return _range_of(labels)
 
     def labeled_rows(

@@ -46,7 +46,7 @@ class _TargetAndNegatives(torch.autograd.Function):
         buffer = _buffer_for(ctx, weight, inputs)
         the_pass = _pass_over(inputs, queries.detach(), weight, buffer)
         the_pass.reduce()
-        _keep(ctx, weight, inputs, the_pass, buffer)
+        _keep(ctx, queries, weight, inputs, the_pass, buffer)
         assert inputs.target is not None
         # Copies: autograd must not tie the graph to what belongs to the inputs.
         return inputs.target.clone(), inputs.reduction.value.clone()
@@ -101,7 +101,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
         inputs.reduction.value, losses, *ctx.upstream = launch.cross_entropy(
             the_pass.partial_sums(), target, slope, logits.scale
         )
-        _keep(ctx, weight, inputs, the_pass, buffer)
+        _keep(ctx, embeddings, weight, inputs, the_pass, buffer)
         return losses.mean()
 
     @staticmethod
@@ -120,6 +120,7 @@ def _buffer_for(ctx: Any, weight: Tensor, inputs: PassInputs) -> Tensor | None:
 
 def _keep(
     ctx: Any,
+    queries: Tensor,
     weight: Tensor,
     inputs: PassInputs,
     the_pass: "ChunkedPass | KernelPass",
@@ -127,7 +128,7 @@ def _keep(
 ) -> None:
     """Hold what the backward pass needs, when there will be one."""
     if any(ctx.needs_input_grad):
-        ctx.save_for_backward(weight)  # so that a change in between is noticed
+        ctx.save_for_backward(queries, weight)  # so that a change in between is noticed
         ctx.inputs, ctx.the_pass, ctx.buffer = inputs, the_pass, buffer
 
 
@@ -135,7 +136,7 @@ def _gradients(
     ctx: Any, of_own: Tensor, of_others: Tensor, *of_mean: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of what was compared, of the centers and of the threshold."""
-    (weight,) = ctx.saved_tensors
+    _, weight = ctx.saved_tensors
     inputs, buffer = ctx.inputs, ctx.buffer
     step = None
     if ctx.needs_input_grad[1] and inputs.begin_step is not None:

@@ -22,8 +22,9 @@ class ClassifierOptions:
             all of them, as in insightface's PartialFC_V2.
         interclass_filtering_threshold: negatives with a higher cosine count as if it were 0,
             without a gradient: likely the same person twice (insightface's option; 0.4 there).
-        kernel: what computes the loss: "triton" (GPU kernels), "torch" (plain torch), or "auto":
-            the kernels where they run and have what the head needs. How a run is executed, not what
+        kernel: what computes the loss: "torch" (plain torch), or "auto": GPU kernels where they run
+            and have what the head needs. "triton" is the same, and an error on devices where no
+            kernel runs. How a run is executed, not what
             it computes: a resumed run may change it.
         matmul_precision: precision of the matrix products; sums, exponentials and target cosines
             stay float32. "float32" is what it says on a CPU, and in the kernels three products of

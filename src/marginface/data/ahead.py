@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+PATIENCE = 5.0  # a worker that waits for a network must not keep a run from ending
 
 
 class _End:
@@ -18,11 +19,12 @@ class _End:
 def ahead(items: Iterator[T], number: int) -> Iterator[T]:
     """The same items, up to `number` of them made before they are asked for.
 
-    An error of `items` is raised where it would have been. When the result is closed, so is the
-    thread, before anything else can use what the items come from.
+    An error of `items` is raised where it would have been. When the result is closed, the thread
+    ends with the item it is making, before anything else can use what the items come from; it is
+    not waited for longer than `PATIENCE` seconds.
 
     Args:
-        items: used by one thread only, and closed by it.
+        items: used by one thread only.
         number: at least 1.
     """
     ready: queue.Queue[T | _End] = queue.Queue(number)
@@ -56,4 +58,4 @@ def ahead(items: Iterator[T], number: int) -> Iterator[T]:
             raise item.error
     finally:
         closed.set()
-        thread.join()
+        thread.join(PATIENCE)

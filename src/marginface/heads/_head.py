@@ -105,7 +105,9 @@ class MarginHead(nn.Module):
         Raises:
             InputError: a label that is not a class.
         """
-        with torch.autocast(embeddings.device.type, enabled=False):
+        # Triton launches on the current device, torch on that of its tensors.
+        on_device = torch.cuda.device_of(embeddings)
+        with torch.autocast(embeddings.device.type, enabled=False), on_device:
             self.margin.restore_step_start()
             e, labels, rows_of_ranks = self.centers.labeled_rows(full_precision(embeddings), labels)
             chunks = self.centers.chunks(
@@ -204,8 +206,11 @@ class MarginHead(nn.Module):
         plain = plain and type(self.margin).target_logit is Margin.target_logit
         if not plain or self.shard is not None or not getattr(reduction, "bounded", False):
             return None
-        if any(isinstance(v, Tensor) and v.requires_grad for v in curve_inputs.values()):
+        learned = [*curve_inputs.values(), *self.margin.parameters()]
+        if any(isinstance(v, Tensor) and v.requires_grad for v in learned):
             return None  # the target has more gradients than that by the cosine
+        if not torch.is_grad_enabled():
+            return None  # no slope is wanted
         with torch.no_grad():
             return self.margin.target_and_slope(batch.target, **curve_inputs)
 

@@ -27,7 +27,7 @@ def reason_for_torch(
         dtype: of the computations.
 
     Raises:
-        InputError: kernel=triton where no kernel can run.
+        InputError: kernel=triton on a device where no kernel runs.
     """
     options = centers.options
     if options.kernel == "torch":
@@ -44,9 +44,11 @@ def _reason_of_head(
     margin: Margin, centers: ClassCenters, loss: ClassificationLoss, dtype: torch.dtype
 ) -> str | None:
     if dtype != torch.float32 or centers.weight.dtype != torch.float32:
-        return f"the kernels compute from float32, not from {centers.weight.dtype} ({dtype})"
+        return f"the kernels are in float32, not for {dtype} and {centers.weight.dtype} centers"
     if centers.options.product_precision == "bfloat16":
-        return "no kernel for classifier.matmul_precision=bfloat16; float16 is as fast and exacter"
+        return (
+            "no kernel for classifier.matmul_precision=bfloat16; float16 is as fast and more exact"
+        )
     if centers.centers_per_class > 1:
         return f"no kernel for {centers.centers_per_class} centers of a class"
     if type(loss).reduction not in (CrossEntropy.reduction, BinaryCrossEntropy.reduction):

@@ -27,7 +27,11 @@ class LateNumbers:
         self._copy: tuple[Tensor, torch.cuda.Event, Any] | None = None
 
     def exchange(self, tensor: Tensor, of_step: Any) -> Numbers | None:
-        """Leave the numbers of this step; those of the step before, or of this one on a CPU."""
+        """Leave the numbers of this step and take those that are there.
+
+        Returns:
+            On a CPU those of this step. Else those of the step before, None in the first step.
+        """
         if tensor.device.type != "cuda":
             return Numbers(tensor.tolist(), of_step)
         before = self.take()

@@ -99,6 +99,7 @@ class FaceRecognizer(L.LightningModule):
     # -- training ------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        self._facts = LateNumbers()  # not those of a run that failed
         if isinstance(getattr(self.trainer, "datamodule", None), FaceDataModule):
             self.datamodule.watch_labels = self.head.centers.know_range
 
@@ -125,7 +126,7 @@ class FaceRecognizer(L.LightningModule):
         facts = gather_rows(here[None])
         self._look_at(
             self._facts.exchange(
-                facts, _Step(self.trainer.global_step, embeddings.detach(), labels)
+                facts, _Step(self.trainer.global_step, self._rate(), embeddings.detach(), labels)
             )
         )
         self.statistics.add_loss(loss)
@@ -160,11 +161,13 @@ class FaceRecognizer(L.LightningModule):
         # Weights are not float32 under 64-true, bf16-true and 16-true.
         return x.to(next(self.backbone.parameters()).dtype)
 
+    def _rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
     def _divergence_report(self, loss: float, step: "_Step") -> str:
         norms = step.embeddings.float().norm(dim=1)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"the loss is {loss} at step {step.number} (lr {rate:.3g}, "
+            f"the loss is {loss} at step {step.number} (lr {step.rate:.3g}, "
             f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-center norm "
             f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {step.labels.min()} to "
             f"{step.labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
@@ -277,6 +280,7 @@ class _Step:
     """What a message about a step is made of."""
 
     number: int
+    rate: float
     embeddings: Tensor
     labels: Tensor
 

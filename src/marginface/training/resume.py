@@ -85,7 +85,7 @@ _ROUNDING_SETTINGS = ("classifier.kernel", "classifier.matmul_precision")
 
 
 def changed_execution(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line for each setting that a resumed run computes its last digits differently with."""
+    """A line for each changed setting that changes the last digits of what a run computes."""
     old, new = flatten(before["config"]), flatten(now["config"])
     return [
         f"resuming with {key}={new[key]}, before {old[key]}: the last digits will differ"

@@ -16,7 +16,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def queue_to(device: torch.device, tensor: Tensor) -> Tensor:
     """A copy on a device that the host does not wait for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type != "cuda":  # on MPS such copies race (pytorch issue 83015)
+        return tensor.to(device)
+    if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

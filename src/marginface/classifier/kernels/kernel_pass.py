@@ -43,7 +43,7 @@ def prepare_rows(
         labels: (R,) classes, all of them in range.
         row_lengths, center_lengths: whether products are with these lengths; without: cosines.
     """
-    vectors = vectors.contiguous()
+    vectors, labels = vectors.contiguous(), labels.long().contiguous()
     halves = _empty_halves(len(vectors), vectors, centers.options.splits_operands)
     inverse, own, own_slope = launch.batch_rows(
         vectors, centers.weight, labels, centers.first, halves, row_lengths, center_lengths
@@ -148,7 +148,11 @@ class KernelPass:
         threshold = self.reduction.threshold if isinstance(self.reduction, SoftplusSum) else None
         value = self.reduction.value if threshold is None else rows.inverse
         upstream = upstream.contiguous()
-        longest = self.inverse.amin().reciprocal() if self.logits.center_lengths else None
+        longest = None
+        if self.logits.center_lengths:
+            longest = (
+                self.inverse.amin().reciprocal() if len(self.inverse) else upstream.new_ones(())
+            )
         factor, own, unscale = launch.row_factors(
             upstream, own_upstream.contiguous(), rows.own_slope, rows.inverse, longest, of_mean,
             self.logits,
@@ -183,6 +187,9 @@ class KernelPass:
                 launch.add_product(made, p.lo.T, q.hi)
                 launch.add_product(made, p.hi.T, q.lo)
             self._finish(chunk, made, inverse, unscale, step)
+        if step is not None and step.numbers is not None:
+            # Autograd does not see what kernels write; a second backward pass must be noticed.
+            torch.autograd.graph.increment_version(self.centers.parameter)
         self._scratch = self.memory = self._kept = None
         if of_vectors is None:
             of_vectors = torch.zeros_like(rows.vectors)

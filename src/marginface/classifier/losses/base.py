@@ -24,6 +24,13 @@ class ClassificationLoss(nn.Module):
     changes_negatives: ClassVar[bool] = False  # like a head that does
     needs_margin_free: ClassVar[bool] = False  # target logits without the margin, too
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A curve of one's own is not that of the class it is derived from."""
+        super().__init_subclass__(**options)
+        changed = {"negative_curve", "negative_slope"} & cls.__dict__.keys()
+        if changed and "negative_kind" not in cls.__dict__:
+            cls.negative_kind = ClassificationLoss.negative_kind  # type: ignore[method-assign]
+
     def forward(self, logits: Tensor, labels: Tensor, margin_free: Tensor) -> Tensor:
         """(R,) losses the plain way.
 
