@@ -1,5 +1,6 @@
 """Starting weights for a backbone from .pth, .ckpt or .safetensors files; nothing fits half."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,29 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.torch_files import load_tensors
 
+State = dict[str, Tensor]
 _PREFIX = "backbone."
+# Under which name files with more in them than weights keep these, the most usual first.
+_USUAL_NAMES = ("state_dict", "model", "model_state_dict", "net", "net_state_dict", "backbone",
+                "state_dict_backbone", "network", "weights")  # fmt: skip
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
     """Load all weights of `backbone` from a file.
 
     Args:
-        path: a state dict (.pth, insightface's files included), our .ckpt, or .safetensors.
+        path: a state dict (.pth, insightface's files included), alone or in a dict with other
+            things, our .ckpt, or .safetensors; all names may share a prefix.
 
     Raises:
         MissingInputError: no such file.
         InputError: the file is not a state dict, or does not fit; the message lists what did not.
     """
     path = Path(path)
-    state = read_backbone_state(path)
     expected = backbone.state_dict()
+    state = of_network(read_state(path), expected)
     # num_batches_tracked is a counter that old files lack and that only momentum=None reads.
     missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in expected]
@@ -44,22 +51,65 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
     backbone.load_state_dict(state, strict=False)
 
 
-def read_backbone_state(path: Path) -> dict[str, Tensor]:
-    """The backbone's tensors in a file of any of the three kinds."""
+def read_state(path: Path) -> State:
+    """The state dict in a file, with the names that the file has.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: another kind of file, or several state dicts of which none has a usual name.
+    """
     if not path.is_file():
         raise MissingInputError(f"no weights file {path}; check backbone.weights")
-    try:
-        content = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # each reader has its own exception types
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} is not a readable weights file: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    content: Any = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
+    if _is_state(content):
+        state: State = content
+        return state
+    if not isinstance(content, dict):
         raise InputError(f"{path} is not a state dict, got {type(content).__name__}")
+    nested = {str(key): value for key, value in content.items() if _is_state(value)}
+    usual = [name for name in _USUAL_NAMES if name in nested]
+    if not usual and len(nested) != 1:
+        found = f"{len(nested)} of them ({', '.join(nested)})" if nested else "none"
+        raise InputError(
+            f"{path} is not a state dict and holds {found}; save the one of the network: "
+            "torch.save(model.state_dict(), 'weights.pth')"
+        )
+    return nested[usual[0] if usual else next(iter(nested))]
+
+
+def _load_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except Exception as error:  # it has exception types of its own
+        raise InputError(f"{path} is not a readable weights file: {error}") from error
+
+
+def _is_state(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
+
+
+def of_network(state: State, expected: Collection[str]) -> State:
+    """The part of a state dict that is a network's, under the network's own names.
+
+    All names of a network may share a prefix (`backbone.`, `module.`, `_orig_mod.`, `model.` or
+    several of them); what has another one belongs to something else, such as a head.
+
+    Args:
+        expected: names of the network's tensors. Where no prefix fits them all, the usual ones
+            are left out, so that a message shows what is different.
+    """
+    needed = [key for key in expected if not key.endswith("num_batches_tracked")]
+    anchor = needed[0] if needed else ""
+    prefixes = [key.removesuffix(anchor) for key in state if key.endswith(anchor)]
+    for prefix in sorted(prefixes, key=len):
+        if all(prefix + key in state for key in needed):
+            if not prefix:
+                return state
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if any(key.startswith(_PREFIX) for key in state):
         state = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
     return {key.removeprefix("module."): value for key, value in state.items()}
@@ -80,10 +130,12 @@ RECOGNIZED = (
 
 def identify_network(path: Path) -> dict[str, Any]:
     """The configuration of the one of insightface's networks whose weights these are."""
-    state = read_backbone_state(path)
-    width = _embedding_size(state)
+    content = read_state(path)
     for name in RECOGNIZED:
         with torch.device("meta"):
+            names = timm.create_model(name, num_classes=1).state_dict()
+            state = of_network(content, names)
+            width = _embedding_size(state)
             expected = timm.create_model(name, num_classes=width).state_dict()
         # num_batches_tracked is a counter that old files lack.
         fits = all(

@@ -1,7 +1,6 @@
 """Reading checkpoint files; nothing in them is executed."""
 
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from marginface.utils.errors import InputError
+from marginface.utils.torch_files import load_tensors
 
 CHECKPOINT_FORMAT = 2  # 1: before the modules and settings of version 0.2 had their names
 # The one parameter that differs between processes; in a submodule, or DDP would average it.
@@ -24,13 +24,7 @@ Checkpoint = dict[str, Any]
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing in it is run."""
-    try:
-        # Files of torch before 1.6 are not zip archives and cannot be mapped.
-        mmap = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch has many ways to refuse a file
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} is not a readable checkpoint: {reason}") from error
+    content = load_tensors(path, "checkpoint")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not a checkpoint")
     return content

@@ -1,0 +1,84 @@
+"""Weights files of other people: read when they hold the network, refused with what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.backbones.weights import identify_network
+from marginface.utils.errors import InputError
+
+NAME = "mobilefacenet"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return create_backbone(NAME)
+
+
+def named(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+HEAD = torch.randn(512, 30)
+FILES = {
+    "as it is": lambda state: state,
+    "model.": lambda state: {"state_dict": {**named(state, "model."), "head.kernel": HEAD}},
+    "features.module.": lambda state: {
+        "state_dict": {**named(state, "features.module."), "fc.weight": HEAD}, "epoch": 25,
+    },
+    "_orig_mod.": lambda state: named(state, "_orig_mod."),
+    "module.backbone.": lambda state: named(state, "module.backbone."),
+    "backbone.": lambda state: {"state_dict": {**named(state, "backbone."), "head.weight": HEAD}},
+    "of arcface_torch": lambda state: {
+        "epoch": 3, "state_dict_backbone": state, "state_dict_softmax_fc": {"weight": HEAD},
+        "state_optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    },
+    "key model": lambda state: {"model": state},
+    "key of its own": lambda state: {"my_net": state, "iters": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_weights_are_found(kind: str, network: nn.Module, tmp_path: Path) -> None:
+    torch.save(FILES[kind](network.state_dict()), tmp_path / "weights.pth")
+    fresh = create_backbone(NAME)
+    load_backbone_weights(fresh, tmp_path / "weights.pth")
+    for key, value in network.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+    assert identify_network(tmp_path / "weights.pth") == {
+        "name": NAME, "embedding_size": 512, "image_size": 112,
+    }  # fmt: skip
+
+
+def test_a_whole_module(network: nn.Module, tmp_path: Path) -> None:
+    torch.save(network, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"holds pickled objects.*model.state_dict\(\)") as caught:
+        load_backbone_weights(create_backbone(NAME), tmp_path / "weights.pth")
+    assert "\x1b" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_torchscript_archive(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"is a TorchScript archive.*torch.jit.load\('weights.pth"):
+        load_backbone_weights(create_backbone(NAME), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": {"x": torch.ones(1)}, "b": {"y": torch.ones(1)}}, r"holds 2 of them \(a, b\)"),
+        ({"epoch": 3}, "holds none; save the one of the network"),
+        ([1, 2], "is not a state dict, got list"),
+    ],
+)
+def test_no_state_dict(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=message):
+        load_backbone_weights(create_backbone(NAME), tmp_path / "weights.pth")
