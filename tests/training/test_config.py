@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from helpers.runs import compose
+from marginface.backbones import create_backbone
 from marginface.config.instantiate import build
 from marginface.config.resolve import config_dir
+from marginface.training.build import check_batch_norm
 from marginface.training.config import check_config, train_problems
 from marginface.utils.errors import InputError
 
@@ -118,3 +120,19 @@ def test_float32_precision_of_the_backbone_is_checked() -> None:
     assert compose("trainer=gpu")["trainer"]["float32_matmul_precision"] == "high"
     assert compose("trainer=ddp")["trainer"]["benchmark"] is True
     assert compose("trainer=cpu")["trainer"]["float32_matmul_precision"] == "highest"
+
+
+@pytest.mark.parametrize("epochs", ["-1", "0", "null"])
+def test_a_run_without_an_end_is_an_error(epochs: str) -> None:
+    message = "trainer.max_epochs must be at least 1.*trainer.max_steps ends a run earlier"
+    with pytest.raises(InputError, match=message):
+        check_config(compose("trainer=cpu", f"trainer.max_epochs={epochs}"))
+
+
+def test_one_image_at_a_time_is_an_error_with_batch_norm() -> None:
+    with pytest.raises(
+        InputError, match=r"data.batch_size=4 over 2 processes x 2 .*backbone\..*2:"
+    ):
+        check_batch_norm(create_backbone("miniresnet8_half"), 1, 2, 2)
+    check_batch_norm(create_backbone("miniresnet8_half"), 2, 2, 2)
+    check_batch_norm(create_backbone("vit_tiny_patch16_224", pool="model", norm="ln"), 1, 2, 2)

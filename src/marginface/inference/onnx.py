@@ -1,6 +1,6 @@
 """ONNX files as networks, run by onnxruntime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class OnnxNetwork(nn.Module):
             missing = size - len(part)  # a graph of fixed batch size wants its number
             filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)])
             rows = self.session.run(None, {self.input_name: filled})[0]
+            _check_embedding(rows.shape, self.session)
             parts.append(torch.from_numpy(rows[: len(part)]))
         return torch.cat(parts).to(x.device)
 
@@ -70,8 +71,20 @@ def open_onnx(path: Path) -> tuple[Callable[[], nn.Module], int]:
             f"{path}: its input is {taken.type} of shape {shape}; expected tensor(float) of "
             "(batch, 3, S, S) with a fixed S"
         )
+    _check_embedding(session.get_outputs()[0].shape, session)
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return lambda: OnnxNetwork(session, batch), side
+
+
+def _check_embedding(shape: Sequence[Any], session: Any) -> None:
+    """InputError unless the first output may be an embedding; names stand for open sizes."""
+    if len(shape) == 2 and (not isinstance(shape[1], int) or shape[1] > 1):
+        return
+    outputs = ", ".join(f"{output.name} {list(output.shape)}" for output in session.get_outputs())
+    raise InputError(
+        f"the ONNX file's first output is of shape {list(shape)}, an embedding is (images, "
+        f"D) with D > 1. Its outputs are {outputs}; export the network with the embedding first"
+    )
 
 
 def external_weight_files(path: Path) -> list[Path]:

@@ -69,6 +69,12 @@ def _trainer_problems(node: dict[str, Any]) -> list[str]:
     # All but this one are arguments of Lightning's trainer.
     rest = {key: value for key, value in node.items() if key != "float32_matmul_precision"}
     problems = target_problems("trainer", rest)
+    epochs = node.get("max_epochs", 1)
+    if not isinstance(epochs, int) or epochs < 1:
+        problems.append(
+            f"trainer.max_epochs must be at least 1, got {epochs}: the schedule needs to know the "
+            "number of steps; trainer.max_steps ends a run earlier"
+        )
     precision = node.get("float32_matmul_precision", "highest")
     if precision not in FLOAT32_PRECISIONS:
         problems.append(

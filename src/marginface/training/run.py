@@ -13,7 +13,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
 from marginface.runs.folder import RunFolder
 from marginface.runs.result_table import print_result
-from marginface.training.build import build_module, build_trainer
+from marginface.training.build import build_module, build_trainer, check_batch_norm
 from marginface.training.callbacks.preemption import Preemption
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
@@ -53,7 +53,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if config["keep_freed_memory"] and trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
     module = build_module(config, datamodule, description, trainer)
-    micro_batch_size(datamodule.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    parts = trainer.world_size, trainer.accumulate_grad_batches
+    check_batch_norm(module.backbone, micro_batch_size(datamodule.batch_size, *parts), *parts)
     if trainer.is_global_zero:
         begin_run(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
     if checkpoint is not None:

@@ -1,5 +1,6 @@
 """Identification with one's own gallery and probes, listed in .csv files."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from marginface.metrics.identification import (
 from marginface.metrics.identification_intervals import identification_intervals
 from marginface.metrics.templates import aggregate_templates
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -73,6 +75,7 @@ class GalleryBenchmark:
         lists = [read_gallery(self.root / file) for file in (self.gallery, self.probes)]
         owners, subjects = (np.array(listed.subjects) for listed in lists)
         check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
+        _warn_of_same_files(name, *lists)
         if self.distractors is not None:
             photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
             lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))
@@ -117,6 +120,16 @@ class GalleryBenchmark:
             metrics,
             counts,
             tables=tables,
+        )
+
+
+def _warn_of_same_files(name: str, gallery: Listed, probes: Listed) -> None:
+    known = {os.path.normpath(file) for file in gallery.files}
+    same = [file for file in probes.files if os.path.normpath(file) in known]
+    if same:
+        rank_zero_warn(
+            f"{name}: {len(same)} of {len(probes.files)} probes are the very files of the gallery, "
+            f"the first is {same[0]}: they find themselves, and the rates say nothing of the others"
         )
 
 

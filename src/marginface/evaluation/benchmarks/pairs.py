@@ -41,6 +41,7 @@ from marginface.metrics.verification import (
     rate_name,
 )
 from marginface.utils.arguments import NotNegative, Probability, Seed, WholeNumber
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 
 _RULES = {
@@ -115,6 +116,7 @@ class PairsBenchmark:
             # Now, because embedding takes long.
             check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
+            _warn_of_one_kind(title, pairs.same, self.folds)
             found.append(
                 BenchmarkTask(title, pairs, partial(self.evaluate, title, pairs, _people(pairs)))
             )
@@ -222,6 +224,18 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     thresholds = binned.thresholds[kept]
     bins = torch.searchsorted(thresholds, distance, right=True)
     return binned._replace(thresholds=thresholds, bins=bins)
+
+
+def _warn_of_one_kind(name: str, same: NDArray[np.bool_], folds: int) -> None:
+    """Folds are contiguous parts: in a file that is sorted by kind they hold one kind each."""
+    parts = np.array_split(same, folds)
+    single = sum(len(part) > 3 and len(np.unique(part)) == 1 for part in parts)
+    if single:
+        rank_zero_warn(
+            f"{name}: {single} of {folds} folds hold pairs of one kind only, as the file is sorted "
+            "by kind. The threshold of the other folds does not fit them, so the accuracy is off; "
+            "mix genuine and impostor pairs (AUC, EER and TAR do not depend on the order)"
+        )
 
 
 def _people(pairs: PairFile) -> KnownPeople:
