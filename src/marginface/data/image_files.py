@@ -32,6 +32,17 @@ def find_photos(source: Path) -> list[str]:
     return photos
 
 
+def other_files(source: Path) -> list[str]:
+    """Paths of all files below a folder that are not read as images, hidden ones left out."""
+    found = (
+        str(PurePosixPath(Path(folder, name).relative_to(source)))
+        for folder, _, names in os.walk(source, followlinks=True)
+        for name in names
+        if not is_image_name(name)
+    )
+    return sorted(name for name in found if not is_hidden(name))
+
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 

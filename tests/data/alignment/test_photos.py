@@ -246,15 +246,20 @@ def test_yunet_faults(tmp_path: Path) -> None:
 
 
 def test_yunet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV's rows: box, five points, score. Without the model, which nobody may ship here."""
+    """OpenCV's rows: box, five points, score, at a long side of 640 pixels.
+
+    Without the model, which nobody may ship here.
+    """
 
     class Detector:
         def setInputSize(self, size: tuple[int, int]) -> None:
-            assert size == (160, 120)
+            assert size == (640, 480)
 
         def detect(self, bgr: np.ndarray) -> tuple[int, np.ndarray | None]:
             assert bgr[0, 0].tolist() == [3, 2, 1]
-            row = np.concatenate([[1, 2, 30, 40], TEMPLATE.ravel(), [0.8]])
+            assert bgr.shape == (480, 640, 3)
+            points = 4 * (TEMPLATE + 0.5) - 0.5
+            row = np.concatenate([[1, 2, 30, 40], points.ravel(), [0.8]])
             return 1, row[None].astype(np.float32)
 
     class Maker:
@@ -269,6 +274,21 @@ def test_yunet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(face, DetectedFace)
     np.testing.assert_allclose(face.points, TEMPLATE, atol=1e-3)
     assert face.score == pytest.approx(0.8)
+
+
+def test_files_that_are_not_looked_at_are_named(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bo" / "scan.tif").write_bytes(b"II")
+    (photos / "bo" / "phone.HEIC").write_bytes(b"")
+    (photos / "bo" / "._1.jpg").write_bytes(b"")
+    (photos / ".DS_Store").write_bytes(b"")
+    detector = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
+    align_photos(photos, tmp_path / "out", detector)
+    printed = capsys.readouterr().err
+    assert "2 files were not looked at" in printed
+    assert "bo/phone.HEIC, bo/scan.tif" in printed
+    assert ".DS_Store" not in printed
 
 
 def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

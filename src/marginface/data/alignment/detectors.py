@@ -15,6 +15,7 @@ from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_l
 from marginface.data.images import Pixels
 from marginface.utils.errors import InputError, MissingInputError
 
+_LONG_SIDE = 640  # pixels, at which YuNet was trained
 Detector = Callable[[Pixels, str], list[DetectedFace]]  # RGB pixels and path of a photograph
 
 
@@ -35,6 +36,9 @@ class LandmarkFile:
 
 class YuNet:
     """OpenCV's FaceDetectorYN with the user's ONNX file (opencv_zoo's face_detection_yunet).
+
+    It finds faces of about 10 to 300 pixels, so photographs are looked at with a long side of 640
+    pixels, whether they are larger or smaller.
 
     Args:
         path: the ONNX file.
@@ -65,12 +69,22 @@ class YuNet:
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
         detector = self._detector()
-        detector.setInputSize((rgb.shape[1], rgb.shape[0]))
-        _, rows = detector.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        height, width = rgb.shape[:2]
+        scale = _LONG_SIDE / max(height, width)
+        size = max(round(scale * width), 1), max(round(scale * height), 1)
+        smaller = scale < 1
+        looked_at = cv2.resize(
+            rgb, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        )
+        detector.setInputSize(size)
+        _, rows = detector.detect(cv2.cvtColor(looked_at, cv2.COLOR_RGB2BGR))
         # Columns: box (4), five points in our order (it calls the left eye in the image the
-        # person's right one), score.
+        # person's right one), score. A pixel's center stays one when images are scaled.
+        back = np.array([width / size[0], height / size[1]])
         return [
-            DetectedFace(np.asarray(row[4:14], np.float64).reshape(5, 2), float(row[14]))
+            DetectedFace(
+                (np.asarray(row[4:14], np.float64).reshape(5, 2) + 0.5) * back - 0.5, float(row[14])
+            )
             for row in (() if rows is None else rows)
         ]
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from marginface.data.alignment.detectors import Detector
 from marginface.data.alignment.landmarks import DetectedFace, for_photos
 from marginface.data.alignment.template import align, check_points, template
-from marginface.data.image_files import find_photos
+from marginface.data.image_files import find_photos, other_files
 from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 
 _EXAMPLES = 48  # aligned faces that the report shows
@@ -81,6 +82,7 @@ def align_photos(
     source, target = Path(source), Path(target).absolute()
     template(size)
     photos = find_photos(source)
+    _name_other_files(source)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; choose another name, nothing is overwritten")
     partial = target.with_name(f".{target.name}.aligning")
@@ -101,6 +103,19 @@ def align_photos(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
+
+
+def _name_other_files(source: Path) -> None:
+    """Say which files are not looked at: someone may miss the faces in them."""
+    others = other_files(source)
+    if others:
+        kinds = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in others)
+        counted = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common(8))
+        first = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        rank_zero_warn(
+            f"{source}: {len(others)} files were not looked at: by their endings they are no "
+            f"images that are read here. {counted}: {first}"
+        )
 
 
 class _FaceWriter:
