@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from marginface.data import ListDataset
 from marginface.data.alignment.landmarks import for_photos, read_landmarks
+from marginface.data.alignment.template import TEMPLATE, misfit
 from marginface.data.formats.recordio.format import read_index
 from marginface.data.formats.shards import read_shard
 from marginface.data.image_files import is_hidden
@@ -135,3 +137,36 @@ def test_an_archive_made_on_a_mac(tmp_path: Path) -> None:
         for name in ("x/a.jpg", "__MACOSX/x/._a.jpg", "x/._b.jpg", ".DS_Store"):
             archive.writestr(name, b"image")
     assert [member.name for member, _ in read_shard(tmp_path / "faces.zip")] == ["x/a.jpg"]
+
+
+def points_file(folder: Path, order: str, faces: int = 9) -> Path:
+    """Points near the template, turned and scaled a little, in the order that is named."""
+    generator = np.random.default_rng(0)
+    lines = []
+    for number in range(faces):
+        points = (1 + number) * TEMPLATE + generator.normal(0, 0.5, (5, 2))
+        numbers = points.ravel() if order == "xyxy" else points.T.ravel()
+        lines.append(f"{number}.jpg " + " ".join(f"{value:.3f}" for value in numbers))
+    (folder / "points.txt").write_text("\n".join(lines))
+    return folder / "points.txt"
+
+
+@pytest.mark.parametrize("given", ["auto", "xyxy"])
+def test_points_in_the_usual_order(given: str, tmp_path: Path) -> None:
+    faces = read_landmarks(points_file(tmp_path, "xyxy"), given)
+    assert all(misfit(face.points) < 2 for (face,) in faces.values())
+
+
+def test_all_x_before_all_y(tmp_path: Path) -> None:
+    path = points_file(tmp_path, "xxyy")
+    with pytest.raises(
+        InputError, match=r"are \d\d\.\d pixels off .*only [01]\.\d: use --order xxyy"
+    ):
+        read_landmarks(path)
+    assert all(misfit(face.points) < 2 for (face,) in read_landmarks(path, "xxyy").values())
+    assert all(misfit(face.points) > 10 for (face,) in read_landmarks(path, "xyxy").values())
+
+
+def test_an_order_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown --order 'yxyx'"):
+        read_landmarks(points_file(tmp_path, "xyxy"), "yxyx")

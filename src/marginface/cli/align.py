@@ -21,6 +21,9 @@ def align_command(
     landmarks: Annotated[
         Path | None, typer.Option(help="five points a face: csv, CelebA's or insightface's list")
     ] = None,
+    order: Annotated[
+        str, typer.Option(help="of coordinates in --landmarks: xyxy, xxyy, or auto, which checks")
+    ] = "auto",
     yunet: Annotated[Path | None, typer.Option(help="ONNX file of OpenCV's YuNet detector")] = None,
     detector: Annotated[
         str | None, typer.Option(help="your own: package.module:function of RGB pixels")
@@ -42,7 +45,7 @@ def align_command(
     from marginface.inspection.alignment_report import write_report
 
     with clear_errors():
-        finder = _detector(source, landmarks, yunet, detector)
+        finder = _detector(source, landmarks, order, yunet, detector)
         names = dict(zip(*read_list(identities), strict=True)) if identities else None
         with progress_bar() as bar:
             task = bar.add_task("photographs", total=None)
@@ -66,12 +69,12 @@ def align_command(
 
 
 def _detector(
-    source: Path, landmarks: Path | None, yunet: Path | None, detector: str | None
+    source: Path, landmarks: Path | None, order: str, yunet: Path | None, detector: str | None
 ) -> Detector:
     if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
         raise InputError("give one of --landmarks, --yunet and --detector")
     if landmarks is not None:
-        return LandmarkFile(landmarks, find_photos(source))
+        return LandmarkFile(landmarks, find_photos(source), order)
     if yunet is not None:
         return YuNet(yunet)
     assert detector is not None

@@ -25,10 +25,11 @@ class LandmarkFile:
     Args:
         path: of the file.
         photos: all photographs, see `for_photos`.
+        order: of the coordinates, see `point_order.in_order`.
     """
 
-    def __init__(self, path: str | Path, photos: list[str]) -> None:
-        self.faces = for_photos(read_landmarks(path), photos)
+    def __init__(self, path: str | Path, photos: list[str], order: str = "auto") -> None:
+        self.faces = for_photos(read_landmarks(path, order), photos)
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
         return self.faces.get(path, [])

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from marginface.data.alignment.point_order import in_order
 from marginface.data.alignment.template import Points
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -28,21 +29,25 @@ class DetectedFace(NamedTuple):
     identity: str | None = None
 
 
-def read_landmarks(path: str | Path) -> dict[str, list[DetectedFace]]:
+def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[DetectedFace]]:
     """Faces by photograph, as the file names them.
 
     Lines are `path,x1,y1,...,x5,y5` (csv, with or without a line of headings; columns `identity`,
     `label` and `score` may follow), CelebA's and insightface's `name x1 y1 ... x5 y5 [score]`, or
     insightface's lst, `aligned<TAB>path<TAB>label<TAB>box (4)<TAB>x1..x5<TAB>y1..y5`.
 
+    Args:
+        order: of the coordinates but in the lst, see `point_order.in_order`.
+
     Raises:
         MissingInputError: no such file.
-        InputError: a line of no known kind.
+        InputError: a line of no known kind, or points that fit in another order only.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no landmark file {path}")
-    faces: dict[str, list[DetectedFace]] = {}
+    read: list[tuple[str, DetectedFace]] = []
+    open_order: list[int] = []  # faces of which the file does not say it
     headings: list[str] = []
     for number, fields in enumerate(_rows(path), start=1):
         if number <= 2 and _is_heading(fields):
@@ -55,9 +60,18 @@ def read_landmarks(path: str | Path) -> dict[str, list[DetectedFace]]:
                 f"{path}: line {number} does not hold a name and five points "
                 f"(x1 y1 ... x5 y5): {' '.join(fields)[:100]!r}"
             ) from error
-        faces.setdefault(_plain_path(name), []).append(face)
-    if not faces:
+        if not _is_lst(fields):
+            open_order.append(len(read))
+        read.append((_plain_path(name), face))
+    if not read:
         raise InputError(f"{path} holds no faces")
+    ordered = in_order([read[i][1].points for i in open_order], order, str(path))
+    for number, points in zip(open_order, ordered, strict=True):
+        name, face = read[number]
+        read[number] = name, face._replace(points=points)
+    faces: dict[str, list[DetectedFace]] = {}
+    for name, face in read:
+        faces.setdefault(name, []).append(face)
     return faces
 
 
@@ -100,8 +114,13 @@ def _is_heading(fields: list[str]) -> bool:
     return len(fields) == 1 or not any(map(_is_number, fields[1:]))
 
 
+def _is_lst(fields: list[str]) -> bool:
+    """Whether a line is one of insightface's lst."""
+    return len(fields) >= 17 and fields[0] in ("0", "1")
+
+
 def _face(fields: list[str], headings: list[str]) -> tuple[str, DetectedFace]:
-    if len(fields) >= 17 and fields[0] in ("0", "1"):  # insightface's lst: all x, then all y
+    if _is_lst(fields):  # all x, then all y
         points = np.array(fields[7:17], np.float64).reshape(2, 5).T
         return fields[1], DetectedFace(points, identity=fields[2])
     values = fields[1:]
