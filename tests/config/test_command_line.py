@@ -61,7 +61,7 @@ def problems_of(*overrides: str) -> str:
         ("callbacks.checkpoint._target_=marginface.callbacks.Nothing", "cannot import"),
         ("experiment=nothing", "unknown experiment 'nothing'"),
         ("backbone.color=gbr", "backbone.color: got 'gbr'"),
-        ("head=[", "cannot read the overrides"),
+        ("head=[", "cannot read the override head=["),
         ("+head.num_classes=3", "unknown key head.num_classes"),
         ("+scheduler.total_steps=3", "unknown key scheduler.total_steps"),
         ("hydra.run.dri=x", "unknown key hydra.run.dri. Did you mean 'hydra.run.dir'?"),
@@ -209,3 +209,17 @@ def test_console_script_lists_heads(command: Command) -> None:
     assert done.returncode == 0
     assert "x2softmax" in done.stdout
     assert "a=-0.9" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("checkpoint=/tmp/epoch=3-step=100.ckpt", """'checkpoint="/tmp/epoch=3-step=100.ckpt"'"""),
+        ("data.root=/faces/a (1)", """'data.root="/faces/a (1)"'"""),
+    ],
+)
+def test_an_override_to_be_quoted_is_named(argument: str, quoted: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_command_line("train", ["debug=fast", argument])
+    assert f"cannot read the override {argument} " in str(caught.value)
+    assert f"Quote the value, for the shell too: {quoted}" in str(caught.value)

@@ -38,10 +38,7 @@ def check_command_line(
         return
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return  # the first process has checked the same command line
-    try:
-        overrides = OverridesParser.create().parse_overrides(options.overrides)
-    except HydraException as error:
-        raise InputError(f"cannot read the overrides: {str(error).splitlines()[0]}") from error
+    overrides = _parsed(options.overrides)
     # Hydra's own groups (hydra/launcher=...) come from its plugins; it names the known ones itself.
     of_plugins = ("hydra/", "hydra.launcher.")
     overrides = [o for o in overrides if not o.key_or_group.startswith(of_plugins)]
@@ -57,6 +54,32 @@ def check_command_line(
         for job in range(min(jobs, _MAX_CHECKED_JOBS)):
             problems += _job_problems(config_name, fixed, good_groups, values, job, find_problems)
     raise_problems(problems)
+
+
+def _parsed(arguments: list[str]) -> list[Override]:
+    """InputError that names the overrides that cannot be read, and how to quote them."""
+    parser = OverridesParser.create()
+    overrides, problems = [], []
+    for argument in arguments:
+        try:
+            overrides += parser.parse_overrides([argument])
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            key, assigns, value = argument.partition("=")
+            quoted = f'{key}="{value}"'
+            help_ = ""
+            if assigns and _can_be_read(parser, quoted):
+                help_ = f". Quote the value, for the shell too: '{quoted}'"
+            problems.append(f"cannot read the override {argument} ({reason}){help_}")
+    raise_problems(problems)
+    return overrides
+
+
+def _can_be_read(parser: OverridesParser, argument: str) -> bool:
+    try:
+        return bool(parser.parse_overrides([argument]))
+    except HydraException:
+        return False
 
 
 def _job_problems(

@@ -35,8 +35,8 @@ def in_order(faces: list[Points], order: str, where: str) -> list[Points]:
         if other * _BETTER <= here:
             raise InputError(
                 f"{where}: read as x1 y1 ... x5 y5 its points are {here:.1f} pixels off the "
-                f"template in the median, as x1 ... x5 y1 ... y5 only {other:.1f}: use --order xxyy (or "
-                "--order xyxy if they are right as they are)"
+                f"template in the median, as x1 ... x5 y1 ... y5 only {other:.1f}: use --order "
+                "xxyy (or --order xyxy if they are right as they are)"
             )
     return faces
 
