@@ -32,10 +32,10 @@ KERNELS := tests/classifier/kernels
 
 test: $(READY) ## run the tests, two at a time (5 to 7 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS)/test_interpreted.py -n 2 --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS) -n 2 --dist worksteal
 
 test-kernels: $(READY) ## run those of the GPU kernels that need no GPU: interpreted and compiled
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS)/test_interpreted.py -n 2 --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(KERNELS) -n 2 --dist worksteal
 	$(BIN)/python -m pytest $(KERNELS)/test_compiled.py -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes each

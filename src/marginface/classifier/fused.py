@@ -54,8 +54,7 @@ class _TargetAndNegatives(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(upstream[0].device.type, enabled=False):
-            return *_gradients(ctx, *upstream), None
+        return *_gradients(ctx, *upstream), None
 
 
 def mean_cross_entropy(
@@ -67,8 +66,8 @@ def mean_cross_entropy(
 ) -> Tensor:
     """The mean of softplus(logsumexp of other classes - scale target), all of it in kernels.
 
-    What `target_and_negatives`, a curve and cross-entropy make, in a tenth of the operations: on
-    small batches the host is what takes the time.
+    What `target_and_negatives`, a curve and cross-entropy make, in fewer operations: on small
+    batches the host is what takes the time.
 
     Args:
         embeddings: (R, D) what the rows of `inputs.in_kernels` were made of.
@@ -144,7 +143,8 @@ def _gradients(
     elif ctx.needs_input_grad[1] and buffer is None:  # differentiated before
         buffer = _empty_gradient(weight, inputs.centers)
     ctx.buffer = None  # what autograd is given must not be held here, or it would be copied
-    of_queries, of_logits = ctx.the_pass.gradients(of_own, of_others, buffer, step, *of_mean)
+    with torch.autocast(weight.device.type, enabled=False):  # backward may be called inside of one
+        of_queries, of_logits = ctx.the_pass.gradients(of_own, of_others, buffer, step, *of_mean)
     of_weight = None if buffer is None else _as_gradient_of(weight, inputs.centers, buffer)
     of_threshold = None
     if of_logits is not None and ctx.needs_input_grad[2]:
