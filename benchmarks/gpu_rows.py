@@ -85,7 +85,7 @@ def rows_of(parts: list[str], device: str) -> Iterator[Row]:
 def head_rows(sizes: list[tuple[int, int]], device: str) -> Iterator[Row]:
     for batch, classes in sizes:
         for mode, options in OURS.items():
-            yield head_row(mode, batch, classes, device, ours(options, device))
+            yield head_row(mode, batch, classes, device, ours(options))
         for mode, loss in PEERS.items():
             if "compiled" in mode and device == "cpu":
                 continue
@@ -131,7 +131,7 @@ def precision(name: str) -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
 
 
-def ours(options: dict[str, Any], device: str) -> Callable[[nn.Parameter], Any]:
+def ours(options: dict[str, Any]) -> Callable[[nn.Parameter], Any]:
     def make(weight: nn.Parameter) -> Any:
         loss = peers.Ours("x2softmax", **options)
         if options.get("optimizer_in_backward"):

@@ -24,8 +24,7 @@ class ClassifierOptions:
             without a gradient: likely the same person twice (insightface's option; 0.4 there).
         kernel: what computes the loss: "torch" (plain torch), or "auto": GPU kernels where they run
             and have what the head needs. "triton" is the same, and an error on devices where no
-            kernel runs. How a run is executed, not what
-            it computes: a resumed run may change it.
+            kernel runs. A resumed run may change it.
         matmul_precision: precision of the matrix products; sums, exponentials and target cosines
             stay float32. "float32" is what it says on a CPU, and in the kernels three products of
             float16 parts, which is as exact; "float16" rounds inputs of products to 11 bits (as

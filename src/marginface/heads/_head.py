@@ -16,6 +16,7 @@ from marginface.classifier.directions import directions_of
 from marginface.classifier.fused import mean_cross_entropy, target_and_negatives
 from marginface.classifier.kernel_inputs import BatchRows, Logits
 from marginface.classifier.losses import ClassificationLoss, CrossEntropy
+from marginface.classifier.losses.cross_entropy import LogSumExp
 from marginface.classifier.options import ClassifierOptions
 from marginface.classifier.reduction import Reduction
 from marginface.classifier.sharding import Shard
@@ -204,7 +205,8 @@ class MarginHead(nn.Module):
         """(R,) unscaled target logits and slopes, where kernels go on to the loss with them."""
         plain = type(self.loss).combine is CrossEntropy.combine and compared.rows is not None
         plain = plain and type(self.margin).target_logit is Margin.target_logit
-        if not plain or self.shard is not None or not getattr(reduction, "bounded", False):
+        bounded = isinstance(reduction, LogSumExp) and reduction.bounded
+        if not plain or self.shard is not None or not bounded:
             return None
         learned = [*curve_inputs.values(), *self.margin.parameters()]
         if any(isinstance(v, Tensor) and v.requires_grad for v in learned):

@@ -74,6 +74,7 @@ class RunningState(nn.Module):
             return
         if not self._trainer_counts_steps:
             self._open_step()
+            return  # the step begins here
         for buffer, before in zip(self.buffers(), self._before, strict=True):
             buffer.copy_(before)
 

@@ -141,7 +141,7 @@ class KernelPass:
             own_upstream, upstream: (R,) gradients of the own product and of the reduction.
             of_mean: () what both are still to be multiplied with.
         """
-        rows, binary = self.rows, self.logits.binary
+        rows = self.rows
         kept = self.memory is not None and self.memory is buffer
         if not kept:  # a second backward pass: that memory is the first one's gradient now
             self.memory = self._kept = None
@@ -178,7 +178,7 @@ class KernelPass:
                 part = sums.sum(0).dot(upstream)
                 of_logits = part if of_logits is None else of_logits.add_(part)
             p = into.part(slice(None), slice(n))
-            of_vectors = _add_products(of_vectors, p, w, self.split)
+            of_vectors = _add_products(of_vectors, p, w)
             if buffer is None and room is None:
                 continue
             made = buffer[chunk.start : chunk.stop] if buffer is not None else room[:n]  # type: ignore[index]
@@ -196,7 +196,7 @@ class KernelPass:
         launch.project(
             of_vectors, rows.vectors, None, rows.inverse, unscale, self.logits.row_lengths
         )
-        if binary and of_logits is None:
+        if self.logits.binary and of_logits is None:
             of_logits = upstream.new_zeros(())
         return of_vectors, of_logits
 
@@ -287,10 +287,10 @@ def _empty_halves(rows: int, like: Tensor, split: bool, width: int | None = None
     return Halves(*parts.unbind())
 
 
-def _add_products(total: Tensor | None, p: Halves, w: Halves, split: bool) -> Tensor:
+def _add_products(total: Tensor | None, p: Halves, w: Halves) -> Tensor:
     """total + p w, of halves or of both parts of each."""
     total = launch.product(p.hi, w.hi) if total is None else launch.add_product(total, p.hi, w.hi)
-    if split:
+    if p.split:
         launch.add_product(total, p.lo, w.hi)
         launch.add_product(total, p.hi, w.lo)
     return total

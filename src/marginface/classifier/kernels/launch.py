@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from marginface.classifier.center_step import AdamWNumbers, SGDNumbers
@@ -53,7 +52,7 @@ def scores(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """(tiles, R) partial sums, and the largest logits they are relative to."""
     (rows, width), n = q.hi.shape, len(w.hi)
-    row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
+    row_tiles, tiles = _parts(rows, tile.rows), _parts(n, tile.classes)
     sums = inverse.new_empty(tiles, rows)
     tops = torch.empty_like(sums) if with_top else None
     kind = logits.kind
@@ -85,7 +84,7 @@ def cross_entropy(
     tiles, rows = sums.shape
     value, loss, upstream, own_upstream = sums.new_empty(4, rows).unbind()
     _cross_entropy(
-        triton.cdiv(rows, _ROWS_OF_SUMS),
+        _parts(rows, _ROWS_OF_SUMS),
         (sums, target, slope, value, loss, upstream, own_upstream),
         (rows, tiles, scale, 1.0 / rows),
         (_TILES_OF_SUMS, _ROWS_OF_SUMS),
@@ -109,7 +108,7 @@ def row_factors(
         (number, logits.scale, 16.0 - logits.kind.log2_largest_slope),  # float16 ends at 2^16
         (
             logits.row_lengths, longest_center is not None, of_mean is not None,
-            min(triton.next_power_of_2(number), 1024),
+            min(_power_of_two(number), 1024),
         ),
     )  # fmt: skip
     return factor, own, unscale
@@ -122,7 +121,7 @@ def weights(
 ) -> Tensor | None:  # fmt: skip
     """Fill (R, stride) gradient weights; for a binary loss also (tiles, R) sums over the logits."""
     (rows, width), n = q.hi.shape, len(w.hi)
-    row_tiles, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(n, tile.classes)
+    row_tiles, tiles = _parts(rows, tile.rows), _parts(n, tile.classes)
     sums = inverse.new_empty(tiles, rows) if logits.binary else None
     kind = logits.kind
     _weights(
@@ -206,13 +205,24 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return total.add_(product(a, b))
 
 
+# Not Triton's functions for these two, which are wrapped for use in kernels as well.
+def _parts(number: int, of: int) -> int:
+    """How many parts of a size hold a number."""
+    return -(-number // of)
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << (number - 1).bit_length()
+
+
 def _row_programs(rows: int) -> int:
-    return -(-rows // ROWS_PER_PROGRAM)
+    return _parts(rows, ROWS_PER_PROGRAM)
 
 
 def _whole_rows(width: int) -> tuple[int, int]:
     """Rows of a program that goes over whole rows, and the power of two that holds one."""
-    return ROWS_PER_PROGRAM, triton.next_power_of_2(width)
+    return ROWS_PER_PROGRAM, _power_of_two(width)
 
 
 def _or(tensor: Tensor | None, unread: Tensor) -> Tensor:

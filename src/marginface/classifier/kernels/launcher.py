@@ -11,10 +11,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 class Launcher:
     """A kernel whose compiled forms are kept by what they were compiled for.
 
-    Triton looks at all arguments of every launch to find the compiled form, which takes the host
-    longer than the launch itself. Here the constants say it, with what is left of Triton's own
-    choices: whether pointers are divisible by 16. Numbers must keep their types, and a kernel must
-    name those that may be any in `do_not_specialize`.
+    Triton looks at all arguments of every launch to find the compiled form. Here the constants say
+    it, with what is left of Triton's own choices: whether pointers are divisible by 16. Numbers
+    must keep their types, and a kernel must name those that may be any in `do_not_specialize`.
     """
 
     def __init__(self, function: Any) -> None:
