@@ -9,7 +9,14 @@ from marginface.utils.hashes import short_hash
 
 
 def find_photos(source: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it and sorted.
+    """Paths of all images below a folder, relative to it and sorted; see `photos_and_others`."""
+    return photos_and_others(source)[0]
+
+
+def photos_and_others(source: Path) -> tuple[list[str], list[str]]:
+    """Paths of all images below a folder and of all other files, relative to it and sorted.
+
+    Hidden files are neither.
 
     Raises:
         MissingInputError: no folder, or no image in it.
@@ -21,26 +28,16 @@ def find_photos(source: Path) -> list[str]:
     def unreadable(error: OSError) -> None:
         raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})")
 
-    photos = sorted(
+    found = sorted(
         str(PurePosixPath(Path(folder, name).relative_to(source)))
         for folder, _, names in os.walk(source, onerror=unreadable, followlinks=True)
         for name in names
-        if is_image_name(name) and not name.startswith(".")
     )
+    seen = [name for name in found if not is_hidden(name)]
+    photos = [name for name in seen if is_image_name(name)]
     if not photos:
         raise MissingInputError(f"no photographs below {source}")
-    return photos
-
-
-def other_files(source: Path) -> list[str]:
-    """Paths of all files below a folder that are not read as images, hidden ones left out."""
-    found = (
-        str(PurePosixPath(Path(folder, name).relative_to(source)))
-        for folder, _, names in os.walk(source, followlinks=True)
-        for name in names
-        if not is_image_name(name)
-    )
-    return sorted(name for name in found if not is_hidden(name))
+    return photos, [name for name in seen if not is_image_name(name)]
 
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}

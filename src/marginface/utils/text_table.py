@@ -45,8 +45,6 @@ class TextTable:
 def read_table(
     path: Path,
     is_heading: Callable[[list[str]], bool] = lambda fields: False,
-    *,
-    comments: bool = True,
 ) -> TextTable:
     """All lines of a file, parted by its tabs, commas, semicolons or blanks, whichever it has.
 
@@ -56,12 +54,11 @@ def read_table(
 
     Args:
         is_heading: whether the (lower case) fields of the first line name columns.
-        comments: whether lines that begin with # are left out.
 
     Raises:
         InputError: a file of another kind (UTF-16, zip, ...).
     """
-    rows = list(_rows(path, comments))
+    rows = list(_rows(path))
     delimiter = _delimiter_of([text for _, text in rows[:100]])
     lines = [Line(number, _split(text, delimiter), text.strip()) for number, text in rows]
     headings = None
@@ -75,15 +72,15 @@ def read_table(
     return TextTable(path, headings, lines, delimiter)
 
 
-def _rows(path: Path, comments: bool) -> Iterator[tuple[int, str]]:
+def _rows(path: Path) -> Iterator[tuple[int, str]]:
     content = path.read_bytes()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16, as Excel's Unicode text; save it as UTF-8 (csv)")
     if b"\0" in content[:4096]:
-        raise InputError(f"{path} is no text file")
+        raise InputError(f"{path} is not a text file")
     text = content.decode("utf-8-sig", errors="surrogateescape")
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not (comments and line.lstrip().startswith("#")):
+        if line.strip() and not line.lstrip().startswith("#"):
             yield number, line
 
 

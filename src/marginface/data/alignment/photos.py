@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from marginface.data.alignment.detectors import Detector
 from marginface.data.alignment.landmarks import DetectedFace, for_photos
 from marginface.data.alignment.template import align, check_points, template
-from marginface.data.image_files import find_photos, other_files
+from marginface.data.image_files import photos_and_others
 from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
@@ -81,8 +81,8 @@ def align_photos(
     """
     source, target = Path(source), Path(target).absolute()
     template(size)
-    photos = find_photos(source)
-    _name_other_files(source)
+    photos, others = photos_and_others(source)
+    _name_other_files(source, others)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; choose another name, nothing is overwritten")
     partial = target.with_name(f".{target.name}.aligning")
@@ -105,9 +105,8 @@ def align_photos(
     return result
 
 
-def _name_other_files(source: Path) -> None:
+def _name_other_files(source: Path, others: list[str]) -> None:
     """Say which files are not looked at: someone may miss the faces in them."""
-    others = other_files(source)
     if others:
         kinds = Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in others)
         counted = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common(8))

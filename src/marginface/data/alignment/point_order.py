@@ -9,7 +9,7 @@ from marginface.utils.errors import InputError, unknown_name
 
 PointOrder = Literal["auto", "xyxy", "xxyy"]  # x1 y1 x2 y2 ..., or x1 x2 ... y1 y2 ...
 _LOOKED_AT = 1000  # faces
-_BETTER = 3.0  # times, from which another order is no chance
+_BETTER = 3.0  # times; that another order fits so much better is not by chance
 
 
 def in_order(faces: list[Points], order: str, where: str) -> list[Points]:
