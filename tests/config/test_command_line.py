@@ -214,7 +214,7 @@ def test_console_script_lists_heads(command: Command) -> None:
 @pytest.mark.parametrize(
     ("argument", "quoted"),
     [
-        ("checkpoint=/tmp/epoch=3-step=100.ckpt", """'checkpoint="/tmp/epoch=3-step=100.ckpt"'"""),
+        ("checkpoint=runs/epoch=3-step=100.ckpt", """'checkpoint="runs/epoch=3-step=100.ckpt"'"""),
         ("data.root=/faces/a (1)", """'data.root="/faces/a (1)"'"""),
     ],
 )
