@@ -11,7 +11,7 @@ from marginface.data.alignment.template import TEMPLATE, misfit
 from marginface.data.formats.recordio.format import read_index
 from marginface.data.formats.shards import read_shard
 from marginface.data.image_files import is_hidden
-from marginface.data.pairs.files import read_pair_csv, read_pairs_txt
+from marginface.data.pairs.files import read_pair_list
 from marginface.utils.errors import InputError
 
 THREE = [("x/a.jpg", "0"), ("x/b.jpg", "0"), ("y/c d.jpg", "1")]
@@ -50,9 +50,9 @@ def test_lists(kind: str, tmp_path: Path) -> None:
 WRONG_LISTS = {
     "0 x/a.jpg\n1 x/b.jpg\n": r"the labels look like images \('x/a.jpg'\).*other way round",
     "path,fold\nx/a.jpg,0\n": "none of its first 1 images is below",  # read as a label, not there
-    "path,fold,part\nx/a.jpg,0,1\n": "no column of the identity .*path,fold,part",
-    "fold,id,part\n0,1,2\n": "no column of the image .*fold,id,part",
-    "path,label\nx/a.jpg,\n": "line 2 lacks its path or label",
+    "path,fold,part\nx/a.jpg,0,1\n": "no column label; expected path,label and got path,fold,part",
+    "fold,id,part\n0,1,2\n": "no column path; expected path,label and got fold,id,part",
+    "path,label\nx/a.jpg,\n": "line 2 lacks its label",
     "/elsewhere/b.jpg 0\n/elsewhere/c.jpg 1\n": r"none of its first 2 images is below .*images=",
 }
 
@@ -64,9 +64,9 @@ def test_wrong_lists(text: str, tmp_path: Path) -> None:
         ListDataset(tmp_path / "list.txt")
 
 
-def test_a_list_in_utf_16_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("x/a.jpg 0\n", encoding="utf-16")
-    with pytest.raises(InputError, match="is UTF-16, as Excel's Unicode text; save it as UTF-8"):
+def test_a_list_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"PK\3\4\0\0")
+    with pytest.raises(InputError, match="list.txt is not a text file"):
         ListDataset(tmp_path / "list.txt")
 
 
@@ -83,7 +83,7 @@ PAIRS = {
 @pytest.mark.parametrize("kind", PAIRS)
 def test_pairs(kind: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(PAIRS[kind])
-    files, same = read_pair_csv(tmp_path / "pairs.csv")
+    files, same = read_pair_list(tmp_path / "pairs.csv", tmp_path)
     assert files == ["a.jpg", "b.jpg", "a.jpg", "c.jpg"]
     assert same.tolist() == [True, False]
 
@@ -92,7 +92,7 @@ def test_pairs(kind: str, tmp_path: Path) -> None:
 def test_path_path_label(mark: str, tmp_path: Path) -> None:
     lines = [("a.jpg", "b.jpg", "1"), ("a.jpg", "c.jpg", "0")]
     (tmp_path / "pairs.txt").write_text("".join(f"{mark.join(line)}\n" for line in lines))
-    files, same = read_pairs_txt(tmp_path / "pairs.txt", tmp_path)
+    files, same = read_pair_list(tmp_path / "pairs.txt", tmp_path)
     assert files == ["a.jpg", "b.jpg", "a.jpg", "c.jpg"]
     assert same.tolist() == [True, False]
 

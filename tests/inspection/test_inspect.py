@@ -17,12 +17,12 @@ from helpers.commands import marginface
 from helpers.paths import ROOT
 from helpers.pictures import make_folder, picture
 from marginface.data import SyntheticFaces, write_pair_file, write_recordio
+from marginface.data.alignment.mean_face import fit_template, template_face
 from marginface.data.images import encode_jpeg
 from marginface.data.packing import pack
 from marginface.inspection import inspect_data
 from marginface.inspection.duplicates import exact_duplicates, near_duplicates
 from marginface.inspection.identities import alike_identities, label_suspects
-from marginface.inspection.mean_face import fit_template, template_face
 from marginface.inspection.report import write_inspection
 from marginface.utils.errors import InputError
 

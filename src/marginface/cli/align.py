@@ -1,18 +1,19 @@
 """`marginface align`: photographs to aligned faces, one folder per identity."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from marginface.cli.errors import clear_errors
 from marginface.data.alignment.detectors import Detector, LandmarkFile, YuNet, from_function
 from marginface.data.alignment.photos import align_photos
-from marginface.data.formats.list import read_list
-from marginface.data.image_files import find_photos
+from marginface.data.alignment.point_reading import PointFrame
+from marginface.data.image_list import read_image_list
 from marginface.utils.console import progress_bar
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, check_choice
 from marginface.utils.files import time_stamp
+from marginface.utils.text_table import readable
 
 
 def align_command(
@@ -24,7 +25,14 @@ def align_command(
     order: Annotated[
         str, typer.Option(help="of coordinates in --landmarks: xyxy, xxyy, or auto, which checks")
     ] = "auto",
+    exif: Annotated[
+        str,
+        typer.Option(help="pixels that points are in: orientation apply'd, ignore'd, or auto"),
+    ] = "auto",
     yunet: Annotated[Path | None, typer.Option(help="ONNX file of OpenCV's YuNet detector")] = None,
+    tiles: Annotated[
+        int, typer.Option(help="for --yunet and crowds: parts along each side to look at as well")
+    ] = 1,
     detector: Annotated[
         str | None, typer.Option(help="your own: package.module:function of RGB pixels")
     ] = None,
@@ -36,6 +44,12 @@ def align_command(
     min_face: Annotated[
         float, typer.Option(help="pixels between the eyes or down to the mouth; smaller: rejected")
     ] = 10.0,
+    missing: Annotated[
+        str, typer.Option(help="photographs without a face: skip, or center (cut it out)")
+    ] = "skip",
+    faulty: Annotated[
+        str, typer.Option(help="photographs that cannot be read: skip (reject), or stop")
+    ] = "skip",
     out: Annotated[
         Path | None, typer.Option(help="folder of the report; logs/align/<time> otherwise")
     ] = None,
@@ -45,8 +59,22 @@ def align_command(
     from marginface.inspection.alignment_report import write_report
 
     with clear_errors():
-        finder = _detector(source, landmarks, order, yunet, detector)
-        names = dict(zip(*read_list(identities), strict=True)) if identities else None
+        check_choice("--missing", missing, ("skip", "center"))
+        check_choice("--faulty", faulty, ("skip", "stop"))
+        check_choice("--exif", exif, get_args(PointFrame))
+        if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
+            raise InputError("give one of --landmarks, --yunet and --detector")
+        if landmarks is not None:
+            finder: Detector = LandmarkFile(landmarks, source, order=order, frame=exif)
+        elif yunet is not None:
+            finder = YuNet(yunet, tiles=tiles)
+        else:
+            assert detector is not None
+            finder = from_function(detector)
+        names = None
+        if identities is not None:
+            files, people, _ = read_image_list(identities)
+            names = dict(zip(files, map(readable, people), strict=True))
         with progress_bar() as bar:
             task = bar.add_task("photographs", total=None)
             result = align_photos(
@@ -56,26 +84,18 @@ def align_command(
                 size=size,
                 min_face=min_face,
                 identities=names,
+                exif="ignore" if exif == "ignore" else "apply",
+                missing=missing,  # type: ignore[arg-type]  # checked above
+                faulty=faulty,  # type: ignore[arg-type]  # checked above
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         folder = out or Path("logs/align") / time_stamp()
         write_report(result, folder, source, target)
         for reason, count in result.reasons().most_common():
             typer.echo(f"{count} rejected: {reason}")
+        if result.centered:
+            typer.echo(f"{len(result.centered)} without a face: the center of the photograph")
         typer.echo(
             f"{len(result.aligned)} faces written to {target}, {len(result.rejected)} photographs "
             f"rejected; report {folder / 'align.html'}"
         )
-
-
-def _detector(
-    source: Path, landmarks: Path | None, order: str, yunet: Path | None, detector: str | None
-) -> Detector:
-    if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
-        raise InputError("give one of --landmarks, --yunet and --detector")
-    if landmarks is not None:
-        return LandmarkFile(landmarks, find_photos(source), order)
-    if yunet is not None:
-        return YuNet(yunet)
-    assert detector is not None
-    return from_function(detector)

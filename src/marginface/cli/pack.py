@@ -9,9 +9,7 @@ from marginface.cli.errors import clear_errors
 from marginface.data.formats import list_formats, list_writers, open_faces
 from marginface.data.packing import pack, pack_pairs
 from marginface.utils.console import progress_bar
-from marginface.utils.errors import InputError, unknown_name
-
-_FAULTY = ("stop", "skip", "copy")
+from marginface.utils.errors import check_choice
 
 
 def pack_command(
@@ -37,10 +35,8 @@ def pack_command(
     Streaming and resumable: TARGET appears when it is whole; repeat the command after a stop.
     """
     with clear_errors():
-        if faulty not in _FAULTY:
-            raise InputError(unknown_name("--faulty", faulty, _FAULTY))
-        if label_gaps not in ("refuse", "close"):
-            raise InputError(unknown_name("--label-gaps", label_gaps, ("refuse", "close")))
+        check_choice("--faulty", faulty, ("stop", "skip", "copy"))
+        check_choice("--label-gaps", label_gaps, ("refuse", "close"))
         if target.suffix == ".bin":
             typer.echo(f"{pack_pairs(source, target, root=root)} pairs written to {target}")
             return

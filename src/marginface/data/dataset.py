@@ -6,6 +6,7 @@ import numpy as np
 
 from marginface.data.image_dataset import NO_LABEL, ImageDataset, Labels
 from marginface.data.images import Alpha, Exif, Grayscale, Pixels
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 from marginface.utils.hashes import short_hash
 
@@ -42,7 +43,8 @@ class FaceDataset(ImageDataset):
         where: the data in messages.
         identities: C names, in the order of the labels; the numbers when not given.
         label_gaps: identities without images are refused, kept as classes without images, or
-            closed by renumbering.
+            closed by renumbering. Numbers most of which have no image, as people's own have, are
+            names and never refused, unless `num_classes` is given.
         options: how images are read, see `ImageDataset`.
 
     Raises:
@@ -62,11 +64,13 @@ class FaceDataset(ImageDataset):
         # Before a cache for the images takes memory.
         if len(labels):
             check_labels(labels, num_classes, where)
+            is_stated = num_classes is not None
             num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
             if label_gaps != "keep":
                 labels, num_classes, identities = close_gaps(
-                    labels, num_classes, identities, where, refuse=label_gaps == "refuse"
-                )
+                    labels, num_classes, identities, where,
+                    refuse=label_gaps == "refuse", names=not is_stated,
+                )  # fmt: skip
         super().__init__(len(labels), where=where, **options)
         self.labels, self.identities = labels, identities
         self.num_classes = num_classes or 0
@@ -130,12 +134,21 @@ class Subset(FaceDataset):
 
 
 def close_gaps(
-    labels: Labels, num_classes: int, identities: list[str] | None, where: str, *, refuse: bool
+    labels: Labels,
+    num_classes: int,
+    identities: list[str] | None,
+    where: str,
+    *,
+    refuse: bool,
+    names: bool = False,
 ) -> tuple[Labels, int, list[str] | None]:
     """Labels, number and names of the identities that have images, numbered without gaps.
 
+    Whoever has no name is called by the number that was given, so that it is not lost.
+
     Args:
-        refuse: an identity without images is an InputError.
+        refuse: an identity without images is an InputError,
+        names: but not if that are more than half of them: such numbers are names.
     """
     # A table of counts may be far larger than the labels when they are sparse.
     is_dense = num_classes <= 4 * len(labels)
@@ -143,7 +156,12 @@ def close_gaps(
     missing = num_classes - len(filled)
     if not missing:
         return labels, num_classes, identities
-    if refuse:
+    if refuse and names and missing > len(filled):
+        rank_zero_print(
+            f"{where}: its {len(filled)} labels between {filled[0]} and {filled[-1]} are taken for "
+            "names; data.dataset.label_gaps=keep makes a class of each number"
+        )
+    elif refuse:
         off = np.flatnonzero(filled != np.arange(len(filled)))
         first = int(off[0]) if len(off) else len(filled)
         raise InputError(
@@ -151,8 +169,8 @@ def close_gaps(
             "without images); set data.dataset.label_gaps=close to renumber the others or =keep "
             "to train with empty classes"
         )
-    names = None if identities is None else [identities[label] for label in filled]
-    return np.searchsorted(filled, labels), len(filled), names
+    called = [str(label) if identities is None else identities[label] for label in filled.tolist()]
+    return np.searchsorted(filled, labels), len(filled), called
 
 
 def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
+from marginface.utils.text_table import readable
 
 
 def find_photos(source: Path) -> list[str]:
@@ -40,7 +41,10 @@ def photos_and_others(source: Path) -> tuple[list[str], list[str]]:
     return photos, [name for name in seen if not is_image_name(name)]
 
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+# All that OpenCV reads as 8 bits a channel; the first five are what face sets have.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jpe", ".jfif", ".jp2", ".tif", ".tiff",
+            ".gif", ".avif", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".ras",
+            ".sr"}  # fmt: skip
 
 
 def is_hidden(name: str) -> bool:
@@ -51,6 +55,12 @@ def is_hidden(name: str) -> bool:
         or parts[-1] == "Thumbs.db"
         or any(part.startswith(".") and part not in (".", "..") for part in parts)
     )
+
+
+def visible(root: Path, *patterns: str) -> list[Path]:
+    """What matches below a folder, sorted, without hidden files."""
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    return sorted(path for path in found if not is_hidden(path.relative_to(root).as_posix()))
 
 
 def is_image_name(name: str) -> bool:
@@ -74,12 +84,20 @@ def read_image_file(root: Path, name: str) -> bytes:
 _LOOKED_AT = 5  # names of a file that must be there, or one of them
 
 
-def found_below(root: Path, names: list[str], where: Path) -> list[str]:
+def found_below(
+    root: Path, names: list[str], where: Path, setting: str = "data.dataset.images"
+) -> list[str]:
     """The names by which images are found below a folder, from those that a text file has.
 
-    They stay as they are when one of the first is there. Otherwise backslashes are read as slashes,
-    and leading folders, those of the machine where the file was made, are left out; what was done
-    is printed.
+    They stay as they are when one of the first is there. Otherwise bytes that are no UTF-8 are
+    read as Latin-1, backslashes as slashes, and leading folders, those of the machine where the
+    file was made, are left out; what was done is printed.
+
+    Args:
+        root: the folder.
+        names: absolute or relative to it.
+        where: the text file, for messages.
+        setting: what names the folder, for messages.
 
     Raises:
         InputError: none of the first images is there in any of these ways.
@@ -91,16 +109,22 @@ def found_below(root: Path, names: list[str], where: Path) -> list[str]:
 
     if there(first):
         return names
-    slashes = [name.replace("\\", "/") for name in first]
+    slashes = [_plain(name) for name in first]
     for left_out in range(max(name.count("/") for name in slashes) + 1):
         if there([_without_folders(name, left_out) for name in slashes]):
-            found = [_without_folders(name.replace("\\", "/"), left_out) for name in names]
-            rank_zero_warn(f"{where}: {names[0]!r} is read as {found[0]!r}, and all others alike")
+            found = [_without_folders(_plain(name), left_out) for name in names]
+            rank_zero_warn(
+                f"{where}: {readable(names[0])!r} is read as {found[0]!r}, and all others alike"
+            )
             return found
     raise InputError(
         f"{where}: none of its first {len(first)} images is below {root}, the first is "
-        f"{first[0]!r}; data.dataset.images=<folder> names the folder that paths are relative to"
+        f"{readable(first[0])!r}; {setting}=<folder> names the folder that paths are relative to"
     )
+
+
+def _plain(name: str) -> str:
+    return readable(name).replace("\\", "/")
 
 
 def _without_folders(name: str, number: int) -> str:

@@ -154,7 +154,8 @@ def exif_orientation(encoded: bytes) -> int:
     start = _jpeg_exif(encoded) if encoded.startswith(_JPEG) else _other_exif(encoded)
     if start is None:
         return 1
-    tiff = encoded[start : start + (1 << 16)]
+    # In a TIFF file the tags may stand behind the pixels.
+    tiff = encoded if start == 0 else encoded[start : start + (1 << 16)]
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:
         if order is None:
@@ -183,7 +184,9 @@ def _jpeg_exif(encoded: bytes) -> int | None:
 
 
 def _other_exif(encoded: bytes) -> int | None:
-    """The same for PNG and WebP."""
+    """The same for PNG, WebP and TIFF."""
+    if encoded.startswith((b"II*\0", b"MM\0*")):
+        return 0
     for mark in (b"eXIf", b"EXIF"):
         at = encoded.find(mark)
         if at >= 0:

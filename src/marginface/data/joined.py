@@ -1,6 +1,5 @@
 """Several sources as one dataset: labels renumbered, identities merged or dropped."""
 
-import csv
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,8 +9,8 @@ from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats import open_faces
 from marginface.data.image_dataset import Labels
 from marginface.data.images import Pixels
-from marginface.utils.csv_files import open_csv
 from marginface.utils.errors import InputError, MissingInputError, did_you_mean
+from marginface.utils.text_table import read_table, readable
 
 Person = tuple[int, str]  # number of a source and an identity in it
 
@@ -153,17 +152,14 @@ def read_people(path: str | Path, count: int) -> list[list[Person]]:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no file {path}; check data.dataset.merge and data.dataset.drop")
-    lines = []
-    with open_csv(path) as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            row = [cell.strip() for cell in cells]
-            if not row or row[0].startswith("#") or (number == 1 and row[0].lower() == "source"):
-                continue
-            if len(row) != 2 * count or not all(source.isdigit() for source in row[::2]):
-                wanted = ",".join(["source,identity"] * count)
-                raise InputError(f"{path}: line {number} is not '{wanted}', got {','.join(row)!r}")
-            lines.append(list(zip(map(int, row[::2]), row[1::2], strict=True)))
-    return lines
+    people = []
+    for line in read_table(path, lambda fields: fields[0] == "source").lines:
+        cells = line.fields
+        if len(cells) != 2 * count or not all(source.isdecimal() for source in cells[::2]):
+            wanted = ",".join(["source,identity"] * count)
+            raise InputError(f"{path}: line {line.number} is not '{wanted}', got {line.text!r}")
+        people.append(list(zip(map(int, cells[::2]), map(readable, cells[1::2]), strict=True)))
+    return people
 
 
 def _merge(person: Labels, first: int, second: int) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.data.alignment.mean_face import fit_template
 from marginface.inspection.inspected_set import InspectedSet, OnProgress
-from marginface.inspection.mean_face import fit_template
 from marginface.inspection.measurements import ImageMeasurements
 from marginface.inspection.misalignment import MAX_OFFSET, MIN_CROPS, crop_offsets
 

@@ -16,6 +16,7 @@ def write_report(result: AlignResult, folder: Path, source: Path, target: Path) 
         "aligned": len(result.aligned),
         "rejected": result.rejected,
         "several_faces": result.several,
+        "centered": result.centered,
     }
     with atomic_write(folder / "align.json", "w") as file:
         json.dump(facts, file, indent=1)
@@ -26,6 +27,7 @@ def write_report(result: AlignResult, folder: Path, source: Path, target: Path) 
             ("faces aligned", len(result.aligned)),
             ("photographs rejected", len(result.rejected)),
             ("with several faces, the largest taken", len(result.several)),
+            ("without a face, the center taken", len(result.centered)),
         ]
     )
     if result.mean is not None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.inspection.mean_face import TemplateFit
+from marginface.data.alignment.mean_face import TemplateFit
 
 
 class Finding(NamedTuple):

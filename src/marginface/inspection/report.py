@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from marginface.data.alignment.mean_face import template_face
 from marginface.inspection.findings import Finding, Findings
-from marginface.inspection.mean_face import template_face
 from marginface.reporting.html_page import Page
 from marginface.utils.files import atomic_write
 

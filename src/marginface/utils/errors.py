@@ -1,7 +1,7 @@
 """Exceptions, and the wording of messages; commands print them without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -50,6 +50,12 @@ def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
     """The message for a name that is not in a registry: nearest known one, then all of them."""
     names = sorted(known)
     return f"unknown {kind} {word!r}.{did_you_mean(word, names)} Known: {', '.join(names)}"
+
+
+def check_choice(kind: str, word: str, known: Collection[str]) -> None:
+    """InputError for a word that is none of `known`."""
+    if word not in known:
+        raise InputError(unknown_name(kind, word, known))
 
 
 def raise_problems(problems: list[str]) -> None:

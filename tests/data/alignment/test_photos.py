@@ -22,7 +22,6 @@ from marginface.data.alignment.template import (
     similarity,
     template,
 )
-from marginface.data.image_files import find_photos
 from marginface.data.images import encode_jpeg
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -162,14 +161,14 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_align_photos(photos: Path, tmp_path: Path) -> None:
-    finder = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
+    finder = LandmarkFile(tmp_path / "landmarks.csv", photos)
     result = align_photos(photos, tmp_path / "faces", finder)
     assert result.aligned == {
         "ann/1.jpg": "ann/1.jpg",
         "ann/2.png": "ann/2.jpg",
         "bo/1.jpg": "bo/1.jpg",
     }
-    assert result.rejected["bo/2.jpg"] == "no face"
+    assert result.rejected["bo/2.jpg"] == "the landmark file does not name it"
     assert result.rejected["bo/3.jpg"].startswith("not a decodable image")
     assert result.rejected["stray.jpg"].startswith("no identity: it is not in a folder")
     for number, name in enumerate(["ann/1.jpg", "ann/2.jpg", "bo/1.jpg"]):
@@ -188,7 +187,7 @@ def test_align_photos(photos: Path, tmp_path: Path) -> None:
 
 
 def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
-    finder = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
+    finder = LandmarkFile(tmp_path / "landmarks.csv", photos)
     with pytest.raises(MissingInputError, match="no folder"):
         align_photos(tmp_path / "absent", tmp_path / "faces", finder)
     (tmp_path / "empty").mkdir()
@@ -212,7 +211,8 @@ def test_names_without_a_folder() -> None:
     photos = ["ann/1.jpg", "bo/1.jpg", "bo/2.jpg"]
     assert for_photos({"ann/1.jpg": 1}, photos) == {"ann/1.jpg": 1}
     assert for_photos({"1.jpg": 1, "2.jpg": 2}, photos) == {"bo/2.jpg": 2}
-    assert for_photos({"x/2.jpg": 2}, photos) == {}
+    with pytest.raises(InputError, match="names none of the 3 photographs: .* 'x/2.jpg'"):
+        for_photos({"x/2.jpg": 2}, photos)
 
 
 def test_a_detector_that_fails_on_some(photos: Path, tmp_path: Path) -> None:
@@ -279,15 +279,15 @@ def test_yunet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_that_are_not_looked_at_are_named(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "bo" / "scan.tif").write_bytes(b"II")
+    (photos / "bo" / "scan.pdf").write_bytes(b"II")
     (photos / "bo" / "phone.HEIC").write_bytes(b"")
     (photos / "bo" / "._1.jpg").write_bytes(b"")
     (photos / ".DS_Store").write_bytes(b"")
-    detector = LandmarkFile(tmp_path / "landmarks.csv", find_photos(photos))
+    detector = LandmarkFile(tmp_path / "landmarks.csv", photos)
     align_photos(photos, tmp_path / "out", detector)
     printed = capsys.readouterr().err
     assert "2 files were not looked at" in printed
-    assert "bo/phone.HEIC, bo/scan.tif" in printed
+    assert "bo/phone.HEIC, bo/scan.pdf" in printed
     assert ".DS_Store" not in printed
 
 
@@ -295,7 +295,7 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     done = marginface("align", "photos", "faces", "--landmarks", "landmarks.csv")
     assert done.exit_code == 0, done.stderr
-    assert "1 rejected: no face" in done.stdout
+    assert "1 rejected: the landmark file does not name it" in done.stdout
     assert "3 faces written to faces, 3 photographs rejected; report logs/align/" in done.stdout
     (page,) = (tmp_path / "logs" / "align").glob("*/align.html")
     assert "bo/2.jpg" in page.read_text()
@@ -308,15 +308,13 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_real_faces(faces: Path, tmp_path: Path) -> None:
     """Loose crops and their points give what sits on the template."""
     from marginface.data import open_faces
+    from marginface.data.alignment.mean_face import fit_template
     from marginface.data.images import ImageRules
-    from marginface.inspection.mean_face import fit_template
     from marginface.inspection.measurements import measure
 
     root = faces / "ijb_style"
     who = dict(line.split()[:2] for line in (root / "meta" / "dev_face_tid_mid.txt").open())
-    finder = LandmarkFile(
-        root / "meta" / "dev_name_5pts_score.txt", find_photos(root / "loose_crop")
-    )
+    finder = LandmarkFile(root / "meta" / "dev_name_5pts_score.txt", root / "loose_crop")
     result = align_photos(root / "loose_crop", tmp_path / "faces", finder, identities=who)
     assert not result.rejected
     facts = measure(open_faces(tmp_path / "faces"), ImageRules(), lambda done, total: None)

@@ -45,11 +45,11 @@ def test_strangers_need_an_open_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,who\n", "no column path, subject"),
+        ("file,who,why\n", "no column subject; expected path,subject and got file,who,why"),
         ("path,subject\n", "lists no images"),
-        ("path,subject\na.png,\n", "line 2 has no path or no subject"),
+        ("path,subject\na.png,\n", "line 2 lacks its subject"),
         ("path,subject,template\na.png,x,t\nb.png,y,t\n", "template 't' has subjects 'x' and 'y'"),
-        ("path,subject\nnone.png,person 1\n", "none.png: cannot be read"),
+        ("path,subject\nnone.png,person 1\n", "none of its first 1 images is below .*root="),
     ],
 )
 def test_faults_of_gallery_lists(tmp_path: Path, text: str, message: str) -> None:

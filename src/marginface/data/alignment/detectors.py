@@ -1,21 +1,32 @@
 """Sources of faces and their five points: a file, YuNet, a function of the user."""
 
 import importlib
+import itertools
+import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 
 from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_landmarks
-from marginface.data.images import Pixels
-from marginface.utils.errors import InputError, MissingInputError
+from marginface.data.alignment.point_reading import PointFrame, check_frame
+from marginface.data.image_files import find_photos
+from marginface.data.images import Pixels, exif_orientation
+from marginface.utils.errors import InputError, MissingInputError, check_choice
 
 _LONG_SIDE = 640  # pixels, at which YuNet was trained
+_HEADER = 1 << 16  # bytes of a photograph that may hold its orientation
+
+
+class NoFaceError(InputError):
+    """A photograph in which there is no face to align, and why."""
+
+
 Detector = Callable[[Pixels, str], list[DetectedFace]]  # RGB pixels and path of a photograph
 
 
@@ -24,37 +35,66 @@ class LandmarkFile:
 
     Args:
         path: of the file.
-        photos: all photographs, see `for_photos`.
-        order: of the coordinates, see `point_order.in_order`.
+        source: folder of the photographs, see `for_photos`.
+        order: of the coordinates, see `point_reading.in_order`.
+        frame: "apply" and "ignore" say that points are in pixels with the EXIF orientation of a
+            photograph applied, or as they are stored; "auto" is the former, checked.
+
+    Raises:
+        MissingInputError, InputError: no such file, none of the photographs in it, or points in
+            another order or other pixels.
     """
 
-    def __init__(self, path: str | Path, photos: list[str], order: str = "auto") -> None:
-        self.faces = for_photos(read_landmarks(path, order), photos)
+    def __init__(
+        self, path: str | Path, source: Path, *, order: str = "auto", frame: str = "auto"
+    ) -> None:
+        self._path = path
+        self.faces = for_photos(read_landmarks(path, order), find_photos(source), str(path))
+        check_choice("--exif", frame, get_args(PointFrame))
+        if frame == "auto":
+            self._check_frame(source)
+
+    def _check_frame(self, source: Path) -> None:
+        turned = []
+        for photo, faces in self.faces.items():
+            with (source / photo).open("rb") as file:
+                orientation = exif_orientation(file.read(_HEADER))
+            if orientation != 1:
+                turned += [(face.points, orientation) for face in faces]
+        if turned:
+            points, orientations = zip(*turned, strict=True)
+            check_frame(np.stack(points), np.array(orientations), str(self._path))
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
-        return self.faces.get(path, [])
+        if path not in self.faces:
+            raise NoFaceError("the landmark file does not name it")
+        return self.faces[path]
 
 
 class YuNet:
     """OpenCV's FaceDetectorYN with the user's ONNX file (opencv_zoo's face_detection_yunet).
 
     It finds faces of about 10 to 300 pixels, so photographs are looked at with a long side of 640
-    pixels, whether they are larger or smaller.
+    pixels, whether they are larger or smaller. Small faces in large photographs are found in tiles.
 
     Args:
         path: the ONNX file.
         min_score: faces below it are not reported, 0 to 1.
+        tiles: besides the whole photograph look at so many parts along each side; 1: the whole
+            only.
 
     Raises:
         MissingInputError, InputError: no such file, or one OpenCV cannot use.
     """
 
-    def __init__(self, path: str | Path, min_score: float = 0.7) -> None:
+    def __init__(self, path: str | Path, min_score: float = 0.7, tiles: int = 1) -> None:
+        if not 1 <= tiles <= 16:
+            raise InputError(f"--tiles must be 1 to 16, got {tiles}")
         if not Path(path).is_file():
             raise MissingInputError(
                 f"no file {path}; download face_detection_yunet from opencv_zoo"
             )
-        self._path, self._min_score = str(path), min_score
+        self._path, self._min_score, self._tiles = str(path), min_score, tiles
         self._local = threading.local()  # a detector keeps the image size it works on
         self._detector()
 
@@ -69,6 +109,13 @@ class YuNet:
         return self._local.detector
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
+        found = self._in_part(rgb)
+        for left, top, right, bottom in _parts(rgb.shape[1], rgb.shape[0], self._tiles):
+            for face in self._in_part(rgb[top:bottom, left:right]):
+                found.append(face._replace(points=face.points + np.array([left, top])))
+        return _different(found)
+
+    def _in_part(self, rgb: Pixels) -> list[DetectedFace]:
         detector = self._detector()
         height, width = rgb.shape[:2]
         scale = _LONG_SIDE / max(height, width)
@@ -88,6 +135,31 @@ class YuNet:
             )
             for row in (() if rows is None else rows)
         ]
+
+
+def _parts(width: int, height: int, tiles: int) -> Iterator[tuple[int, int, int, int]]:
+    """Left, top, right and bottom of tiles; neighbors share a quarter, for faces on the border."""
+    if tiles == 1:
+        return
+    for row, column in itertools.product(range(tiles), repeat=2):
+        left, top = ((n - 0.125) / tiles for n in (column, row))
+        right, bottom = ((n + 1.125) / tiles for n in (column, row))
+        yield (
+            max(int(left * width), 0),
+            max(int(top * height), 0),
+            min(math.ceil(right * width), width),
+            min(math.ceil(bottom * height), height),
+        )
+
+
+def _different(faces: list[DetectedFace]) -> list[DetectedFace]:
+    """One of each face that was found in several tiles: the one with the best score."""
+    kept: list[DetectedFace] = []
+    for face in sorted(faces, key=lambda face: -(face.score or 0)):
+        extent = np.ptp(face.points, axis=0).max()
+        if all(np.hypot(*(face.points - k.points).mean(0)) > extent / 2 for k in kept):
+            kept.append(face)
+    return kept
 
 
 def from_function(spec: str) -> Detector:

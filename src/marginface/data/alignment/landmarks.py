@@ -1,18 +1,31 @@
 """Landmark files, five points a face: csv, CelebA's list, insightface's two kinds."""
 
-import csv
+import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from marginface.data.alignment.point_order import in_order
+from marginface.data.alignment.point_reading import in_order, median_misfit
 from marginface.data.alignment.template import Points
+from marginface.data.image_list import LABEL_HEADINGS, PATH_HEADINGS
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.text_table import Line, read_table, readable
 
 T = TypeVar("T")
+_SCORES = ("score", "confidence", "conf", "prob", "probability")
+_NUMBERED = (
+    re.compile(r"(?:p|pt|point|lm|landmark|kp|keypoint)?_?(?P<point>\d+)_?(?P<axis>[xy])"),
+    re.compile(r"(?P<axis>[xy])_?(?P<point>\d+)"),
+)
+_NAMED = re.compile(
+    r"(?P<point>left_?eye|right_?eye|nose|left_?mouth|mouth_?left|right_?mouth|mouth_?right)"
+    r"(?:_?(?:tip|center|corner))?_?(?P<axis>[xy])"
+)
+_PLACE = {"lefteye": 0, "righteye": 1, "nose": 2, "leftmouth": 3, "mouthleft": 3, "rightmouth": 4,
+          "mouthright": 4}  # fmt: skip
 
 
 class DetectedFace(NamedTuple):
@@ -29,15 +42,25 @@ class DetectedFace(NamedTuple):
     identity: str | None = None
 
 
+class _Columns(NamedTuple):
+    """Where in a line is what."""
+
+    name: int
+    points: list[int]  # of the ten coordinates, x1 y1 ... x5 y5
+    score: int | None = None
+    identity: int | None = None
+
+
 def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[DetectedFace]]:
     """Faces by photograph, as the file names them.
 
-    Lines are `path,x1,y1,...,x5,y5` (csv, with or without a line of headings; columns `identity`,
-    `label` and `score` may follow), CelebA's and insightface's `name x1 y1 ... x5 y5 [score]`, or
-    insightface's lst, `aligned<TAB>path<TAB>label<TAB>box (4)<TAB>x1..x5<TAB>y1..y5`.
+    Lines are `path,x1,y1,...,x5,y5` (csv, columns in any order where headings name them; `identity`
+    or `label` and `score` may be there), CelebA's and insightface's `name x1 y1 ... x5 y5 [score]`,
+    `name label x1 y1 ... x5 y5`, or insightface's lst,
+    `aligned<TAB>path<TAB>label<TAB>box (4)<TAB>x1..x5<TAB>y1..y5`.
 
     Args:
-        order: of the coordinates but in the lst, see `point_order.in_order`.
+        order: of the coordinates but in the lst, see `point_reading.in_order`.
 
     Raises:
         MissingInputError: no such file.
@@ -46,25 +69,20 @@ def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[Dete
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no landmark file {path}")
-    read: list[tuple[str, DetectedFace]] = []
-    open_order: list[int] = []  # faces of which the file does not say it
-    headings: list[str] = []
-    for number, fields in enumerate(_rows(path), start=1):
-        if number <= 2 and _is_heading(fields):
-            headings = [field.strip().lower() for field in fields]
-            continue
-        try:
-            name, face = _face(fields, headings)
-        except (ValueError, IndexError) as error:
-            raise InputError(
-                f"{path}: line {number} does not hold a name and five points "
-                f"(x1 y1 ... x5 y5): {' '.join(fields)[:100]!r}"
-            ) from error
-        if not _is_lst(fields):
-            open_order.append(len(read))
-        read.append((_plain_path(name), face))
-    if not read:
+    lines = read_table(path).lines
+    if lines and len(lines[0].fields) == 1:  # CelebA's number of images
+        lines = lines[1:]
+    headings = []
+    if lines and not any(map(_is_number, lines[0].fields[1:])):
+        headings = [field.lower() for field in lines[0].fields]
+        if len(lines) > 1 and len(headings) == len(lines[1].fields) - 1:
+            headings = ["path", *headings]  # CelebA names its coordinates only
+        lines = lines[1:]
+    if not lines:
         raise InputError(f"{path} holds no faces")
+    columns = _by_heading(headings) if headings else _by_place(lines, path)
+    read = [_face(line, columns, path) for line in lines]
+    open_order = [i for i, line in enumerate(lines) if not _is_lst(line.fields)]
     ordered = in_order([read[i][1].points for i in open_order], order, str(path))
     for number, points in zip(open_order, ordered, strict=True):
         name, face = read[number]
@@ -75,30 +93,52 @@ def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[Dete
     return faces
 
 
-def for_photos(named: dict[str, T], photos: list[str]) -> dict[str, T]:
-    """The faces of each photograph in a file: under its path, or under its name alone when the file
-    names no folder and no other photograph has that name."""
+def for_photos(named: dict[str, T], photos: list[str], where: str = "the file") -> dict[str, T]:
+    """The entries of a file that belong to photographs, by photograph.
+
+    A file names a photograph by its path, with or without the ending, perhaps with folders of
+    another machine in front; or by its name alone when no other photograph has it.
+
+    Raises:
+        InputError: the file names none of them.
+    """
+    plain = {_plain_path(name): value for name, value in named.items()}
     names = Counter(PurePosixPath(photo).name for photo in photos)
+    in_front = _folders_in_front(plain, photos)
     found = {}
     for photo in photos:
         name = PurePosixPath(photo).name
-        key = photo if photo in named or names[name] > 1 else name
-        if key in named:
-            found[photo] = named[key]
+        alone = [name] if names[name] == 1 else []
+        for key in (in_front + photo, *alone):
+            entry = next((k for k in (key, key.rpartition(".")[0]) if k in plain), None)
+            if entry is not None:
+                found[photo] = plain[entry]
+                break
+    if named and not found:
+        raise InputError(
+            f"{where} names none of the {len(photos)} photographs: its first name is "
+            f"{readable(next(iter(named)))!r}, the first photograph is {photos[0]!r}"
+        )
     return found
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
-        if lines and "," in lines[0]:
-            reader = csv.reader(lines, skipinitialspace=True)
-            yield from ([field.strip() for field in row] for row in reader if row)
-            return
-        for line in lines:
-            if line.strip():
-                # Names may hold blanks where tabs part the fields.
-                yield line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+def _folders_in_front(named: dict[str, T], photos: list[str]) -> str:
+    """What the file has in front of the paths of photographs; nothing when they are found as is."""
+    if any(photo in named for photo in photos):
+        return ""
+    folders = [photo for photo in photos if "/" in photo]
+    for name in named:
+        for photo in folders[:1000]:
+            for path in (photo, photo.rpartition(".")[0]):
+                if name.endswith(f"/{path}"):
+                    return name.removesuffix(path)
+        break
+    known = set(photos)
+    for name in list(named)[:1000]:
+        for start in range(1, name.count("/")):
+            if "/".join(name.split("/")[start:]) in known:
+                return "/".join(name.split("/")[:start]) + "/"
+    return ""
 
 
 def _plain_path(name: str) -> str:
@@ -109,27 +149,86 @@ def _plain_path(name: str) -> str:
     return name
 
 
-def _is_heading(fields: list[str]) -> bool:
-    """CelebA's number of images, or names of columns: no numbers after the first field."""
-    return len(fields) == 1 or not any(map(_is_number, fields[1:]))
+def _by_heading(headings: list[str]) -> _Columns:
+    def place(*names: str) -> int | None:
+        return next((headings.index(name) for name in names if name in headings), None)
+
+    name = place("path", *PATH_HEADINGS, "name_id", "name")
+    if name is None:
+        name = 1 if headings[0] in ("", "unnamed: 0", "index") else 0
+    score, identity = place(*_SCORES), place("identity", *LABEL_HEADINGS[:-1])
+    identity = None if identity == name else identity
+    points = _coordinates(headings)
+    if points is None:  # called in some other way, but in their order
+        points = [i for i in range(name + 1, len(headings)) if i not in (score, identity)][:10]
+    return _Columns(name, points, score, identity)
+
+
+def _coordinates(headings: list[str]) -> list[int] | None:
+    """Columns of x1 y1 ... x5 y5; None when the headings do not tell all ten."""
+    found: dict[tuple[int, str], int] = {}
+    for column, heading in enumerate(headings):
+        for pattern in _NUMBERED:
+            if match := pattern.fullmatch(heading):
+                found[int(match["point"]), match["axis"]] = column
+        if match := _NAMED.fullmatch(heading):
+            found[_PLACE[match["point"].replace("_", "")], match["axis"]] = column
+    numbers = sorted({number for number, _ in found})
+    if len(found) != 10 or len(numbers) != 5:
+        return None
+    return [found[number, axis] for number in numbers for axis in "xy"]
+
+
+def _by_place(lines: list[Line], path: Path) -> _Columns:
+    """`name x1 y1 ... x5 y5 [score]`, or with a label behind the name."""
+    with_score = _Columns(0, list(range(1, 11)), 11)
+    some = [line.fields for line in lines[:1000] if not _is_lst(line.fields)]
+    if not some or any(len(fields) != 12 or not fields[1].isdecimal() for fields in some):
+        return with_score
+    with_label = _Columns(0, list(range(2, 12)), identity=1)
+    here, there = (
+        median_misfit([_points(fields, columns) for fields in some])
+        for columns in (with_score, with_label)
+    )
+    if there >= here:
+        return with_score
+    rank_zero_print(
+        f"{path}: read 'name label x1 y1 ... x5 y5'; the points are {there:.1f} pixels off the "
+        f"template in the median, without a label {here:.1f}"
+    )
+    return with_label
+
+
+def _face(line: Line, columns: _Columns, path: Path) -> tuple[str, DetectedFace]:
+    fields = line.fields
+    if _is_lst(fields):  # all x, then all y
+        coordinates = [place for point in range(7, 12) for place in (point, point + 5)]
+        columns = _Columns(1, coordinates, identity=2)
+    try:
+        points = _points(fields, columns)
+        score, identity = (
+            None if place is None or place >= len(fields) else fields[place]
+            for place in (columns.score, columns.identity)
+        )
+        return fields[columns.name], DetectedFace(
+            points,
+            float(score) if score else None,
+            readable(identity) if identity else None,
+        )
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: line {line.number} does not hold a name and five points "
+            f"(x1 y1 ... x5 y5): {line.text[:100]!r}"
+        ) from error
+
+
+def _points(fields: list[str], columns: _Columns) -> Points:
+    return np.array([fields[place] for place in columns.points], np.float64).reshape(5, 2)
 
 
 def _is_lst(fields: list[str]) -> bool:
     """Whether a line is one of insightface's lst."""
     return len(fields) >= 17 and fields[0] in ("0", "1")
-
-
-def _face(fields: list[str], headings: list[str]) -> tuple[str, DetectedFace]:
-    if _is_lst(fields):  # all x, then all y
-        points = np.array(fields[7:17], np.float64).reshape(2, 5).T
-        return fields[1], DetectedFace(points, identity=fields[2])
-    values = fields[1:]
-    points = np.array(values[:10], np.float64).reshape(5, 2)
-    # CelebA names its coordinates only, so its headings are one shorter.
-    named = dict(zip(headings[-len(fields) :][11:], values[10:], strict=False)) if headings else {}
-    identity = named.get("identity", named.get("label"))
-    score = named.get("score", values[10] if len(values) == 11 and not headings else None)
-    return fields[0], DetectedFace(points, None if score is None else float(score), identity)
 
 
 def _is_number(text: str) -> bool:

@@ -7,20 +7,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.data.alignment.detectors import Detector
+from marginface.data.alignment.detectors import Detector, NoFaceError
 from marginface.data.alignment.landmarks import DetectedFace, for_photos
+from marginface.data.alignment.mean_face import LEAST_LIKENESS, likeness
 from marginface.data.alignment.template import align, check_points, template
-from marginface.data.image_files import photos_and_others
-from marginface.data.images import ANY_IMAGE, Pixels, encode_jpeg
+from marginface.data.image_files import photos_and_others, read_image_file
+from marginface.data.images import ImageRules, Pixels, encode_jpeg, resize_and_center_crop
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 
 _EXAMPLES = 48  # aligned faces that the report shows
+_ENOUGH = 8  # faces, whose mean shows whether they are aligned
 
 
 @dataclass
@@ -31,6 +34,7 @@ class AlignResult:
         aligned: path of the aligned face by photograph, both relative.
         rejected: reason by photograph.
         several: photographs with more than one face, of which the largest was taken.
+        centered: photographs without a face of which the center was taken.
         mean: (S, S, 3) float, the mean aligned face.
         examples: some aligned faces.
     """
@@ -38,6 +42,7 @@ class AlignResult:
     aligned: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     several: list[str] = field(default_factory=list)
+    centered: list[str] = field(default_factory=list)
     mean: NDArray[np.float64] | None = None
     examples: list[Pixels] = field(default_factory=list)
 
@@ -57,6 +62,9 @@ def align_photos(
     size: int = 112,
     min_face: float = 10.0,
     identities: dict[str, str] | None = None,
+    exif: Literal["apply", "ignore"] = "apply",
+    missing: Literal["skip", "center"] = "skip",
+    faulty: Literal["stop", "skip"] = "skip",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AlignResult:
     """Write the aligned face of every photograph below `source` into the new folder `target`.
@@ -73,11 +81,16 @@ def align_photos(
         min_face: pixels of the photograph between the eyes or from eyes to mouth; smaller faces
             are rejected.
         identities: identity by photograph.
+        exif: whether photographs are turned as their EXIF orientation says.
+        missing: photographs without a face are rejected, or their center is cut out, for protocols
+            that need every image.
+        faulty: a photograph that cannot be read stops everything, or is rejected.
         on_progress: called with the photographs done and all of them.
 
     Raises:
         MissingInputError: no folder `source`, or no photograph in it.
-        InputError: a target that is not empty, a size without template, no face, or no space.
+        InputError: a target that is not empty, a size without template, no face, no space, or a
+            faulty photograph.
     """
     source, target = Path(source), Path(target).absolute()
     template(size)
@@ -88,14 +101,18 @@ def align_photos(
     partial = target.with_name(f".{target.name}.aligning")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    worker = _Worker(source, detector, size, min_face)
-    writer = _FaceWriter(partial, for_photos(identities or {}, photos), size)
+    rules = ImageRules(size=None, alpha="drop", exif=exif)
+    worker = _Worker(source, detector, size, min_face, rules, missing, faulty)
+    writer = _FaceWriter(
+        partial, for_photos(identities or {}, photos, "the list of identities"), size
+    )
     try:
         for number, (photo, outcome) in enumerate(_in_order(worker, photos), start=1):
             writer.write(photo, outcome)
             on_progress(number, len(photos))
         result = writer.finish()
         partial.replace(target)
+        _check_result(result)
     except OSError as error:
         if isinstance(error, InputError):
             raise
@@ -114,6 +131,26 @@ def _name_other_files(source: Path, others: list[str]) -> None:
         rank_zero_warn(
             f"{source}: {len(others)} files were not looked at: by their endings they are no "
             f"images that are read here. {counted}: {first}"
+        )
+
+
+def _check_result(result: AlignResult) -> None:
+    """Warnings, with figures, of points that are not those of the faces."""
+    at_points = len(result.aligned) - len(result.centered)
+    if at_points >= _ENOUGH:
+        assert result.mean is not None
+        like = likeness(result.mean)
+        if like <= LEAST_LIKENESS:
+            rank_zero_warn(
+                f"the mean of the {at_points} aligned faces shows no face on the template: its "
+                f"correlation with one is {like:.2f}, usual is 0.3 to 0.55. The points may be "
+                "those of other photographs, of another image size, or of a part of the photograph"
+            )
+    reason, number = next(iter(result.reasons().most_common(1)), ("", 0))
+    if number > len(result.aligned):
+        rank_zero_warn(
+            f"{number} of {len(result.aligned) + len(result.rejected)} photographs were rejected "
+            f"for one reason: {reason}"
         )
 
 
@@ -137,7 +174,7 @@ class _FaceWriter:
         try:
             if isinstance(outcome, str):
                 raise InputError(outcome)
-            path = _path(photo, self._whose.get(photo), outcome.face.identity)
+            path = _path(photo, self._whose.get(photo), outcome.identity)
             target = self._folder / path
             if target.exists():
                 raise InputError(f"another photograph became {path} already")
@@ -147,7 +184,10 @@ class _FaceWriter:
             result.rejected[photo] = str(error)
             return
         result.aligned[photo] = path
-        self._total += outcome.pixels
+        if outcome.num_faces:
+            self._total += outcome.pixels
+        else:
+            result.centered.append(photo)
         if outcome.num_faces > 1:
             result.several.append(photo)
         if len(result.examples) < _EXAMPLES:
@@ -159,16 +199,16 @@ class _FaceWriter:
         if not result.aligned:
             photo, reason = next(iter(result.rejected.items()))
             raise InputError(f"no face was aligned; the first photograph, {photo}: {reason}")
-        result.mean = self._total / len(result.aligned)
+        result.mean = self._total / max(len(result.aligned) - len(result.centered), 1)
         return result
 
 
 @dataclass
 class _Aligned:
-    face: DetectedFace
     pixels: Pixels
     encoded: bytes
-    num_faces: int
+    num_faces: int  # that were found; 0: the center of a photograph
+    identity: str | None = None
 
 
 @dataclass
@@ -179,29 +219,41 @@ class _Worker:
     detector: Detector
     size: int
     min_face: float
+    rules: ImageRules
+    missing: Literal["skip", "center"]
+    faulty: Literal["stop", "skip"]
 
     def __call__(self, photo: str) -> _Aligned | str:
         try:
-            rgb = ANY_IMAGE.decode((self.source / photo).read_bytes())
+            rgb = self.rules.decode(read_image_file(self.source, photo))
+        except InputError as error:
+            if self.faulty == "stop":
+                raise InputError(f"{self.source / photo}: {error}") from error
+            return str(error)
+        try:
             faces = self._faces(rgb, photo)
-            if not faces:
-                return "no face"
             face = max(faces, key=_extent)
             check_points(face.points, rgb.shape[0], rgb.shape[1], self.min_face)
             aligned = align(rgb, face.points, self.size)
+        except NoFaceError as error:
+            if self.missing == "skip":
+                return str(error)
+            center = resize_and_center_crop(rgb, self.size)
+            return _Aligned(center, encode_jpeg(center), 0)
         except InputError as error:
             return str(error)
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
-        return _Aligned(face, aligned, encode_jpeg(aligned), len(faces))
+        return _Aligned(aligned, encode_jpeg(aligned), len(faces), face.identity)
 
     def _faces(self, rgb: Pixels, photo: str) -> list[DetectedFace]:
         try:
-            return self.detector(rgb, photo)
+            faces = self.detector(rgb, photo)
         except InputError:
             raise
         except Exception as error:  # the user's code; the other photographs may be fine
             raise InputError(f"the detector failed ({type(error).__name__}: {error})") from error
+        if not faces:
+            raise NoFaceError("no face")
+        return faces
 
 
 def _path(photo: str, given: str | None, from_landmarks: str | None) -> str:

@@ -94,7 +94,7 @@ def check_points(points: Points, height: int, width: int, min_face: float) -> No
     outside = (points < -_MARGIN * sides) | (points > (1 + _MARGIN) * sides)
     if outside.any():
         x, y = points[int(outside.any(1).argmax())]
-        raise InputError(f"the point ({x:.0f}, {y:.0f}) is outside the {width}x{height} image")
+        raise InputError(f"a point is outside the image (at {x:.0f}, {y:.0f} of {width}x{height})")
     eyes = points[1] - points[0]
     down = points[3:].mean(0) - points[:2].mean(0)
     across, along = float(np.hypot(*eyes)), float(np.hypot(*down))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, Unpack
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
+from marginface.data.image_files import is_hidden, visible
 from marginface.utils.errors import InputError, MissingInputError, unknown_name
 
 
@@ -149,7 +150,7 @@ def find_format(root: Path) -> str:
         if any(fnmatch(name, pattern) for pattern in top for name in files):
             return known.name
     for known in by_rank:
-        if any(any(root.glob(p)) for p in known.contains if "/" in p):
+        if any(visible(root, p) for p in known.contains if "/" in p):
             return known.name
     return FALLBACK
 
@@ -158,6 +159,7 @@ def _names_of_files(root: Path, patterns: list[str]) -> list[str]:
     """Names of files that match; a folder of identities may hold a hundred thousand others."""
     matches = re.compile("|".join(map(translate, patterns))).match
     try:
-        return [p.name for p in root.iterdir() if matches(p.name) and p.is_file()]
+        names = [p.name for p in root.iterdir() if matches(p.name) and p.is_file()]
+        return [name for name in names if not is_hidden(name)]
     except OSError as error:
         raise InputError(f"{root}: the folder cannot be read ({error.strerror})") from error

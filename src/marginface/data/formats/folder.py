@@ -8,7 +8,12 @@ import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format, register_writer
-from marginface.data.image_files import SUFFIXES, hash_of_names, is_image_name, read_image_file
+from marginface.data.image_files import (
+    hash_of_names,
+    is_hidden,
+    is_image_name,
+    read_image_file,
+)
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
@@ -55,8 +60,8 @@ class FolderDataset(FaceDataset):
                 self.empty.append(folder.name)
         if not self.files:
             raise InputError(
-                f"{root} holds no images: expected {root}/<identity>/<image>"
-                f"{{{','.join(sorted(SUFFIXES))}}}"
+                f"{root} holds no images: expected {root}/<identity>/<image>.jpg (or .png, .bmp, "
+                ".webp, .tif, ...)"
             )
         if self.ignored:
             rank_zero_warn(
@@ -84,7 +89,7 @@ def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
     """What a folder holds, sorted, without hidden entries."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+            return sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise InputError(
             f"{folder}: the folder cannot be read ({error.strerror}); fix its permissions or "
@@ -147,9 +152,12 @@ def _check_folder_name(name: str) -> None:
         )
 
 
+_STARTS = {
+    b"\x89PNG": ".png", b"BM": ".bmp", b"RIFF": ".webp", b"GIF8": ".gif", b"II*\0": ".tif",
+    b"MM\0*": ".tif", b"\0\0\0\x0cjP": ".jp2", b"P4": ".pbm", b"P5": ".pgm", b"P6": ".ppm",
+}  # fmt: skip
+
+
 def _suffix(image: bytes) -> str:
     """The ending of a file with these bytes."""
-    for start, suffix in ((b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"RIFF", ".webp")):
-        if image.startswith(start):
-            return suffix
-    return ".jpg"
+    return next((suffix for start, suffix in _STARTS.items() if image.startswith(start)), ".jpg")

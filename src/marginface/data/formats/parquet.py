@@ -13,6 +13,7 @@ import numpy as np
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format
 from marginface.data.formats.list import number_labels
+from marginface.data.image_files import visible
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.optional_packages import require_package
 
@@ -103,7 +104,7 @@ class ParquetDataset(FaceDataset):
 
 def _find_files(root: Path, split: str | None) -> list[Path]:
     """The Parquet files of a split, known by names as train-00000-of-00002.parquet."""
-    paths = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    paths = [root] if root.is_file() else visible(root, "**/*.parquet")
     splits = {p: p.name.split("-")[0] if "-of-" in p.name else "" for p in paths}
     if split is not None:
         paths = [p for p in paths if splits[p] == split]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Unpack
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format
 from marginface.data.formats.list import number_labels
-from marginface.data.image_files import is_hidden, is_image_name
+from marginface.data.image_files import is_hidden, is_image_name, visible
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
 
@@ -96,7 +96,7 @@ def find_shards(root: Path) -> list[Path]:
     """
     if root.is_file():
         return [root]
-    shards = sorted(p for p in root.glob("*") if p.suffix in ARCHIVES)
+    shards = [p for p in visible(root, "*") if p.suffix in ARCHIVES]
     if not shards:
         raise MissingInputError(f"no .tar or .zip file in {root}; data.root must name shards")
     return shards

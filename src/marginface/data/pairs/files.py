@@ -1,4 +1,4 @@
-"""Files of verification pairs: insightface's .bin, LFW's pairs.txt, and pairs.csv."""
+"""Files of verification pairs: insightface's .bin, lists of two images, LFW's pairs.txt."""
 
 import os
 import pickle
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from marginface.data.image_files import SUFFIXES, is_image_name
 from marginface.data.pairs.unpickler import load_plain, plain_list
-from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
-from marginface.utils.text_table import TextTable, read_table
+from marginface.utils.text_table import TextTable, read_table, readable
 
 Same = NDArray[np.bool_]
+PAIR_LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _TRUE, _FALSE = ("1", "true", "yes", "same"), ("0", "-1", "false", "no", "different")
 
 
@@ -60,24 +60,81 @@ def write_pair_file(path: str | Path, images: Iterable[bytes], same: Sequence[bo
         pickle.dump((encoded, [bool(s) for s in same]), file, protocol=2)
 
 
-def read_pairs_txt(path: Path, root: Path) -> tuple[list[str], Same]:
-    """Image names, two a pair, and labels of LFW's pairs.txt (or its pairsDevTest.txt).
+# What the columns of a pairs.csv may be called besides.
+_HEADINGS = {
+    "first": ("path1", "image1", "img1", "file1", "name1", "imgl"),
+    "second": ("path2", "image2", "img2", "file2", "name2", "imgr"),
+    "same": ("issame", "is_same", "label", "target", "match"),
+}
 
-    After a line with the number of folds and of pairs, `name<TAB>i<TAB>j` is a genuine pair and
-    `name<TAB>i<TAB>other<TAB>j` an impostor pair; image i of a person is name/name_000i.jpg.
-    Lines of two images and 1 or 0, as many repositories have them, are read as a pairs.csv is.
+
+def read_pair_list(path: Path, root: Path) -> tuple[list[str], Same]:
+    """Image names, two a pair, and labels of a text file.
+
+    Lines are two images and whether they show the same person: under the headings first,second,same
+    (or other usual ones), or `image image 1`, or `1 image image`. Otherwise they are those of LFW's
+    pairs.txt (or its pairsDevTest.txt): after one with the number of folds and of pairs,
+    `name<TAB>i<TAB>j` is a genuine pair and `name<TAB>i<TAB>other<TAB>j` an impostor pair; image i
+    of a person is name/name_000i.jpg.
+
+    Args:
+        root: folder of the images.
 
     Raises:
-        InputError: another line, or an image that is not below `root`.
+        InputError: another line, a value of `same` that is neither true nor false, or an image of
+            LFW's that is not below `root`.
     """
+    table = read_table(path, _names_columns)
+    if table.headings is not None:
+        return _image_pairs(table, table.by_heading(_HEADINGS))
+    for columns in ((0, 1, 2), (1, 2, 0)):
+        if _are_images(table, columns):
+            cells = [[*line.fields, "", "", ""] for line in table.lines]
+            return _image_pairs(table, [[row[place] for place in columns] for row in cells])
+    return _lfw_pairs(table, root)
+
+
+def _names_columns(fields: list[str]) -> bool:
+    known = {name for ours, others in _HEADINGS.items() for name in (ours, *others)}
+    return len(known & set(fields)) >= 2
+
+
+def _are_images(table: TextTable, columns: tuple[int, int, int]) -> bool:
+    """Whether every one of the first lines is two images in these columns and a third field."""
+    some = [line.fields for line in table.lines[:20]]
+    first, second, flag = columns
+    return bool(some) and all(
+        len(fields) == 3
+        and is_image_name(fields[first])
+        and is_image_name(fields[second])
+        and not is_image_name(fields[flag])
+        for fields in some
+    )
+
+
+def _image_pairs(table: TextTable, cells: list[list[str]]) -> tuple[list[str], Same]:
     files: list[str] = []
     same: list[bool] = []
-    table = read_table(path)
-    if _are_images(table):
-        return _image_pairs(table, 0, 1, 2)
-    for number, line in ((line.number, line.text) for line in table.lines):
-        fields = line.split()
-        if number == 1 and len(fields) <= 2:
+    for line, (first, second, flag) in zip(table.lines, cells, strict=True):
+        word = flag.lower().removesuffix(".0")
+        if word not in _TRUE + _FALSE or not first or not second:
+            raise InputError(
+                f"{table.path}: line {line.number}: expected two images and same=1 or 0, got "
+                f"{line.text[:80]!r}"
+            )
+        files += [first, second]
+        same.append(word in _TRUE)
+    if not same:
+        raise InputError(f"{table.path} lists no pairs")
+    return files, np.array(same)
+
+
+def _lfw_pairs(table: TextTable, root: Path) -> tuple[list[str], Same]:
+    files: list[str] = []
+    same: list[bool] = []
+    for line in table.lines:
+        fields = [field for field in line.fields if field]  # Kaggle's csv pads genuine pairs
+        if line is table.lines[0] and (len(fields) <= 2 or not any(map(str.isdigit, fields))):
             continue
         if len(fields) == 3:
             people = [(fields[0], fields[1]), (fields[0], fields[2])]
@@ -87,74 +144,13 @@ def read_pairs_txt(path: Path, root: Path) -> tuple[list[str], Same]:
             people = []
         if not people or not all(image.isdigit() for _, image in people):
             raise InputError(
-                f"{path}: line {number} is neither 'name i j' nor 'name i other j': {line[:80]!r}"
+                f"{table.path}: line {line.number} is neither 'name i j' nor 'name i other j', nor "
+                f"'image image 1': {line.text[:80]!r}"
             )
-        files += [_lfw_file(root, name, int(image), path, number) for name, image in people]
+        files += [
+            _lfw_file(root, name, int(image), table.path, line.number) for name, image in people
+        ]
         same.append(len(fields) == 3)
-    if not same:
-        raise InputError(f"{path} lists no pairs")
-    return files, np.array(same)
-
-
-def read_pair_csv(path: Path) -> tuple[list[str], Same]:
-    """Image names, two a pair, and labels of a csv with the columns first, second, same.
-
-    Raises:
-        InputError: other columns, or a value of `same` that is neither true nor false.
-    """
-    table = read_table(path, _names_columns)
-    if table.headings is None:
-        if not _are_images(table):
-            first = table.lines[0].text if table.lines else ""
-            raise InputError(
-                f"{path}: no column first, same, second; expected first,second,same and got {first}"
-            )
-        return _image_pairs(table, 0, 1, 2)
-    places = {name: table.column(*others) for name, others in _HEADINGS.items()}
-    missing = sorted(name for name, place in places.items() if place is None)
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; expected first,second,same and got "
-            f"{','.join(table.headings)}"
-        )
-    return _image_pairs(table, *(place for place in places.values() if place is not None))
-
-
-# What the columns of a pairs.csv are called, ours first.
-_HEADINGS = {
-    "first": ("first", "path1", "image1", "img1", "file1", "name1", "imgl"),
-    "second": ("second", "path2", "image2", "img2", "file2", "name2", "imgr"),
-    "same": ("same", "issame", "is_same", "label", "target", "match"),
-}
-
-
-def _names_columns(fields: list[str]) -> bool:
-    known = {name for names in _HEADINGS.values() for name in names}
-    return len(known & set(fields)) >= 2
-
-
-def _are_images(table: TextTable) -> bool:
-    """Whether every one of the first lines is two images and a number."""
-    some = [line.fields for line in table.lines[:20]]
-    return bool(some) and all(
-        len(fields) == 3 and is_image_name(fields[0]) and is_image_name(fields[1])
-        for fields in some
-    )
-
-
-def _image_pairs(table: TextTable, first: int, second: int, flag: int) -> tuple[list[str], Same]:
-    files: list[str] = []
-    same: list[bool] = []
-    for line in table.lines:
-        cells = [line.fields[i] if i < len(line.fields) else "" for i in (first, second, flag)]
-        word = cells[2].lower()
-        if word not in _TRUE + _FALSE or not cells[0] or not cells[1]:
-            raise InputError(
-                f"{table.path}: line {line.number}: expected two images and same=1 or 0, got "
-                f"{line.text[:80]!r}"
-            )
-        files += cells[:2]
-        same.append(word in _TRUE)
     if not same:
         raise InputError(f"{table.path} lists no pairs")
     return files, np.array(same)
@@ -168,27 +164,28 @@ def read_pair_columns(path: Path) -> dict[str, NDArray[np.str_]]:
     Raises:
         InputError: one of two columns without the other, or a row without a value.
     """
-    rows = read_rows(path, ())
-    columns: dict[str, NDArray[np.str_]] = {}
+    table = read_table(path, _names_columns)
+    wanted: dict[str, str] = {}  # the heading of each
     for kind in ("identity", "group"):
         sides = [f"{kind}1", f"{kind}2"]
-        present = [name for name in sides if name in rows[0]]
-        if kind == "group" and kind in rows[0]:
-            sources = ["group", "group"]
+        present = [name for name in sides if table.column(name) is not None]
+        if kind == "group" and table.column(kind) is not None:
+            wanted |= dict.fromkeys(sides, kind)
         elif len(present) == 1:
             raise InputError(
                 f"{path} has the column {present[0]} and lacks the one of the other side"
             )
-        elif not present:
-            continue
         else:
-            sources = sides
-        for side, source in zip(sides, sources, strict=True):
-            words = [row[source] or "" for row in rows]
-            if not all(words):
-                raise InputError(f"{path}: line {words.index('') + 2} has no {source}")
-            columns[side] = np.array(words)
-    return columns
+            wanted |= {name: name for name in present}
+    if not wanted:
+        return {}
+    headings = list(dict.fromkeys(wanted.values()))
+    columns = zip(*table.by_heading(dict.fromkeys(headings, ())), strict=True)
+    cells = {
+        heading: np.array([readable(word) for word in column])
+        for heading, column in zip(headings, columns, strict=True)
+    }
+    return {side: cells[heading] for side, heading in wanted.items()}
 
 
 def _lfw_file(root: Path, name: str, image: int, path: Path, line: int) -> str:

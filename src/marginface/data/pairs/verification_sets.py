@@ -10,11 +10,14 @@ from torch import Tensor
 
 from marginface.data.dataset import FaceDataset
 from marginface.data.image_dataset import ImageDataset
-from marginface.data.image_files import read_image_file
+from marginface.data.image_files import found_below, read_image_file
 from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
-from marginface.data.pairs.files import read_pair_csv, read_pair_file, read_pairs_txt
+from marginface.data.pairs.files import PAIR_LIST_SUFFIXES, read_pair_file, read_pair_list
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
+
+_SUFFIXES = (".bin", *PAIR_LIST_SUFFIXES)
+_ROOT_SETTINGS = "data.pairs_root (in evaluations benchmark.<name>.root)"
 
 
 class PairFile(ImageDataset):
@@ -48,7 +51,7 @@ class PairFile(ImageDataset):
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return self.path.stem if self.path.suffix in (".bin", ".txt", ".csv") else self.path.name
+        return self.path.stem if self.path.suffix in _SUFFIXES else self.path.name
 
     def resize_to(self, image_size: int) -> None:
         """Give images of another size from now on."""
@@ -128,8 +131,8 @@ def load_pairs(
     """Read verification pairs, without running anything in the file.
 
     Args:
-        path: insightface .bin; LFW's pairs.txt; or a .csv with the columns first, second, same.
-        root: folder of the images that a .txt or .csv names; its own folder when not given.
+        path: insightface .bin, or a list of pairs, see `read_pair_list`.
+        root: folder of the images that a list names; its own folder when not given.
         image_size: S in pixels.
 
     Raises:
@@ -147,11 +150,9 @@ def load_pairs(
         )
     if not path.is_file():
         raise MissingInputError(f"no pair file {path}; check its path")
-    if path.suffix == ".txt":
-        files, same = read_pairs_txt(path, folder)
-        return PairFile(path, files, same, root=folder, image_size=image_size)
-    if path.suffix == ".csv":
-        files, same = read_pair_csv(path)
+    if path.suffix in PAIR_LIST_SUFFIXES:
+        files, same = read_pair_list(path, folder)
+        files = found_below(folder, files, path, _ROOT_SETTINGS)
         return PairFile(path, files, same, root=folder, image_size=image_size)
     return PairFile(path, *read_pair_file(path), image_size=image_size)
 

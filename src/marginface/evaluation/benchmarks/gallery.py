@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marginface.data.image_files import find_photos
+from marginface.data.image_files import find_photos, found_below
+from marginface.data.image_list import read_image_list
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
 from marginface.evaluation.benchmarks.identities import numbered
@@ -25,10 +26,11 @@ from marginface.metrics.identification_intervals import identification_intervals
 from marginface.metrics.templates import aggregate_templates
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
 from marginface.utils.console import rank_zero_warn
-from marginface.utils.csv_files import read_rows
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.text_table import readable
 
 DISTRACTOR = "\0distractor"
+_ROOT_SETTING = "benchmark.<name>.root"
 
 
 class Listed(NamedTuple):
@@ -72,7 +74,11 @@ class GalleryBenchmark:
         self.bootstrap, self.seed = bootstrap, seed
 
     def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
-        lists = [read_gallery(self.root / file) for file in (self.gallery, self.probes)]
+        paths = [self.root / file for file in (self.gallery, self.probes)]
+        lists = [
+            listed._replace(files=found_below(self.root, listed.files, path, _ROOT_SETTING))
+            for path, listed in zip(paths, map(read_gallery, paths), strict=True)
+        ]
         owners, subjects = (np.array(listed.subjects) for listed in lists)
         check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
         _warn_of_same_files(name, *lists)
@@ -134,7 +140,7 @@ def _warn_of_same_files(name: str, gallery: Listed, probes: Listed) -> None:
 
 
 def read_gallery(path: Path) -> Listed:
-    """A .csv with the columns path,subject and perhaps template.
+    """A .csv with the columns path,subject and perhaps template, see `read_image_list`.
 
     Raises:
         MissingInputError: no such file.
@@ -142,15 +148,10 @@ def read_gallery(path: Path) -> Listed:
     """
     if not path.is_file():
         raise MissingInputError(f"no list {path}")
-    rows = read_rows(path, ("path", "subject"))
-    if not rows:
-        raise InputError(f"{path} lists no images")
-    for number, row in enumerate(rows, start=2):
-        if not all((row.get(key) or "").strip() for key in ("path", "subject")):
-            raise InputError(f"{path}: line {number} has no path or no subject")
-    files, subjects = ([row[key].strip() for row in rows] for key in ("path", "subject"))
+    files, words, more = read_image_list(path, "subject", {"template": ("template_id",)})
+    subjects = [readable(word) for word in words]
     # Without a name of its own each image is a template.
-    templates = [row.get("template") or f"\0{number}" for number, row in enumerate(rows)]
+    templates = more.get("template") or [f"\0{number}" for number in range(len(files))]
     owner: dict[str, str] = {}
     for template, subject in zip(templates, subjects, strict=True):
         if owner.setdefault(template, subject) != subject:

@@ -1,6 +1,5 @@
 """The files of IJB-B and IJB-C as they are published."""
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.utils.csv_files import open_csv
+from marginface.data.alignment.point_reading import check_order
+from marginface.data.image_files import visible
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.text_table import read_table
 
 Ints = NDArray[np.int64]
 _BLOCK = 1 << 24
@@ -41,7 +42,7 @@ def find_meta(root: Path, suffix: str) -> Path | None:
     """
     if not root.is_dir():
         raise MissingInputError(f"no folder {root}; root must hold meta/ and loose_crop/")
-    found = sorted({*root.glob(f"meta/*{suffix}"), *root.glob(f"*{suffix}")})
+    found = visible(root, f"meta/*{suffix}", f"*{suffix}")
     if len(found) > 1:
         raise InputError(
             f"{root} holds several files *{suffix}: {', '.join(p.name for p in found)}"
@@ -85,6 +86,7 @@ def read_media(root: Path) -> Media:
         raise InputError(
             f"{landmarks}: all points of {images[in_one_place.argmax()]} are in one place"
         )
+    check_order(points, str(landmarks))
     return Media(images, ids[:, 0], ids[:, 1], points, values[:, 10])
 
 
@@ -112,32 +114,30 @@ def read_template_pairs(path: Path) -> tuple[Ints, Ints, NDArray[np.bool_]]:
 
 
 def read_subjects(path: Path) -> Subjects:
-    """A 1:N file: csv whose first columns are TEMPLATE_ID,SUBJECT_ID, below a line of headings.
+    """A 1:N file: csv with the columns TEMPLATE_ID and SUBJECT_ID, below a line of headings.
 
     A template that is listed again (once an image, as in the official files) counts once.
 
     Raises:
         InputError: other columns, another value, or a template of two subjects.
     """
-    with open_csv(path) as file:
-        rows = list(csv.reader(file))
-    heading = [word.strip().upper() for word in rows[0][:2]] if rows else []
-    if heading != ["TEMPLATE_ID", "SUBJECT_ID"]:
-        raise InputError(
-            f"{path}: the first columns must be TEMPLATE_ID,SUBJECT_ID, got {','.join(heading)}"
-        )
+    table = read_table(path, lambda fields: bool({"template_id", "subject_id"} & set(fields)))
+    if table.headings is None:
+        first = table.lines[0].text if table.lines else ""
+        raise InputError(f"{path}: no columns TEMPLATE_ID and SUBJECT_ID, got {first!r}")
+    rows = table.by_heading({"template_id": (), "subject_id": ()})
     subjects: dict[int, int] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
+    for line, row in zip(table.lines, rows, strict=True):
         try:
             template, subject = int(np.int64(row[0])), int(np.int64(row[1]))
-        except (ValueError, IndexError, OverflowError) as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(
-                f"{path}: line {number} is not two whole numbers: {row[:2]}"
+                f"{path}: line {line.number} is not two whole numbers: {row}"
             ) from error
         if subjects.setdefault(template, subject) != subject:
-            raise InputError(f"{path}: line {number} gives template {template} a second subject")
+            raise InputError(
+                f"{path}: line {line.number} gives template {template} a second subject"
+            )
     if not subjects:
         raise InputError(f"{path} lists no templates")
     return Subjects(np.array(list(subjects), np.int64), np.array(list(subjects.values()), np.int64))
@@ -149,15 +149,11 @@ def _table(
     """A name and some numbers a line."""
     names: list[str] = []
     values: list[list[str]] = []
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != numbers + 1:
-            raise InputError(f"{path}: line {number} is not '{expected}': {line[:100]!r}")
-        names.append(fields[0])
-        values.append(fields[1:])
+    for line in read_table(path).lines:
+        if len(line.fields) != numbers + 1:
+            raise InputError(f"{path}: line {line.number} is not '{expected}': {line.text[:100]!r}")
+        names.append(line.fields[0])
+        values.append(line.fields[1:])
     if not names:
         raise InputError(f"{path} lists no images")
     try:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marginface.data.pairs.files import read_pair_columns
+from marginface.data.pairs.files import PAIR_LIST_SUFFIXES, read_pair_columns
 from marginface.data.pairs.verification_sets import PairFile, load_pairs
 from marginface.evaluation.benchmarks.base import (
     BenchmarkResult,
@@ -240,7 +240,7 @@ def _warn_of_one_kind(name: str, same: NDArray[np.bool_], folds: int) -> None:
 
 def _people(pairs: PairFile) -> KnownPeople:
     """Person of both sides of each pair, and further columns of a .csv."""
-    columns = read_pair_columns(pairs.path) if pairs.path.suffix == ".csv" else {}
+    columns = read_pair_columns(pairs.path) if pairs.path.suffix in PAIR_LIST_SUFFIXES else {}
     if "identity1" in columns:
         both = numbered([*columns["identity1"], *columns["identity2"]])
         one, other = both[: len(pairs.same)], both[len(pairs.same) :]
@@ -252,10 +252,11 @@ def _people(pairs: PairFile) -> KnownPeople:
                 "fix one or the other"
             )
         return (one, other), columns
-    words = pairs.encoded
-    if pairs.path.suffix == ".txt":  # LFW's lists name the person
-        words = [str(word).split("/")[0] for word in words]
-    images = numbered(words)[pairs.pairs]
+    images = numbered(pairs.encoded)[pairs.pairs]
+    if pairs.path.suffix == ".txt":  # LFW's lists name the person, by the folder
+        people = numbered([str(Path(str(word)).parent) for word in pairs.encoded])[pairs.pairs]
+        if ((people[:, 0] == people[:, 1]) == pairs.same).all():
+            images = people
     return linked_people(images[:, 0], images[:, 1], pairs.same), columns
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from torch import Tensor
 
-from marginface.data.image_files import is_image_name
+from marginface.data.image_files import is_hidden, is_image_name, visible
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask
 from marginface.metrics.identification import check_subjects, identification
@@ -55,7 +55,7 @@ class TinyFaceBenchmark:
         distractors = sorted(
             path.name
             for path in (folder / "Gallery_Distractor").iterdir()
-            if is_image_name(path.name)
+            if is_image_name(path.name) and not is_hidden(path.name)
         )
         files += [f"Gallery_Distractor/{image}" for image in distractors]
         subjects += [DISTRACTOR] * len(distractors)
@@ -111,7 +111,7 @@ class TinyFaceBenchmark:
 
     def _mat(self, kind: str) -> Path:
         name = {"probe": "probe", "gallery": "gallery_match"}[kind] + "_img_ID_pairs.mat"
-        found = sorted(self.root.rglob(name))
+        found = visible(self.root, f"**/{name}")
         if not found:
             raise MissingInputError(f"no {name} below {self.root}")
         return found[0]

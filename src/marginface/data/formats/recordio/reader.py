@@ -29,6 +29,7 @@ from marginface.data.formats.recordio.format import (
     walk_records,
 )
 from marginface.data.image_dataset import Labels
+from marginface.data.image_files import visible
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -232,7 +233,7 @@ def find_record_file(root: Path) -> Path:
     path = root / "train.rec"
     if path.is_file():
         return path
-    others: Sequence[Path] = sorted(root.glob("*.rec")) if root.is_dir() else []
+    others: Sequence[Path] = visible(root, "*.rec") if root.is_dir() else []
     if not others:
         raise MissingInputError(
             f"no file {path}; data.root must name a folder with train.rec and train.idx"
