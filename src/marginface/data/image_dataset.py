@@ -157,7 +157,9 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             try:
                 encoded = self.image_bytes(index)
             except InputError as error:
-                raise InputError(f"{self.describe(index)}: {error}") from error
+                if self.faulty == "stop":
+                    raise InputError(f"{self.describe(index)}: {error}") from error
+                encoded = b""
             digest.update(len(encoded).to_bytes(8, "little"))
             digest.update(encoded)
         return digest.hexdigest()

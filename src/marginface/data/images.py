@@ -9,6 +9,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from marginface.data.jpeg_repair import without_oddities
 from marginface.utils.errors import InputError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -77,8 +78,7 @@ class ImageRules:
             if shape[0] * shape[1] > MAX_PIXELS:
                 raise InputError(f"{shape[1]}x{shape[0]} pixels, more than {MAX_PIXELS}; shrink it")
         try:
-            # strict: libjpeg's warnings (data missing, bad codes) are errors. OpenCV hides them.
-            rgb = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=out)
+            rgb = _without_warnings(encoded, out)
         except _SIMPLEJPEG_ERRORS as error:
             shape = _jpeg_shape(encoded)
             if shape is None:
@@ -213,6 +213,24 @@ def _upright(rgb: Pixels, orientation: int) -> Pixels:
         rgb = rgb[:, ::-1]
     if orientation in (3, 4, 7, 8):
         rgb = rgb[::-1]
+    return rgb
+
+
+def _without_warnings(encoded: bytes, out: Pixels | None) -> Pixels:
+    """RGB of a JPEG; an error where libjpeg warns, unless only of what does no harm.
+
+    OpenCV hides those warnings, of missing data and bad codes too.
+    """
+    try:
+        rgb: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=True, buffer=out)
+    except _SIMPLEJPEG_ERRORS as error:
+        again = without_oddities(encoded)
+        if again is None or again == encoded:
+            raise
+        try:
+            rgb = simplejpeg.decode_jpeg(again, "RGB", strict=True, buffer=out)
+        except _SIMPLEJPEG_ERRORS:
+            raise error from None
     return rgb
 
 

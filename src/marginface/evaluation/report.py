@@ -66,6 +66,7 @@ class Evaluation:
                 "name": benchmark.name,
                 "protocol": benchmark.protocol,
                 "counts": benchmark.counts,
+                "cautions": benchmark.cautions,
                 "pairs_sha256": benchmark.pairs_sha256,
                 "tables": [table._asdict() for table in benchmark.tables],
                 "groups": [_group_facts(group) for group in benchmark.groups],
@@ -149,6 +150,8 @@ def _add_benchmark(
     page: Page, benchmark: BenchmarkResult, fmrs: Sequence[float], faces: ImageDataset | None
 ) -> None:
     page.heading(benchmark.name)
+    for caution in benchmark.cautions:
+        page.text(f"Warning: {caution}")
     for line in benchmark.protocol:
         page.text(line, "protocol")
     page.table(list(benchmark.counts.items()))

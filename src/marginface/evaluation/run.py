@@ -5,12 +5,13 @@ from typing import Any
 
 from marginface.config.instantiate import build
 from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
+from marginface.evaluation.cautions import embedding_cautions
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.report import RESULT, Evaluation, print_results
 from marginface.inference.embedder import Embedder, check_devices
 from marginface.inference.embedding_cache import EmbeddingCache
 from marginface.inference.model_file import ModelFile, open_model
-from marginface.utils.console import progress_bar, rank_zero_print
+from marginface.utils.console import progress_bar, rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError, raise_problems
 
 
@@ -37,12 +38,19 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     embed = _Embedding(model, devices, config)
     results: list[BenchmarkResult] = []
     images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
+    for task in tasks:
+        _warn(task.name, task.cautions)
     for task, content in zip(tasks, images, strict=True):
         embeddings = embed(task, content)
         try:
-            results.append(task.evaluate(embeddings))
+            found = embedding_cautions(embeddings)
+            result = task.evaluate(embeddings)
         except InputError as error:
             raise InputError(f"{task.name}: {error}") from error
+        found += result.cautions
+        _warn(task.name, found)
+        result.cautions = task.cautions + found
+        results.append(result)
     evaluation = Evaluation(
         {
             "checkpoint": str(model.path),
@@ -57,11 +65,16 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         results,
     )
     faces = {task.name: task.faces for task in tasks} if config["thumbnails"] else {}
-    result = evaluation.write(folder, config["fmrs"], faces)
+    numbers = evaluation.write(folder, config["fmrs"], faces)
     evaluation.append_to(f"{config['paths']['log_dir']}/evaluations/all.csv", folder)
     print_results(evaluation)
     rank_zero_print(f"report {folder}/report.html")
-    return result
+    return numbers
+
+
+def _warn(name: str, cautions: list[str]) -> None:
+    for caution in cautions:
+        rank_zero_warn(f"{name}: {caution}")
 
 
 def _tasks(benchmarks: dict[str, Any], image_size: int) -> list[BenchmarkTask]:

@@ -11,10 +11,13 @@ from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
 
 EXPORTED_NAME = "head.weight"
+NAMES_SUFFIX = ".identities.txt"  # instead of .safetensors: whose centers they are, a line each
 
 
 def export_head(run: Path, target: Path, *, normalize: bool = False) -> tuple[int, int]:
     """Write the tensor `head.weight`, (C K, D) in the order of the labels; returns its shape.
+
+    What the people are called goes into a text file next to it, where the run knows it.
 
     Args:
         run: run folder, whose last checkpoint is taken, or a .ckpt file.
@@ -42,6 +45,10 @@ def export_head(run: Path, target: Path, *, normalize: bool = False) -> tuple[in
         "num_classes": str(classes),
         "centers_per_class": str(len(centers) // classes),
     }
+    names = RunFolder(run if run.is_dir() else run.parent.parent).identities
+    if names.is_file():
+        with atomic_write(target.with_suffix(NAMES_SUFFIX)) as file:
+            file.write(names.read_bytes())
     with atomic_write(target) as file:
         file.write(save({EXPORTED_NAME: centers.contiguous()}, metadata))
     return centers.shape[0], centers.shape[1]

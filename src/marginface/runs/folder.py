@@ -14,7 +14,7 @@ from marginface.utils.renamed import with_new_names
 
 
 class RunFolder:
-    """A run on disk: its config, runinfo.json, checkpoints, metrics.csv, result.json, figures."""
+    """A run on disk: config.yaml, runinfo.json, identities.txt, checkpoints, result.json, ..."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -23,6 +23,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.result = self.path / "result.json"
         self.figures = self.path / "figures"
+        self.identities = self.path / "identities.txt"
 
     def read_config(self) -> dict[str, Any]:
         """What was set, under today's names.
@@ -42,6 +43,13 @@ class RunFolder:
     def add_result(self, metrics: dict[str, float]) -> None:
         """Add flat metrics to result.json."""
         write_json(self.result, self.read_result() | metrics)
+
+    def write_identities(self, names: list[str] | None) -> None:
+        """Write what people are called, a line each in the order of their labels."""
+        if names is not None:
+            text = "".join(f"{name}\n" for name in names)
+            with atomic_write(self.identities) as file:
+                file.write(text.encode(errors="surrogateescape"))
 
     def begin(self, config: dict[str, Any], info: dict[str, Any]) -> None:
         """Write what is run; a resumed run keeps the list of earlier starts."""

@@ -7,12 +7,16 @@ import torch
 
 from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
 from marginface.data.datamodule import FaceDataModule
+from marginface.data.pairs.cautions import pair_cautions
+from marginface.data.pairs.verification_sets import PairFile
+from marginface.data.shared_images import shared_images
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.first_loss import sizes_of
 from marginface.runs.folder import RunFolder
 from marginface.runs.metadata import collect
 from marginface.training.module import FaceRecognizer, parameter_count
 from marginface.training.strategies import shares_classes
+from marginface.utils.console import print_warning
 from marginface.utils.hardware import has_bfloat16
 
 
@@ -31,6 +35,7 @@ def begin_run(
     """
     info = collect(config, datamodule.fingerprint(), **_sizes(datamodule, module, trainer))
     folder.begin(config, info)
+    folder.write_identities(datamodule.train_set.identities)
     for logger in trainer.loggers:
         logger.log_hyperparams(config | {"runinfo": info})
     print(_headline(config["name"], datamodule, module))
@@ -54,6 +59,17 @@ def begin_run(
     advice = advise(head.margin, head.loss, **sizes_of(head), precision=trainer.precision)
     for line in advice.lines(untrained):
         print(f"head {head.name}: {line}")
+    if untrained:
+        _warn_of_verification(datamodule)
+
+
+def _warn_of_verification(datamodule: FaceDataModule) -> None:
+    """Warnings of pair files whose numbers would mislead."""
+    for pairs in datamodule.verification_sets:
+        if isinstance(pairs, PairFile):
+            shared = shared_images(datamodule.train_set, pairs)
+            for caution in [*pair_cautions(pairs), *([shared] if shared else [])]:
+                print_warning(f"{pairs.name}: {caution}")
 
 
 def _sizes(

@@ -1,8 +1,9 @@
 """Verification sets: images, and pairs of them that show the same person or not."""
 
+import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ class PairFile(ImageDataset):
     """Pairs in a file: pair i is images 2i and 2i + 1. Made by `load_pairs`.
 
     Images of another size are scaled so that the short side fits and cut to the center, as in
-    insightface's reader. A faulty image stops the run: leaving it out would change the protocol.
+    insightface's reader. A faulty image stops the run, because leaving its pair out changes the
+    protocol, unless `faulty` is "skip".
 
     Attributes:
         same: (N,) whether a pair shows one person.
@@ -40,13 +42,20 @@ class PairFile(ImageDataset):
         *,
         root: Path | None = None,
         image_size: int = 112,
+        faulty: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.path, self.root = path, root
         self.encoded = images
         self.same = same
         self.pairs = np.arange(len(images)).reshape(-1, 2)
         self._any_size = ImageRules(size=None, alpha="drop")
-        super().__init__(len(images), image_size=image_size, where=str(path))
+        super().__init__(len(images), image_size=image_size, where=str(path), faulty=faulty)
+
+    def take(self, chosen: NDArray[np.bool_]) -> "PairFile":
+        """Some of the pairs; images keep their numbers."""
+        part = copy.copy(self)
+        part.same, part.pairs = self.same[chosen], self.pairs[chosen]
+        return part
 
     @property
     def name(self) -> str:
@@ -126,13 +135,18 @@ VerificationSet = PairFile | SampledPairs
 
 
 def load_pairs(
-    path: str | Path, *, root: str | Path | None = None, image_size: int = 112
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_size: int = 112,
+    faulty: Literal["stop", "skip"] = "stop",
 ) -> PairFile:
     """Read verification pairs, without running anything in the file.
 
     Args:
         path: insightface .bin, or a list of pairs, see `read_pair_list`.
         root: folder of the images that a list names; its own folder when not given.
+        faulty: what is done with images that cannot be read, see `PairFile`.
         image_size: S in pixels.
 
     Raises:
@@ -153,8 +167,8 @@ def load_pairs(
     if path.suffix in PAIR_LIST_SUFFIXES:
         files, same = read_pair_list(path, folder)
         files = found_below(folder, files, path, _ROOT_SETTINGS)
-        return PairFile(path, files, same, root=folder, image_size=image_size)
-    return PairFile(path, *read_pair_file(path), image_size=image_size)
+        return PairFile(path, files, same, root=folder, image_size=image_size, faulty=faulty)
+    return PairFile(path, *read_pair_file(path), image_size=image_size, faulty=faulty)
 
 
 def sample_pairs(

@@ -66,6 +66,7 @@ class BenchmarkResult:
         groups: error rates of groups at the threshold `group_threshold`.
         reject: shares left out and FNMR, the error-versus-reject curve.
         tables: anything else.
+        cautions: why numbers may mislead, in words; printed as warnings.
     """
 
     name: str
@@ -80,6 +81,7 @@ class BenchmarkResult:
     group_threshold: float | None = None
     reject: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
     tables: list[ResultTable] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -90,11 +92,13 @@ class BenchmarkTask:
         name: the first part of its metrics' names.
         faces: the images.
         evaluate: (N, D) float32 embeddings, not normalized, to the result.
+        cautions: why its numbers will mislead, known before embedding.
     """
 
     name: str
     faces: ImageDataset
     evaluate: Callable[[Tensor], BenchmarkResult]
+    cautions: list[str] = field(default_factory=list)
 
 
 class Benchmark(Protocol):

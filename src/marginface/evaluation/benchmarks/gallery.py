@@ -15,6 +15,7 @@ from marginface.data.image_list import read_image_list
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
 from marginface.evaluation.benchmarks.identities import numbered
+from marginface.evaluation.cautions import rate_caution
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.identification import (
     DEFAULT_RANKS,
@@ -25,7 +26,6 @@ from marginface.metrics.identification import (
 from marginface.metrics.identification_intervals import identification_intervals
 from marginface.metrics.templates import aggregate_templates
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
-from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.text_table import readable
 
@@ -81,14 +81,14 @@ class GalleryBenchmark:
         ]
         owners, subjects = (np.array(listed.subjects) for listed in lists)
         check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
-        _warn_of_same_files(name, *lists)
+        cautions = same_files(*lists)
         if self.distractors is not None:
             photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
             lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))
         faces = UnlabeledFaces(
             self.root, [f for listed in lists for f in listed.files], image_size=image_size
         )
-        return [BenchmarkTask(name, faces, partial(self.evaluate, name, lists))]
+        return [BenchmarkTask(name, faces, partial(self.evaluate, name, lists), cautions)]
 
     def evaluate(self, name: str, lists: list[Listed], embeddings: Tensor) -> BenchmarkResult:
         """Results from the embeddings of gallery, probes and distractors, in that order."""
@@ -126,17 +126,20 @@ class GalleryBenchmark:
             metrics,
             counts,
             tables=tables,
+            cautions=rate_caution("tpir@fpir", self.fpirs, result.non_mated),
         )
 
 
-def _warn_of_same_files(name: str, gallery: Listed, probes: Listed) -> None:
+def same_files(gallery: Listed, probes: Listed) -> list[str]:
+    """A sentence on probes that are images of the gallery."""
     known = {os.path.normpath(file) for file in gallery.files}
     same = [file for file in probes.files if os.path.normpath(file) in known]
-    if same:
-        rank_zero_warn(
-            f"{name}: {len(same)} of {len(probes.files)} probes are the very files of the gallery, "
-            f"the first is {same[0]}: they find themselves, and the rates say nothing of the others"
-        )
+    if not same:
+        return []
+    return [
+        f"{len(same)} of {len(probes.files)} probes are the very files of the gallery, the first "
+        f"is {readable(same[0])}: they find themselves, and the rates say nothing of the others"
+    ]
 
 
 def read_gallery(path: Path) -> Listed:

@@ -29,6 +29,7 @@ from marginface.evaluation.benchmarks.ijb_files import (
     read_subjects,
     read_template_pairs,
 )
+from marginface.evaluation.cautions import rate_caution
 from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.identification import DEFAULT_RANKS, IdentificationResult, identification
@@ -146,6 +147,7 @@ class IJBBenchmark:
             "pairs": len(same), "genuine": int(same.sum()), "impostor": int((~same).sum()),
         }  # fmt: skip
         outcome.pairs = pairs
+        outcome.cautions += rate_caution("tar@far", self.fars, int((~same).sum()))
         threshold = operating_points(pairs, [_DECIDED_AT])[0].threshold
         content = hashlib.sha256("\n".join(files.media.images).encode(errors="surrogateescape"))
         for column in (files.media.template_id, id1, id2, same):

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marginface.data.pairs.cautions import pair_cautions
 from marginface.data.pairs.files import PAIR_LIST_SUFFIXES, read_pair_columns
 from marginface.data.pairs.verification_sets import PairFile, load_pairs
 from marginface.evaluation.benchmarks.base import (
@@ -20,6 +22,7 @@ from marginface.evaluation.benchmarks.base import (
     ResultTable,
 )
 from marginface.evaluation.benchmarks.identities import linked_people, numbered
+from marginface.evaluation.cautions import rate_caution
 from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.cross_validation import (
@@ -41,7 +44,6 @@ from marginface.metrics.verification import (
     rate_name,
 )
 from marginface.utils.arguments import NotNegative, Probability, Seed, WholeNumber
-from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 
 _RULES = {
@@ -69,6 +71,8 @@ class PairsBenchmark:
         files: .bin, LFW's pairs.txt or .csv with the columns first,second,same and, if known,
             identity1,identity2 and group (or group1,group2).
         root: folder of the files and of the images that lists name; null: as the files say.
+        faulty: an image that cannot be read stops the evaluation, or its pairs are left out and
+            counted, which changes the protocol.
         folds: of the accuracy.
         thresholds: how the threshold of `accuracy` is found: grid, exact or in_sample.
         fars: rates to report TAR at.
@@ -83,6 +87,7 @@ class PairsBenchmark:
         files: list[str],
         *,
         root: str | None = None,
+        faulty: Literal["stop", "skip"] = "stop",
         folds: int = 10,
         thresholds: ThresholdRule = "grid",
         fars: Sequence[Probability] = DEFAULT_FARS,
@@ -103,31 +108,32 @@ class PairsBenchmark:
             for rule in others
             if rule not in self.rules and not (rule == "grid" and qmagface is not None)
         ]
-        self.files, self.root, self.folds = files, root, folds
+        self.files, self.root, self.faulty, self.folds = files, root, faulty, folds
         self.fars, self.bootstrap, self.seed, self.qmagface = tuple(fars), bootstrap, seed, qmagface
 
     def tasks(self, name: str, image_size: int) -> list[BenchmarkTask]:
         found = []
         for file in self.files:
             path = Path(file) if self.root is None else Path(self.root) / file
-            pairs = load_pairs(path, root=self.root, image_size=image_size)
+            pairs = load_pairs(path, root=self.root, image_size=image_size, faulty=self.faulty)
             # A published set goes by its name, whatever the file is called.
             title = name if len(self.files) == 1 and name != "pairs" else pairs.name
             # Now, because embedding takes long.
             check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
-            _warn_of_one_kind(title, pairs.same, self.folds)
-            found.append(
-                BenchmarkTask(title, pairs, partial(self.evaluate, title, pairs, _people(pairs)))
-            )
+            evaluate = partial(self.evaluate, title, pairs, _people(pairs))
+            found.append(BenchmarkTask(title, pairs, evaluate, pair_cautions(pairs, self.folds)))
         return found
 
     def evaluate(
         self, name: str, pairs: PairFile, known: KnownPeople, embeddings: Tensor
     ) -> BenchmarkResult:
         """Results of one file from the embeddings of its images."""
+        whole = pairs
+        if self.faulty == "skip":
+            pairs, known = _without_faulty(pairs, known, embeddings)
         people, columns = known
-        check_finite(embeddings, "embeddings")
+        check_finite(embeddings[torch.from_numpy(pairs.pairs)], "embeddings")
         first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
         quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
         distance = pair_distances(first, second)
@@ -167,6 +173,10 @@ class PairsBenchmark:
             group_threshold=limit,
             reject=error_versus_reject(scores, same, quality1, quality2, limit),
             tables=[] if self.qmagface is not None else [_insightface_table(result)],
+            cautions=[
+                *_left_out(whole, pairs),
+                *rate_caution("tar@far", self.fars, int((~same).sum())),
+            ],
         )
 
     def _protocol(self) -> list[str]:
@@ -226,18 +236,6 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     return binned._replace(thresholds=thresholds, bins=bins)
 
 
-def _warn_of_one_kind(name: str, same: NDArray[np.bool_], folds: int) -> None:
-    """Folds are contiguous parts: in a file that is sorted by kind they hold one kind each."""
-    parts = np.array_split(same, folds)
-    single = sum(len(part) > 3 and len(np.unique(part)) == 1 for part in parts)
-    if single:
-        rank_zero_warn(
-            f"{name}: {single} of {folds} folds hold pairs of one kind only, as the file is sorted "
-            "by kind. The threshold of the other folds does not fit them, so the accuracy is off; "
-            "mix genuine and impostor pairs (AUC, EER and TAR do not depend on the order)"
-        )
-
-
 def _people(pairs: PairFile) -> KnownPeople:
     """Person of both sides of each pair, and further columns of a .csv."""
     columns = read_pair_columns(pairs.path) if pairs.path.suffix in PAIR_LIST_SUFFIXES else {}
@@ -258,6 +256,27 @@ def _people(pairs: PairFile) -> KnownPeople:
         if ((people[:, 0] == people[:, 1]) == pairs.same).all():
             images = people
     return linked_people(images[:, 0], images[:, 1], pairs.same), columns
+
+
+def _without_faulty(
+    pairs: PairFile, known: KnownPeople, embeddings: Tensor
+) -> tuple[PairFile, KnownPeople]:
+    """Pairs of which both images could be read."""
+    is_read = torch.isfinite(embeddings).all(1)
+    read = is_read[torch.from_numpy(pairs.pairs)].all(1).numpy()
+    (first, second), columns = known
+    people = first[read], second[read]
+    return pairs.take(read), (people, {name: column[read] for name, column in columns.items()})
+
+
+def _left_out(whole: PairFile, pairs: PairFile) -> list[str]:
+    number = len(whole.same) - len(pairs.same)
+    if not number:
+        return []
+    return [
+        f"{number} of {len(whole.same)} pairs were left out, because an image cannot be read "
+        "(faulty=skip); this is no longer the published protocol"
+    ]
 
 
 def _hardest(scores: NDArray[np.float64], pairs: PairFile) -> dict[str, list[HardPair]]:
