@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from marginface.config.command_line import check_command_line
+from marginface.config.quoting import parsed, with_quotes
 from marginface.data import write_recordio
 from marginface.data.images import encode_jpeg
 from marginface.training.config import train_problems
@@ -65,7 +66,7 @@ def problems_of(*overrides: str) -> str:
         ("+head.num_classes=3", "unknown key head.num_classes"),
         ("+scheduler.total_steps=3", "unknown key scheduler.total_steps"),
         ("hydra.run.dri=x", "unknown key hydra.run.dri. Did you mean 'hydra.run.dir'?"),
-        ("seed=-1", "seed must not be negative"),
+        ("seed=-1", "seed must be in [0, 2^32), got -1"),
     ],
 )
 def test_each_mistake_in_words(override: str, message: str) -> None:
@@ -212,14 +213,47 @@ def test_console_script_lists_heads(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "quoted"),
+    ("argument", "value"),
     [
-        ("checkpoint=runs/epoch=3-step=100.ckpt", """'checkpoint="runs/epoch=3-step=100.ckpt"'"""),
-        ("data.root=/faces/a (1)", """'data.root="/faces/a (1)"'"""),
+        ("checkpoint=runs/epoch=3-step=100.ckpt", "runs/epoch=3-step=100.ckpt"),
+        ("data.root=/faces/a (1)", "/faces/a (1)"),
+        ("data.root=/Gesichter/Zürich", "/Gesichter/Zürich"),
+        ("data.root=/faces/a,b", "/faces/a,b"),
+        ('data.root=/faces/5" wide = big', '/faces/5" wide = big'),
+        ("data.root=C:\\faces=new\\", "C:\\faces=new\\"),
+        ("data.root=it's = mine", "it's = mine"),
+        ("data.pairs=[/a b/c=d.bin,e.bin]", ["/a b/c=d.bin", "e.bin"]),
+        ("data.pairs=[a.bin,b.bin]", ["a.bin", "b.bin"]),  # nothing to do
+        ("name=plain", "plain"),
     ],
 )
-def test_an_override_to_be_quoted_is_named(argument: str, quoted: str) -> None:
+def test_values_are_quoted_where_it_is_needed(
+    argument: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = argument.partition("=")[0]
+    (quoted,) = with_quotes([argument])
+    override = parsed(quoted)
+    assert override is not None
+    assert override.value() == value
+    assert not override.is_sweep_override()
+    printed = capsys.readouterr().err
+    if quoted == argument:
+        assert printed == ""
+    else:
+        assert printed == (
+            f"warning: the override {argument} is read as {quoted}; in a shell write '{quoted}'\n"
+        )
+        assert with_quotes([quoted]) == [quoted]
+    assert quoted.startswith(f"{key}=")
+
+
+def test_several_values_without_a_sweep() -> None:
     with pytest.raises(InputError) as caught:
-        check_command_line("train", ["debug=fast", argument])
-    assert f"cannot read the override {argument} " in str(caught.value)
-    assert f"Quote the value, for the shell too: {quoted}" in str(caught.value)
+        with_quotes(["optimizer.lr=0.1,0.2"])
+    assert str(caught.value).startswith("optimizer.lr=0.1,0.2 has several values: -m runs each")
+    assert with_quotes(["-m", "optimizer.lr=0.1,0.2"]) == ["-m", "optimizer.lr=0.1,0.2"]
+
+
+def test_an_override_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(InputError, match=r"cannot read the override head=\[ "):
+        check_command_line("train", ["debug=fast", "head=["])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones.input_size import check_input_size
-from marginface.utils.arguments import call_problems, mapping_problems
-from marginface.utils.errors import InputError
+from marginface.utils.arguments import WholeNumber, call_problems, mapping_problems
+from marginface.utils.errors import InputError, first_line
 
 Pool = Literal["flatten", "model"]
 Norm = Literal["bn", "ln"]
@@ -69,8 +69,8 @@ def checkpoint_activations(backbone: nn.Module) -> None:
 def create_backbone(
     name: str,
     *,
-    embedding_size: int = 512,
-    image_size: int = 112,
+    embedding_size: WholeNumber = 512,
+    image_size: WholeNumber = 112,
     pool: Pool = "model",
     norm: Norm = "bn",
     dropout: float = 0.0,
@@ -132,8 +132,10 @@ def unknown_backbone(name: str) -> str:
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"backbone {name!r} does not take {arguments}: {error}") from error
+    except Exception as error:  # timm's models refuse in many ways
+        raise InputError(
+            f"backbone.name={name} does not take {arguments}: {first_line(error)}"
+        ) from error
 
 
 def _feature_shape(model: nn.Module, name: str, image_size: int, pool: Pool) -> tuple[int, int]:
@@ -142,9 +144,10 @@ def _feature_shape(model: nn.Module, name: str, image_size: int, pool: Pool) -> 
     try:
         with torch.no_grad():
             features = model.eval()(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # timm's models refuse in many ways
         raise InputError(
-            f"backbone {name!r} cannot take {image_size}x{image_size} images: {error}"
+            f"backbone.image_size: backbone {name!r} cannot take {image_size}x{image_size} images: "
+            f"{first_line(error)}"
         ) from error
     model.train(training)
     if pool == "flatten" and features.ndim != 4:

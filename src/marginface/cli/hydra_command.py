@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from marginface.cli.errors import clear_errors
 from marginface.config.command_line import Problems, check_command_line
+from marginface.config.quoting import with_quotes
 from marginface.config.resolve import config_dir
 
 
@@ -34,6 +35,7 @@ def hydra_command(
         @wraps(task)
         def main() -> None:
             with clear_errors():
+                sys.argv[1:] = with_quotes(sys.argv[1:])  # Hydra reads them again, and processes
                 check_command_line(config_name, sys.argv[1:], problems)
             # An absolute path: a relative one fails when a console script imports the function.
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(

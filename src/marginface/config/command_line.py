@@ -13,7 +13,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from marginface.config.resolve import config_dir, missing_keys, not_set, to_plain
-from marginface.utils.errors import InputError, did_you_mean, raise_problems, unknown_name
+from marginface.utils.errors import (
+    InputError,
+    did_you_mean,
+    first_line,
+    raise_problems,
+    unknown_name,
+)
 from marginface.utils.renamed import new_key
 
 _MAX_CHECKED_JOBS = 64
@@ -29,7 +35,7 @@ def check_command_line(
 
     Args:
         config_name: of the configuration in configs/.
-        arguments: as on the command line.
+        arguments: as on the command line, see `quoting.with_quotes`.
         find_problems: what is wrong with the values of a composed configuration, in words; without
             it groups, options and keys are checked.
     """
@@ -57,29 +63,16 @@ def check_command_line(
 
 
 def _parsed(arguments: list[str]) -> list[Override]:
-    """InputError that names the overrides that cannot be read, and how to quote them."""
+    """InputError that names the overrides that cannot be read, quoted or not."""
     parser = OverridesParser.create()
     overrides, problems = [], []
     for argument in arguments:
         try:
             overrides += parser.parse_overrides([argument])
         except HydraException as error:
-            reason = str(error).splitlines()[0]
-            key, assigns, value = argument.partition("=")
-            quoted = f'{key}="{value}"'
-            help_ = ""
-            if assigns and _can_be_read(parser, quoted):
-                help_ = f". Quote the value, for the shell too: '{quoted}'"
-            problems.append(f"cannot read the override {argument} ({reason}){help_}")
+            problems.append(f"cannot read the override {argument} ({first_line(error)})")
     raise_problems(problems)
     return overrides
-
-
-def _can_be_read(parser: OverridesParser, argument: str) -> bool:
-    try:
-        return bool(parser.parse_overrides([argument]))
-    except HydraException:
-        return False
 
 
 def _job_problems(

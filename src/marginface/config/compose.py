@@ -8,6 +8,7 @@ import hydra
 from omegaconf import open_dict
 
 from marginface.config.command_line import check_command_line
+from marginface.config.quoting import with_quotes
 from marginface.config.resolve import config_dir, to_plain
 
 _RUN_DIR = "MARGINFACE_RUN_DIR"  # inherited by the processes that this one starts
@@ -24,6 +25,7 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     Raises:
         InputError: unknown groups, options and keys, with the nearest known ones.
     """
+    overrides = with_quotes(overrides)
     check_command_line(config_name, overrides)
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)

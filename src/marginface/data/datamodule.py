@@ -93,6 +93,8 @@ class FaceDataModule(L.LightningDataModule):
             dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
         )
         if limit_images is not None:
+            if limit_images < 1:
+                raise InputError(f"data.limit_images must be at least 1, got {limit_images}")
             self.train_set = Subset(
                 self.train_set, np.arange(min(limit_images, len(self.train_set)))
             )

@@ -21,8 +21,9 @@ from marginface.training.strategies import (
     shares_classes,
     with_precision_of,
 )
+from marginface.utils.arguments import argument_named_in
 from marginface.utils.console import rank_zero_print
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, first_line
 
 
 def build_module(
@@ -131,4 +132,6 @@ def build_trainer(config: dict[str, Any]) -> L.Trainer:
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
     except (ValueError, TypeError) as error:
-        raise InputError(f"trainer: {error}") from error
+        name = argument_named_in(str(error), L.Trainer)
+        where = "trainer" if name is None else f"trainer.{name}"
+        raise InputError(f"{where}: {first_line(error)}") from error

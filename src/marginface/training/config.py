@@ -5,7 +5,7 @@ from typing import Any
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
-from marginface.utils.arguments import mapping_problems
+from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError, raise_problems
 
 # The top of every training configuration, with its types; groups are checked by what they build.
@@ -14,7 +14,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "seed": int,
     "resume": str,
     "validate_untrained": bool,
-    "lr_base_size": int | None,
+    "lr_base_size": WholeNumber | None,
     "decay_bias_and_norm": bool,
     "channels_last": bool,
     "compile": bool,
@@ -47,8 +47,8 @@ def train_problems(config: dict[str, Any]) -> list[str]:
     problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
     if problems:
         return problems
-    if config["seed"] < 0:
-        problems.append(f"seed must not be negative, got {config['seed']}")
+    if not 0 <= config["seed"] < 1 << 32:
+        problems.append(f"seed must be in [0, 2^32), got {config['seed']}")
     problems += head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
     for group in ("data", "augmentation", "optimizer", "scheduler"):
@@ -63,6 +63,11 @@ def train_problems(config: dict[str, Any]) -> list[str]:
 
 
 FLOAT32_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
+_NOT_ZERO = {
+    "limit_train_batches": "nothing would be trained; evaluate.py verifies a network as it is",
+    "val_check_interval": "trainer.limit_val_batches=0 leaves verification out",
+}
+_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}  # of Lightning's trainer
 
 
 def _trainer_problems(node: dict[str, Any]) -> list[str]:
@@ -75,6 +80,13 @@ def _trainer_problems(node: dict[str, Any]) -> list[str]:
             f"trainer.max_epochs must be at least 1, got {epochs}: the schedule needs to know the "
             "number of steps; trainer.max_steps ends a run earlier"
         )
+    for key, least in _LEAST.items():
+        value = node.get(key)
+        if isinstance(value, int | float) and value < least:
+            problems.append(f"trainer.{key} must be at least {least}, got {value}")
+    for key, instead in _NOT_ZERO.items():
+        if isinstance(node.get(key), int | float) and not node[key]:
+            problems.append(f"trainer.{key} must not be 0; {instead}")
     precision = node.get("float32_matmul_precision", "highest")
     if precision not in FLOAT32_PRECISIONS:
         problems.append(

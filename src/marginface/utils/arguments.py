@@ -1,6 +1,7 @@
 """Checks arguments given by name: unknown, missing, mistyped and out-of-range ones."""
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -90,6 +91,17 @@ def mapping_problems(
         if key in types:
             problems += _value_problems(f"{dot}{key}", value, types[key])
     return problems
+
+
+def argument_named_in(message: str, target: type) -> str | None:
+    """The argument of a class that a message of its authors is about."""
+    names = inspect.signature(target).parameters
+    # Quoted ones, then assigned ones, then words that cannot be of the sentence.
+    for pattern in (r"`([a-z_]+)`", r"([a-z_]+)=", r"\b([a-z]+_[a-z_]+)\b"):
+        for word in re.findall(pattern, message):
+            if word in names:
+                return str(word)
+    return None
 
 
 def _parameters(

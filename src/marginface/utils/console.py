@@ -30,7 +30,7 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 def rank_zero_print(message: str) -> None:
     """Print a line."""
-    if _is_first_process():
+    if is_first_process():
         print(message, flush=True)
 
 
@@ -41,11 +41,11 @@ def print_warning(message: str) -> None:
 
 def rank_zero_warn(message: str) -> None:
     """The same, from the first process only."""
-    if _is_first_process():
+    if is_first_process():
         print_warning(message)
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Lightning's rank where it runs; importing it for that would take three seconds."""
     lightning = sys.modules.get("lightning_utilities.core.rank_zero")
     rank = getattr(getattr(lightning, "rank_zero_only", None), "rank", None)

@@ -40,6 +40,12 @@ class PreemptedError(Exception):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, in one line; its name when it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the nearest of `known`, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

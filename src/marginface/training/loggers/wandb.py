@@ -1,17 +1,25 @@
-"""The W&B logger: offline unless the user is logged in or sets WANDB_MODE."""
+"""The W&B logger: offline unless the user is logged in or sets WANDB_MODE, and without a server."""
 
 import netrc
 import os
 import secrets
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from marginface.utils.console import rank_zero_print
+from marginface.utils.console import is_first_process, rank_zero_print, rank_zero_warn
+from marginface.utils.errors import first_line
 
 WANDB_HOST = "api.wandb.ai"
+_SECONDS_TO_ANSWER = 5.0
+_SECONDS_TO_BEGIN = 20
 
 
 def wandb_logger(
@@ -31,11 +39,15 @@ def wandb_logger(
         save_dir: the run folder; holds the files of an offline run and the run's id.
         name, project, group, job_type, tags, entity: as W&B knows them.
         mode: online, offline or disabled; null decides by WANDB_MODE, then by being logged in.
+            Where online cannot be had, a warning says why, and the run goes on offline.
     """
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if is_logged_in() else "offline")
+    if mode == "online" and is_first_process() and (reason := _why_not_online()):
+        rank_zero_warn(f"W&B runs offline: {reason}")
+        mode = "offline"
     if mode == "offline":
         rank_zero_print(f"W&B runs offline; `wandb sync {save_dir}/wandb/offline-run-*` uploads it")
-    return WandbLogger(
+    return PatientWandbLogger(
         save_dir=save_dir,
         name=name,
         project=project,
@@ -45,8 +57,49 @@ def wandb_logger(
         entity=entity,
         id=_run_id(Path(save_dir) / "wandb_id"),
         mode=mode,
-        settings={"console": "off", "silent": True},
+        settings={"console": "off", "silent": True, "init_timeout": _SECONDS_TO_BEGIN},
     )
+
+
+class PatientWandbLogger(WandbLogger):
+    """Goes on offline when the server refuses a run."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun on first use."""
+        try:
+            return super().experiment
+        except (wandb.errors.Error, OSError) as error:
+            if self._wandb_init["mode"] != "online":
+                raise
+            rank_zero_warn(f"W&B runs offline: {first_line(error)}")
+            self._wandb_init["mode"] = "offline"
+            wandb.teardown()  # its service still holds the run it could not begin
+            return super().experiment
+
+
+def _why_not_online() -> str | None:
+    """What is missing to be online: an API key, or an answer of the server within seconds."""
+    if not is_logged_in():
+        return "no API key; `wandb login` stores one, or set WANDB_API_KEY"
+    url = os.environ.get("WANDB_BASE_URL") or f"https://{WANDB_HOST}"
+    answers = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=_SECONDS_TO_ANSWER).close()
+        except urllib.error.HTTPError:
+            pass  # an answer
+        except (OSError, ValueError):
+            return
+        answers.set()
+
+    # In a thread, because looking up a name has no time limit.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_SECONDS_TO_ANSWER)
+    return None if answers.is_set() else f"{url} did not answer in {_SECONDS_TO_ANSWER:g} s"
 
 
 def is_logged_in() -> bool:
