@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marginface.data import ListDataset
+from marginface.data import FolderDataset, ListDataset
 from marginface.data.alignment.landmarks import for_photos, read_landmarks
 from marginface.data.alignment.template import TEMPLATE, misfit
 from marginface.data.formats.recordio.format import read_index
 from marginface.data.formats.shards import read_shard
 from marginface.data.image_files import is_hidden
+from marginface.data.joined import read_people
 from marginface.data.pairs.files import read_pair_list
+from marginface.data.pairs.verification_sets import load_pairs
+from marginface.evaluation.benchmarks.gallery import read_gallery
+from marginface.evaluation.benchmarks.ijb_files import read_subjects
 from marginface.utils.errors import InputError
 
 THREE = [("x/a.jpg", "0"), ("x/b.jpg", "0"), ("y/c d.jpg", "1")]
@@ -31,7 +35,9 @@ LISTS = {
     "backslashes": "x\\a.jpg\t0\nx\\b.jpg\t0\ny\\c d.jpg\t1\n",
     "absolute_prefix": "/home/me/x/a.jpg,0\n/home/me/x/b.jpg,0\n/home/me/y/c d.jpg,1\n",
     "windows": "C:\\faces\\x\\a.jpg,0\nC:\\faces\\x\\b.jpg,0\nC:\\faces\\y\\c d.jpg,1\n",
-    "latin_1": "pfad,label\nx/a.jpg,0\nx/b.jpg,0\ny/c d.jpg,1\n",
+    "one_unknown_heading": "pfad,label\nx/a.jpg,0\nx/b.jpg,0\ny/c d.jpg,1\n",
+    "numbers_behind": "x/a.jpg,0,1.5,2\nx/b.jpg,0,3,4\ny/c d.jpg,1,5,6\n",
+    "numbered_lines": "1,x/a.jpg,0\n2,x/b.jpg,0\n3,y/c d.jpg,1\n",
 }
 
 
@@ -45,6 +51,45 @@ def test_lists(kind: str, tmp_path: Path) -> None:
     faces = ListDataset(tmp_path / "list.csv", images=tmp_path / "faces")
     assert faces.labels.tolist() == [0, 0, 1]
     assert [faces.image_bytes(i).decode() for i in range(3)] == [name for name, _ in THREE]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "utf-8-sig"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "Jürgen.jpg").write_bytes(b"j")
+    (tmp_path / "list.csv").write_text("path,label\nJürgen.jpg,Müller\n", encoding=encoding)
+    faces = ListDataset(tmp_path / "list.csv")
+    assert faces.image_bytes(0) == b"j"
+    assert faces.identity(0) == "Müller"
+
+
+@pytest.mark.parametrize(
+    ("words", "labels", "names"),
+    [
+        (["0", "0", "1"], [0, 0, 1], None),
+        (["1.0", "0.0", "1"], [1, 0, 1], None),
+        (["007", "010", "007"], [0, 1, 0], ["007", "010"]),
+        (["0", "01", "1"], [0, 1, 1], None),  # the same number in two ways
+        (["4711", "815", "4711"], [1, 0, 1], ["815", "4711"]),  # most numbers have no image
+        (["123456789012", "9", "9"], [0, 1, 1], ["123456789012", "9"]),
+        (["bo", "7", "bo"], [1, 0, 1], ["7", "bo"]),
+    ],
+)
+def test_numbers_of_people(
+    words: list[str], labels: list[int], names: list[str] | None, tmp_path: Path
+) -> None:
+    lines = [f"{number}.jpg {word}\n" for number, word in enumerate(words)]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    (tmp_path / "0.jpg").write_bytes(b"")
+    faces = ListDataset(tmp_path / "list.txt")
+    assert faces.labels.tolist() == labels
+    assert faces.identities == names
+
+
+def test_numbers_are_kept_when_gaps_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 2\nc.jpg 3\n")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    faces = ListDataset(tmp_path / "list.txt", label_gaps="close")
+    assert [faces.identity(label) for label in range(3)] == ["0", "2", "3"]
 
 
 WRONG_LISTS = {
@@ -88,6 +133,67 @@ def test_pairs(kind: str, tmp_path: Path) -> None:
     assert same.tolist() == [True, False]
 
 
+def test_label_path_path(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("1 a.jpg b.jpg\n0 a.jpg c.jpg\n")
+    files, same = read_pair_list(tmp_path / "pairs.txt", tmp_path)
+    assert files == ["a.jpg", "b.jpg", "a.jpg", "c.jpg"]
+    assert same.tolist() == [True, False]
+
+
+def test_pairs_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "pairs.csv").write_text("first,second,same\nD:\\x\\a.jpg,D:\\x\\b.jpg,1\n")
+    assert load_pairs(tmp_path / "pairs.csv").encoded == ["a.jpg", "b.jpg"]
+    assert r"'D:\\x\\a.jpg' is read as 'a.jpg'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name,imagenum1,imagenum2,\nBo,1,2,\nBo,1,Ann,2\n", "1\t1\nBo\t1\t2\nBo\t1\tAnn\t2\n"],
+)
+def test_pairs_of_lfw(text: str, tmp_path: Path) -> None:
+    for name in ("Bo/Bo_0001.jpg", "Bo/Bo_0002.jpg", "Ann/Ann_0002.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "pairs.csv").write_text(text)
+    files, same = read_pair_list(tmp_path / "pairs.csv", tmp_path)
+    assert files == ["Bo/Bo_0001.jpg", "Bo/Bo_0002.jpg", "Bo/Bo_0001.jpg", "Ann/Ann_0002.jpg"]
+    assert same.tolist() == [True, False]
+
+
+GALLERIES = {
+    "ours": "path,subject,template\na.jpg,ann,1\nb.jpg,ann,1\nc.jpg,bo,2\n",
+    "bom_and_crlf": "\ufeffpath,subject,template\r\na.jpg,ann,1\r\nb.jpg,ann,1\r\nc.jpg,bo,2\r\n",
+    "other_headings": "template_id;name;file\n1;ann;a.jpg\n1;ann;b.jpg\n2;bo;c.jpg\n",
+    "blanks": "# my\npath, subject, template\n\na.jpg, ann, 1\nb.jpg, ann, 1\nc.jpg, bo, 2",
+}
+
+
+@pytest.mark.parametrize("kind", GALLERIES)
+def test_galleries(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "gallery.csv").write_text(GALLERIES[kind])
+    listed = read_gallery(tmp_path / "gallery.csv")
+    assert listed == (["a.jpg", "b.jpg", "c.jpg"], ["ann", "ann", "bo"], ["1", "1", "2"])
+
+
+@pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "# same\n\n", "\ufeffsource{0}identity\r\n"])
+def test_lists_of_people(start: str, mark: str, tmp_path: Path) -> None:
+    text = f'{start.format(mark)}0{mark}ann\n\n1{mark}"bo lee"\r\n'
+    (tmp_path / "drop.csv").write_text(text)
+    assert read_people(tmp_path / "drop.csv", 1) == [[(0, "ann")], [(1, "bo lee")]]
+
+
+@pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "# from NIST\n"])
+def test_subjects_of_ijb(start: str, mark: str, tmp_path: Path) -> None:
+    lines = [["FILENAME", "SUBJECT_ID", "TEMPLATE_ID"], ["a.jpg", "7", "1"], ["b.jpg", "8", "2"]]
+    text = start + "\r\n".join(mark.join(line) for line in lines)
+    (tmp_path / "x_1N_gallery_G1.csv").write_text(text)
+    subjects = read_subjects(tmp_path / "x_1N_gallery_G1.csv")
+    assert (subjects.template_id.tolist(), subjects.subject_id.tolist()) == ([1, 2], [7, 8])
+
+
 @pytest.mark.parametrize("mark", [" ", "\t", ","])
 def test_path_path_label(mark: str, tmp_path: Path) -> None:
     lines = [("a.jpg", "b.jpg", "1"), ("a.jpg", "c.jpg", "0")]
@@ -110,6 +216,62 @@ def test_landmark_files(name: str, mark: str, tmp_path: Path) -> None:
     assert found["p/1.jpg"][0].points.flatten().tolist() == POINTS
 
 
+FIVE = [f"{value:.2f}" for value in TEMPLATE.ravel()]
+SWAPPED = [f"{value:.2f}" for value in TEMPLATE[:, ::-1].ravel()]
+PARTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+LANDMARKS = {
+    "headings": ["path", *(f"{axis}{n}" for n in range(1, 6) for axis in "xy")],
+    "y first": ["path", *(f"{axis}{n}" for n in range(5) for axis in "yx")],
+    "VGGFace2": ["NAME_ID", *(f"P{n}{axis}" for n in range(1, 6) for axis in "XY")],
+    "CelebA": [*(f"{part}_{axis}" for part in PARTS for axis in "xy")],
+    "unknown": ["photo", *"abcdefghij"],
+}
+
+
+@pytest.mark.parametrize("kind", LANDMARKS)
+def test_headings_of_landmarks(kind: str, tmp_path: Path) -> None:
+    mark = " " if kind == "CelebA" else ","
+    name = "p/1" if kind == "VGGFace2" else "p/1.jpg"
+    lines = [LANDMARKS[kind], [name, *(SWAPPED if kind == "y first" else FIVE)]]
+    (tmp_path / "points.csv").write_text("\n".join(mark.join(line) for line in lines))
+    found = for_photos(read_landmarks(tmp_path / "points.csv"), ["p/1.jpg", "p/2.jpg"])
+    np.testing.assert_allclose(found["p/1.jpg"][0].points, TEMPLATE, atol=0.01)
+    assert list(found) == ["p/1.jpg"]
+
+
+def test_columns_between_landmarks(tmp_path: Path) -> None:
+    headings = [
+        "",
+        "x1",
+        "y1",
+        "score",
+        *(f"{a}{n}" for n in range(2, 6) for a in "xy"),
+        "label",
+        "file",
+    ]
+    line = ["0", *FIVE[:2], "0.75", *FIVE[2:], "ann", "1.jpg"]
+    (tmp_path / "points.csv").write_text("\n".join(",".join(row) for row in (headings, line)))
+    (face,) = read_landmarks(tmp_path / "points.csv")["1.jpg"]
+    np.testing.assert_allclose(face.points, TEMPLATE, atol=0.01)
+    assert (face.score, face.identity) == (0.75, "ann")
+
+
+def test_a_label_before_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [[f"{number}.jpg", str(number), *FIVE] for number in range(3)]
+    (tmp_path / "points.txt").write_text("\n".join(" ".join(line) for line in lines))
+    faces = read_landmarks(tmp_path / "points.txt")
+    np.testing.assert_allclose(faces["2.jpg"][0].points, TEMPLATE, atol=0.01)
+    assert faces["2.jpg"][0].identity == "2"
+    assert "read 'name label x1 y1 ... x5 y5'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "named", ["p/1.jpg", "./p/1.jpg", "/home/me/p/1.jpg", "C:\\me\\p\\1.jpg", "p/1", "1.jpg"]
+)
+def test_names_of_photographs(named: str) -> None:
+    assert for_photos({named: 7}, ["p/1.jpg", "q/2.jpg"]) == {"p/1.jpg": 7}
+
+
 @pytest.mark.parametrize(
     "text", ["1\t0\n\n2\t40\n", "\n1\t0\n2\t40\n\n\n", "1\t0\r\n\r\n2\t40\r\n"]
 )
@@ -128,6 +290,18 @@ def test_empty_lines_of_an_index(text: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_hidden_files(name: str, hidden: bool) -> None:
     assert is_hidden(name) == hidden
+
+
+def test_hidden_files_of_every_format(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("p/1.jpg", "p/._1.jpg", "p/Thumbs.db", "__MACOSX/1.jpg", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"")
+    faces = FolderDataset(tmp_path)
+    assert (faces.files, faces.ignored, faces.identities) == (["p/1.jpg"], [], ["p"])
+    (tmp_path / "list.txt").write_text("p/1.jpg 0")
+    (tmp_path / "._list.txt").write_bytes(b"\0\5\x16\7")
+    assert ListDataset(tmp_path).path.name == "list.txt"
 
 
 def test_an_archive_made_on_a_mac(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from helpers.runs import compose
 from marginface.backbones import create_backbone
 from marginface.config.instantiate import build
 from marginface.config.resolve import config_dir
-from marginface.training.build import check_batch_norm
+from marginface.training.batch_norm import check_batch_norm
 from marginface.training.config import check_config, train_problems
 from marginface.utils.errors import InputError
 

@@ -27,6 +27,7 @@ from marginface.data.sampling import (
     ShuffledOrder,
     steps_per_epoch,
 )
+from marginface.data.shared_memory import batch_buffers_bytes, check_shared_memory
 from marginface.utils.arguments import WholeNumber
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
@@ -124,6 +125,24 @@ class FaceDataModule(L.LightningDataModule):
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch, before any limit of the trainer."""
         return steps_per_epoch(self.order.length, self.batch_size)
+
+    def check_shared_memory(self, micro_batch: int, processes: int) -> None:
+        """InputError when the batches of all loaders do not fit into shared memory together.
+
+        Args:
+            micro_batch: images in a training batch of a process.
+            processes: on this machine.
+        """
+        verified = self.eval_batch_size if self.verification_sets else 0
+        needed = processes * sum(
+            batch_buffers_bytes(self.num_workers, images, self.train_set.image_size)
+            for images in (micro_batch, verified)
+        )
+        check_shared_memory(
+            needed,
+            f"data.num_workers={self.num_workers} (batches of {micro_batch} to train, "
+            f"data.eval_batch_size={self.eval_batch_size} to verify, {processes} processes)",
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find unchanged."""

@@ -38,8 +38,7 @@ class SharedBatchBuffers:
     def __init__(self, num_workers: int, batch_size: int, image_size: int) -> None:
         shape = (num_workers, PREFETCH + 1, batch_size, image_size, image_size, 3)
         check_shared_memory(
-            num_workers * (PREFETCH + 1) * batch_size * image_size * image_size * 3,
-            "data.num_workers",
+            batch_buffers_bytes(num_workers, batch_size, image_size), "data.num_workers"
         )
         self._images = torch.empty(shape, dtype=torch.uint8).share_memory_()
         self._worker = self._turn = -1
@@ -64,6 +63,11 @@ class SharedBatchBuffers:
         images = self._images[filled.worker, filled.slot, : filled.count]
         copy = torch.empty(images.shape, dtype=torch.uint8, pin_memory=pin).copy_(images)
         return copy.permute(0, 3, 1, 2)
+
+
+def batch_buffers_bytes(num_workers: int, batch_size: int, image_size: int) -> int:
+    """Shared memory that the slots of one loader take."""
+    return num_workers * (PREFETCH + 1) * batch_size * image_size * image_size * 3
 
 
 _worker_buffers: SharedBatchBuffers | None = None  # of this process when it is a worker

@@ -7,7 +7,6 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from torch import nn
 
 from marginface.backbones import checkpoint_activations, create_backbone, load_backbone_weights
 from marginface.classifier import ClassifierOptions, Shard
@@ -75,22 +74,6 @@ def build_module(
         channels_last=config["channels_last"],
         description=description,
     )
-
-
-def check_batch_norm(backbone: nn.Module, images: int, processes: int, accumulate: int) -> None:
-    """InputError for one image at a time where batch normalization wants several."""
-    norms = [
-        name
-        for name, part in backbone.named_modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
-    if images == 1 and norms:
-        raise InputError(
-            f"data.batch_size={images * processes * accumulate} over {processes} processes x "
-            f"{accumulate} accumulation steps is one image at a time, and batch normalization "
-            f"(backbone.{norms[0]}) needs at least 2: raise data.batch_size, lower "
-            "trainer.accumulate_grad_batches, or take a network without it (backbone=vit_tiny)"
-        )
 
 
 def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.image_dataset import Batch
 from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
+from marginface.training.batch_norm import check_images_left
 from marginface.training.checkpoints.centers import pack_head, unpack_head
 from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, parameter_groups, step_in_backward
@@ -119,6 +120,7 @@ class FaceRecognizer(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
+        check_images_left(self.backbone, len(images))
         embeddings = self.backbone(self.network_input(images, indices))
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.

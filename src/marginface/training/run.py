@@ -13,7 +13,8 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
 from marginface.runs.folder import RunFolder
 from marginface.runs.result_table import print_result
-from marginface.training.build import build_module, build_trainer, check_batch_norm
+from marginface.training.batch_norm import check_batch_norm
+from marginface.training.build import build_module, build_trainer
 from marginface.training.callbacks.preemption import Preemption
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
@@ -54,7 +55,10 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         keep_freed_memory()
     module = build_module(config, datamodule, description, trainer)
     parts = trainer.world_size, trainer.accumulate_grad_batches
-    check_batch_norm(module.backbone, micro_batch_size(datamodule.batch_size, *parts), *parts)
+    micro_batch = micro_batch_size(datamodule.batch_size, *parts)
+    check_batch_norm(module.backbone, micro_batch, *parts)
+    if trainer.local_rank == 0:  # before the others take some
+        datamodule.check_shared_memory(micro_batch, trainer.num_devices)
     if trainer.is_global_zero:
         begin_run(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
     if checkpoint is not None:

@@ -79,7 +79,7 @@ def test_sizes() -> None:
     [
         (lambda p: p[[1, 0, 2, 4, 3]], "left and right are swapped"),
         (lambda p: p * 0.05, "the face is small"),
-        (lambda p: p + np.array([400, 0]), r"the point \(438, 52\) is outside the 200x200 image"),
+        (lambda p: p + np.array([400, 0]), r"outside the image \(at 438, 52 of 200x200\)"),
         (lambda p: p + np.array([[0, 0], [0, 0], [90, -60], [0, 0], [0, 0]]), "fit no face"),
         (lambda p: np.where(p == p[0, 0], np.nan, p), "not five pairs of numbers"),
         (lambda p: p[:4], "not five pairs"),
@@ -291,6 +291,61 @@ def test_files_that_are_not_looked_at_are_named(
     assert ".DS_Store" not in printed
 
 
+def test_photographs_without_a_face(photos: Path, tmp_path: Path) -> None:
+    """Their center, for protocols that need every image; the mean face is of the others."""
+    finder = LandmarkFile(tmp_path / "landmarks.csv", photos)
+    result = align_photos(photos, tmp_path / "faces", finder, missing="center")
+    assert result.centered == ["bo/2.jpg"]
+    assert result.aligned["bo/2.jpg"] == "bo/2.jpg"
+    assert "bo/3.jpg" in result.rejected  # damaged
+    center = cv2.imread(str(tmp_path / "faces" / "bo" / "2.jpg"))[..., ::-1].astype(int)
+    expected = cv2.resize(picture(7, 200), (112, 112), interpolation=cv2.INTER_AREA)
+    assert abs(center - expected).mean() < 5  # a JPEG
+    without = align_photos(photos, tmp_path / "again", finder)
+    assert result.mean is not None
+    assert without.mean is not None
+    np.testing.assert_array_equal(result.mean, without.mean)
+
+
+def test_a_faulty_photograph_can_stop_all(photos: Path, tmp_path: Path) -> None:
+    finder = LandmarkFile(tmp_path / "landmarks.csv", photos)
+    with pytest.raises(InputError, match=r"photos/bo/3.jpg: not a decodable image"):
+        align_photos(photos, tmp_path / "faces", finder, faulty="stop")
+    assert not (tmp_path / "faces").exists()
+
+
+class YuNetOfPlaces(YuNet):
+    """Finds one face in every part of a photograph that holds it; pixels tell where the part is."""
+
+    def __init__(self, face: Points, tiles: int) -> None:
+        self.face, self._tiles = face, tiles
+        self.parts: list[tuple[int, int]] = []
+
+    def _in_part(self, rgb: np.ndarray) -> list[DetectedFace]:
+        self.parts.append(rgb.shape[:2])
+        top, left = rgb[0, 0, :2].astype(int) * 4
+        points = self.face - [left, top]
+        inside = (points > 0).all() and (points < rgb.shape[1::-1]).all()
+        if not inside or len(self.parts) == 1:  # too small in the whole photograph
+            return []
+        return [DetectedFace(points, 0.9 - 0.01 * len(self.parts))]
+
+
+def test_tiles_for_crowds(tmp_path: Path) -> None:
+    """A face is found in the parts that hold it, and counted once."""
+    face = TEMPLATE * 0.1 + np.array([520, 150])
+    where = np.stack([*np.mgrid[:480, :640] // 4, np.zeros((480, 640), int)], axis=2)
+    photo = where.astype(np.uint8)
+    assert YuNetOfPlaces(face, 1)(photo, "a.jpg") == []
+    yunet = YuNetOfPlaces(face, 3)
+    (found,) = yunet(photo, "a.jpg")
+    np.testing.assert_allclose(found.points, face, atol=4)  # the place is known to 4 pixels
+    assert len(yunet.parts) == 1 + 9
+    assert yunet.parts[5] == (200, 268)  # the middle: a third and two eighths of one
+    with pytest.raises(InputError, match="--tiles must be 1 to 16, got 0"):
+        YuNet(tmp_path / "any", tiles=0)
+
+
 def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = marginface("align", "photos", "faces", "--landmarks", "landmarks.csv")
@@ -300,6 +355,14 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (page,) = (tmp_path / "logs" / "align").glob("*/align.html")
     assert "bo/2.jpg" in page.read_text()
     assert page.with_suffix(".json").is_file()
+    for option in ("--missing", "--faulty", "--exif", "--order"):
+        wrong = marginface("align", "photos", "y", "--landmarks", "landmarks.csv", option, "x")
+        assert wrong.exit_code == 2
+        assert f"unknown {option} 'x'" in wrong.stderr
+    center = marginface(
+        "align", "photos", "z", "--landmarks", "landmarks.csv", "--missing", "center"
+    )
+    assert "1 without a face: the center of the photograph" in center.stdout
     both = marginface("align", "photos", "x", "--landmarks", "landmarks.csv", "--detector", "a:b")
     assert (both.exit_code, both.stdout) == (2, "")
     assert "give one of --landmarks, --yunet and --detector" in both.stderr
