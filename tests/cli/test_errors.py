@@ -49,7 +49,11 @@ def bug_below_torch() -> None:
 ENDS: dict[str, tuple[Callable[[], object], int, str]] = {
     "a mistake": (lambda: raise_(InputError("a.b: wrong")), 2, "error: a.b: wrong\n"),
     "a broken run": (lambda: raise_(NonFiniteLossError("nan")), 1, "error: nan\n"),
-    "no file": (lambda: Path("/nowhere/x").read_bytes(), 2, "error: /nowhere/x: No such file or directory\n"),
+    "no file": (
+        lambda: Path("/nowhere/x").read_bytes(),
+        2,
+        "error: /nowhere/x: No such file or directory\n",
+    ),
     "no space": (lambda: raise_(OSError(28, "No space left", "/x")), 2, "error: /x: No space"),
     "no memory": (lambda: raise_(MemoryError("8 GiB")), 2, "error: out of memory: lower data."),
     "lightning": (wrong_for_lightning, 2, "error: trainer.limit_train_batches: You have passed"),

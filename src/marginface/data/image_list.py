@@ -88,7 +88,8 @@ def _places(table: TextTable) -> tuple[int, int] | None:
     columns = list(zip(*(line.fields for line in some), strict=True))
     images = [place for place, column in enumerate(columns) if all(map(is_image_name, column))]
     if images == [0] and all(_is_number(word) for column in columns[1:] for word in column):
-        places = 0, 1
+        telling = [place for place, column in enumerate(columns) if place and len(set(column)) > 1]
+        places = 0, telling[0] if columns[1][0] == "0" and telling else 1  # MagFace: path 0 label 0
     elif images == [1] and table.delimiter != "\t" and numbers_the_lines(some):
         places = 1, 2
     else:

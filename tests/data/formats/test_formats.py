@@ -204,6 +204,51 @@ class TestFaults:
         with pytest.raises(InputError, match="is not an LMDB database"):
             LMDBDataset(tmp_path / "damaged")
 
+    def test_lmdb_of_others(self, tmp_path: Path) -> None:
+        """Other keys, numbers from 0, labels in a text file."""
+        lmdb = pytest.importorskip("lmdb")
+        with lmdb.open(str(tmp_path / "db")) as environment, environment.begin(write=True) as t:
+            for number, label in enumerate((1, 0, 1)):
+                t.put(b"img_%03d" % number, b"image %d" % number)
+                t.put(b"lab_%03d" % number, b"%d" % label)
+        keys = {"image_key": "img_{:03d}", "label_key": "lab_{:03d}", "first": 0}
+        faces = LMDBDataset(tmp_path / "db", **keys)
+        assert faces.labels.tolist() == [1, 0, 1]
+        assert faces.image_bytes(2) == b"image 2"
+        assert faces.describe(2).startswith("img_002 of ")
+        (tmp_path / "labels.txt").write_text("img_002 ann\nimg_000 bo\n")
+        faces = LMDBDataset(tmp_path / "db", labels=tmp_path / "labels.txt")
+        assert [faces.image_bytes(index) for index in range(2)] == [b"image 2", b"image 0"]
+        assert (faces.labels.tolist(), faces.identities) == ([0, 1], ["ann", "bo"])
+        (tmp_path / "labels.txt").write_text("img_2 ann\n")
+        with pytest.raises(
+            InputError, match="first key 'img_2' is not in .*db, which has img_000,"
+        ):
+            LMDBDataset(tmp_path / "db", labels=tmp_path / "labels.txt")
+        with pytest.raises(InputError, match=r"among 6 keys \(img_000, .*data.dataset.image_key"):
+            LMDBDataset(tmp_path / "db")
+        with pytest.raises(InputError, match="image_key=img has no place for the number"):
+            LMDBDataset(tmp_path / "db", image_key="img")
+        with pytest.raises(MissingInputError, match="no file .*none.txt; data.dataset.labels"):
+            LMDBDataset(tmp_path / "db", labels=tmp_path / "none.txt")
+
+    def test_folders_further_down(self, tmp_path: Path) -> None:
+        for name in ("train/imgs/ann/1.jpg", "train/imgs/bo/1.jpg", "test/imgs/cy/1.jpg", "x.txt"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        with pytest.raises(InputError, match="1 folders down, but 3, in .*dataset.depth=3"):
+            FolderDataset(tmp_path)
+        faces = FolderDataset(tmp_path, depth=3)
+        assert faces.identities == ["cy", "ann", "bo"]
+        assert faces.files[0] == "test/imgs/cy/1.jpg"
+        assert faces.ignored == ["x.txt"]
+        (tmp_path / "test" / "imgs" / "bo").mkdir()
+        (tmp_path / "test" / "imgs" / "bo" / "2.jpg").write_bytes(b"")
+        with pytest.raises(InputError, match="test/imgs/bo and train/imgs/bo have one name"):
+            FolderDataset(tmp_path, depth=3)
+        with pytest.raises(InputError, match="depth must be at least 1, got 0"):
+            FolderDataset(tmp_path, depth=0)
+
     def test_shards(self, tmp_path: Path) -> None:
         with pytest.raises(MissingInputError, match="no .tar or .zip file"):
             ShardDataset(tmp_path)

@@ -1,6 +1,7 @@
 """A folder per identity: root/identity/image.jpg."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,50 +28,69 @@ class FolderDataset(FaceDataset):
     `ignored` and a warning says how many there are. Folders without images are not identities;
     they are listed in `empty`.
 
+    Args:
+        root: the folder.
+        depth: levels from `root` down to the identities; 1: they are directly in it.
+        options: see `FaceDataset`.
+
     Raises:
         MissingInputError: no folder `root`.
-        InputError: no identity with an image below it, or a folder that cannot be read.
+        InputError: no identity with an image below it, two of one name, or a folder that cannot be
+            read.
     """
 
-    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+    def __init__(
+        self, root: str | Path, *, depth: int = 1, **options: Unpack[ReadingOptions]
+    ) -> None:
         root = Path(root)
         if not root.is_dir():
             raise MissingInputError(f"no folder {root}; data.root must name a folder of identities")
+        if depth < 1:
+            raise InputError(f"data.dataset.depth must be at least 1, got {depth}")
         self.root = root
         self.files: list[str] = []  # relative to root
         self.ignored: list[str] = []
         self.empty: list[str] = []
-        identities: list[str] = []
+        identities: dict[str, str] = {}  # name and folder
         labels: list[int] = []
-        for folder in _entries(root):
-            if not folder.is_dir():
-                if folder.is_symlink() and not os.path.exists(folder.path):
-                    raise InputError(f"{folder.path}: a link to nothing; remove or fix it")
-                self.ignored.append(folder.name)
-                continue
-            entries = _entries(folder.path)
+        for folder in self._folders("", depth):
+            entries = _entries(root / folder)
             names = [e.name for e in entries if is_image_name(e.name) and not e.is_dir()]
             taken = set(names)
-            self.ignored += [f"{folder.name}/{e.name}" for e in entries if e.name not in taken]
-            if names:
-                labels += [len(identities)] * len(names)
-                self.files += [f"{folder.name}/{name}" for name in names]
-                identities.append(folder.name)
-            else:
-                self.empty.append(folder.name)
+            self.ignored += [f"{folder}/{e.name}" for e in entries if e.name not in taken]
+            if not names:
+                self.empty.append(folder)
+                continue
+            person = folder.rpartition("/")[2]
+            if person in identities:
+                raise InputError(
+                    f"{root}: {identities[person]} and {folder} have one name; rename one of them, "
+                    "or join their folders as sources (data=joined)"
+                )
+            labels += [len(identities)] * len(names)
+            self.files += [f"{folder}/{name}" for name in names]
+            identities[person] = folder
         if not self.files:
-            raise InputError(
-                f"{root} holds no images: expected {root}/<identity>/<image>.jpg (or .png, .bmp, "
-                ".webp, .tif, ...)"
-            )
+            raise _no_images(root, depth)
         if self.ignored:
             rank_zero_warn(
                 f"{root}: {len(self.ignored)} entries are not images of an identity and are not "
                 f"used, the first is {self.ignored[0]}"
             )
         super().__init__(
-            np.asarray(labels, np.int64), where=str(root), identities=identities, **options
+            np.asarray(labels, np.int64), where=str(root), identities=list(identities), **options
         )
+
+    def _folders(self, above: str, depth: int) -> Iterator[str]:
+        """Folders so many levels below one, relative to root and sorted; files are ignored."""
+        for entry in _entries(self.root / above):
+            path = f"{above}/{entry.name}" if above else entry.name
+            if entry.is_dir():
+                yield from [path] if depth == 1 else self._folders(path, depth - 1)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                raise InputError(f"{entry.path}: a link to nothing; remove or fix it")
+            else:
+                self.ignored.append(path)
 
     def image_bytes(self, index: int) -> bytes:
         return read_image_file(self.root, self.files[index])
@@ -83,6 +103,23 @@ class FolderDataset(FaceDataset):
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"files_sha256": hash_of_names(self.files)}
+
+
+def _no_images(root: Path, depth: int) -> InputError:
+    """The error, with the depth at which there are images."""
+    for folder, _, names in os.walk(root):
+        place = Path(folder).relative_to(root)
+        if not is_hidden(str(place)) and any(map(is_image_name, names)):
+            found = len(place.parts)
+            if found > 1:
+                return InputError(
+                    f"{root} holds no images {depth} folders down, but {found}, in {place}: set "
+                    f"data.dataset.depth={found}"
+                )
+    return InputError(
+        f"{root} holds no images: expected {root}/<identity>/<image>.jpg (or .png, .bmp, .webp, "
+        ".tif, ...)"
+    )
 
 
 def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:

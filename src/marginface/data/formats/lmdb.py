@@ -1,9 +1,10 @@
-"""Images in an LMDB database, with the keys scene-text sets made common.
+"""Images in an LMDB database, with the keys scene-text sets made common, or with others.
 
 `num-samples`, `image-000000001`, `label-000000001` and so on, counted from 1; values are the
 encoded image and the class number as text. `num-classes` is ours and may be missing.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format, register_writer
+from marginface.data.formats.list import number_labels
 from marginface.data.image_dataset import Labels
+from marginface.data.image_list import read_image_list
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.optional_packages import require_package
 
@@ -28,6 +31,9 @@ class LMDBDataset(FaceDataset):
 
     Args:
         root: folder with data.mdb, or that file.
+        image_key, label_key: of image number {}, where they are called otherwise: "img_{:06d}".
+        first: number of the first image.
+        labels: text file with lines `key label` instead; the keys of images are those in it.
         options: see `FaceDataset`.
 
     Raises:
@@ -35,24 +41,40 @@ class LMDBDataset(FaceDataset):
         InputError: one that does not have the keys above, or the package is not there.
     """
 
-    def __init__(self, root: str | Path, **options: Unpack[ReadingOptions]) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        image_key: str = "image-{:09d}",
+        label_key: str = "label-{:09d}",
+        first: int = 1,
+        labels: str | Path | None = None,
+        **options: Unpack[ReadingOptions],
+    ) -> None:
         self.root = Path(root).parent if Path(root).name == "data.mdb" else Path(root)
         if not (self.root / "data.mdb").is_file():
             raise MissingInputError(
                 f"no file {self.root / 'data.mdb'}; data.root must name an LMDB database"
             )
+        self._keys: list[bytes] | None = None  # of images, where a text file lists them
+        self._patterns = [_pattern("image_key", image_key), _pattern("label_key", label_key)]
+        self._first = first
         try:
-            labels, num_classes, identities = self._read_labels()
+            numbers, num_classes, identities = (
+                self._read_labels() if labels is None else self._read_list(Path(labels))
+            )
         except OSError as error:
+            if isinstance(error, MissingInputError):  # which is an OSError, too
+                raise
             raise InputError(f"{self.root}: {error}") from error
         super().__init__(
-            labels, num_classes, where=str(self.root), identities=identities, **options
+            numbers, num_classes, where=str(self.root), identities=identities, **options
         )
 
     def image_bytes(self, index: int) -> bytes:
         try:
             with lmdb_errors(), _open(self.root).begin() as transaction:
-                value = transaction.get(image_key(index))
+                value = transaction.get(self._key(index))
         except OSError as error:
             raise InputError(str(error)) from error
         if value is None:
@@ -60,23 +82,51 @@ class LMDBDataset(FaceDataset):
         return value
 
     def describe(self, index: int) -> str:
-        return f"{image_key(index).decode()} of {self.root}"
+        return f"{self._key(index).decode(errors='replace')} of {self.root}"
+
+    def _key(self, index: int, kind: int = 0) -> bytes:
+        if self._keys is not None and kind == 0:
+            return self._keys[index]
+        return self._patterns[kind].format(index + self._first).encode()
+
+    def _counted(self, transaction: Any) -> bytes | None:
+        """How many images there are, as num-samples would say it."""
+        number = 0
+        while transaction.get(self._key(number)) is not None:
+            number += 1
+        return b"%d" % number if number else None
+
+    def _read_list(self, path: Path) -> tuple[Labels, None, list[str] | None]:
+        if not path.is_file():
+            raise MissingInputError(f"no file {path}; data.dataset.labels must name one")
+        keys, words, _ = read_image_list(path)
+        self._keys = [key.encode(errors="surrogateescape") for key in keys]
+        with lmdb_errors(), _open(self.root).begin() as transaction:
+            if transaction.get(self._keys[0]) is None:
+                raise InputError(
+                    f"{path}: its first key {keys[0]!r} is not in {self.root}, which has "
+                    f"{_some_keys(transaction)}"
+                )
+        numbers, identities = number_labels(words, path)
+        return numbers, None, identities
 
     def _read_labels(self) -> tuple[Labels, int | None, list[str] | None]:
         with lmdb_errors(), _open(self.root).begin() as transaction:
-            count = transaction.get(COUNT)
+            count = transaction.get(COUNT) or self._counted(transaction)
             entries = transaction.stat(_open(self.root).open_db())["entries"]
             if count is None or not count.isdigit() or int(count) > entries:
                 raise InputError(
-                    f"{self.root}: num-samples is {count!r} among {entries} keys; expected the "
-                    "keys num-samples, image-000000001, label-000000001, ..."
+                    f"{self.root}: num-samples is {count!r} among {entries} keys "
+                    f"({_some_keys(transaction)}); expected the keys num-samples, image-000000001, "
+                    "label-000000001, ... Others are named by data.dataset.image_key and "
+                    "label_key, or listed in data.dataset.labels"
                 )
             labels = np.empty(int(count), np.int64)
             for index in range(int(count)):
-                value = transaction.get(label_key(index))
+                value = transaction.get(self._key(index, 1))
                 if value is None or not value.isdigit():
                     raise InputError(
-                        f"{self.root}: {label_key(index).decode()} is {value!r}, no class number"
+                        f"{self.root}: {self._key(index, 1).decode()} is {value!r}, no class number"
                     )
                 labels[index] = int(value)
             classes, identities = transaction.get(CLASSES), transaction.get(IDENTITIES)
@@ -84,6 +134,23 @@ class LMDBDataset(FaceDataset):
             return labels, classes and int(classes), identities and json.loads(identities)
         except ValueError as error:
             raise InputError(f"{self.root}: damaged num-classes or identities ({error})") from error
+
+
+def _pattern(name: str, pattern: str) -> str:
+    """InputError for a key that has no place for a number."""
+    try:
+        if pattern.format(1) != pattern.format(2):
+            return pattern
+    except (ValueError, IndexError, KeyError):
+        pass
+    raise InputError(
+        f"data.dataset.{name}={pattern} has no place for the number of an image, as image-{{:09d}}"
+    )
+
+
+def _some_keys(transaction: Any) -> str:
+    first = itertools.islice(transaction.cursor().iternext(values=False), 3)
+    return ", ".join(key.decode(errors="replace") for key in first) + ", ..."
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from marginface.data.dataset import FaceDataset
 from marginface.data.image_dataset import ImageDataset
 from marginface.data.image_files import found_below, read_image_file
 from marginface.data.images import ImageRules, Pixels, resize_and_center_crop
+from marginface.data.pairs.drawing import draw_genuine, draw_impostor, possible_pairs
 from marginface.data.pairs.files import PAIR_LIST_SUFFIXES, read_pair_file, read_pair_list
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.hashes import short_hash
@@ -182,9 +183,7 @@ def sample_pairs(
         InputError: too few identities or images for the pairs wanted.
     """
     members = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
-    several = [m for m in members if len(m) > 1]
-    same = sum(len(m) * (len(m) - 1) // 2 for m in several)
-    different = len(labels) * (len(labels) - 1) // 2 - same
+    same, different = possible_pairs(members)
     wanted = min(num_pairs // 2, same, different) // 10 * 10  # of each kind
     if wanted < 10:
         raise InputError(
@@ -193,17 +192,8 @@ def sample_pairs(
             "out more (data.val_identities)"
         )
     rng = np.random.default_rng(seed)
-    genuine: set[tuple[int, int]] = set()
-    turn = 0
-    while len(genuine) < wanted:
-        first, second = rng.choice(several[turn % len(several)], 2, replace=False)
-        genuine.add((min(first, second), max(first, second)))
-        turn += 1
-    impostor: set[tuple[int, int]] = set()
-    while len(impostor) < wanted:
-        one, other = rng.choice(len(members), 2, replace=False)
-        first, second = rng.choice(members[one]), rng.choice(members[other])
-        impostor.add((min(first, second), max(first, second)))
+    genuine = draw_genuine(members, wanted, rng)
+    impostor = draw_impostor(members, wanted, rng)
     # Sorted before shuffling: the order of a set does not follow from the seed.
     orders = [rng.permutation(np.asarray(sorted(p), np.int64)) for p in (genuine, impostor)]
     pairs = np.stack(orders, axis=1).reshape(-1, 2)
