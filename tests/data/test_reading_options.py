@@ -92,6 +92,33 @@ class TestCache:
         with pytest.raises(InputError, match="data.num_workers needs"):
             list(make_loader(FolderDataset(root), batch_size=1, num_workers=1))
 
+    def test_all_loaders_count_together(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import shutil
+
+        from marginface.data.datamodule import FaceDataModule
+
+        one = 2 * 3 * 4 * 112 * 112 * 3  # two workers with three slots of four images
+        faces = FolderDataset(make_folder(tmp_path / "faces", [20] * 6))
+        data = FaceDataModule(
+            faces, name="x", val_identities=3, val_pairs=40, batch_size=8, eval_batch_size=4
+        )
+        for processes, free, fits in (
+            (1, 2 * one, True),
+            (1, 2 * one - 1, False),
+            (2, 3 * one, False),
+        ):
+            usage = shutil.disk_usage("/")._replace(free=free)
+            monkeypatch.setattr(
+                "marginface.data.shared_memory.shutil.disk_usage", lambda path, usage=usage: usage
+            )
+            if fits:
+                data.check_shared_memory(4, processes)
+                continue
+            with pytest.raises(InputError, match=r"data.num_workers=2 \(batches of 4 .*eval_batch"):
+                data.check_shared_memory(4, processes)
+
 
 class TestLabelGaps:
     """Identities without images."""

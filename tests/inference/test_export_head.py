@@ -26,6 +26,9 @@ def test_centers_of_a_run(tiny_run: list[str], tmp_path: Path, apart: list[str])
         assert file.metadata() == {
             "head": "subcenter_arcface", "num_classes": "11", "centers_per_class": "3",
         }  # fmt: skip
+    names = (tmp_path / "centers.identities.txt").read_text().splitlines()
+    assert names == (tmp_path / "identities.txt").read_text().splitlines()
+    assert len(set(names)) == 11
     assert centers.norm(dim=1).min() > 0
     with pytest.raises(InputError, match="exists and would be overwritten"):
         export_head(tmp_path, target)

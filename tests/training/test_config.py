@@ -9,7 +9,7 @@ from helpers.runs import compose
 from marginface.backbones import create_backbone
 from marginface.config.instantiate import build
 from marginface.config.resolve import config_dir
-from marginface.training.batch_norm import check_batch_norm
+from marginface.training.batch_norm import check_batch_norm, check_images_left
 from marginface.training.config import check_config, train_problems
 from marginface.utils.errors import InputError
 
@@ -122,6 +122,25 @@ def test_float32_precision_of_the_backbone_is_checked() -> None:
     assert compose("trainer=cpu")["trainer"]["float32_matmul_precision"] == "highest"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.limit_train_batches=0", "limit_train_batches must not be 0; nothing would be"),
+        ("trainer.limit_train_batches=0.0", "limit_train_batches must not be 0"),
+        ("trainer.val_check_interval=0", "val_check_interval must not be 0; .*limit_val_batches"),
+        ("trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch must be at least 1, got 0"),
+        ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be at least 1, got 0"),
+        ("lr_base_size=0", "lr_base_size: got 0"),
+        ("seed=4294967296", r"seed must be in \[0, 2\^32\), got 4294967296"),
+        ("backbone.embedding_size=-1", "backbone.embedding_size: got -1"),
+        ("backbone.image_size=0", "backbone.image_size: got 0"),
+    ],
+)
+def test_numbers_that_end_in_a_traceback_elsewhere(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_config(compose("trainer=cpu", override))
+
+
 @pytest.mark.parametrize("epochs", ["-1", "0", "null"])
 def test_a_run_without_an_end_is_an_error(epochs: str) -> None:
     message = "trainer.max_epochs must be at least 1.*trainer.max_steps ends a run earlier"
@@ -134,5 +153,8 @@ def test_one_image_at_a_time_is_an_error_with_batch_norm() -> None:
         InputError, match=r"data.batch_size=4 over 2 processes x 2 .*backbone\..*2:"
     ):
         check_batch_norm(create_backbone("miniresnet8_half"), 1, 2, 2)
+    with pytest.raises(InputError, match=r"faulty=skip\) and one is left .* raise data.batch_size"):
+        check_images_left(create_backbone("miniresnet8_half"), 1)
+    check_images_left(create_backbone("miniresnet8_half"), 2)
     check_batch_norm(create_backbone("miniresnet8_half"), 2, 2, 2)
     check_batch_norm(create_backbone("vit_tiny_patch16_224", pool="model", norm="ln"), 1, 2, 2)

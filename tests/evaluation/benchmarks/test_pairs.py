@@ -11,12 +11,14 @@ from helpers.benchmark_sets import (
     write_face,
     write_pairs_csv,
 )
+from marginface.backbones import create_backbone
 from marginface.data import load_pairs
 from marginface.data.pairs.files import write_pair_file
 from marginface.evaluation.benchmarks import (
     PairsBenchmark,
 )
 from marginface.evaluation.benchmarks.identities import linked_people, numbered
+from marginface.inference.embedder import Embedder
 from marginface.utils.errors import InputError, MissingInputError
 
 
@@ -41,6 +43,48 @@ def test_own_pairs_with_people_and_groups(tmp_path: Path) -> None:
     assert "accuracy: threshold OPTIMISTIC" in " ".join(other.protocol)
     assert "accuracy_in_sample: threshold OPTIMISTIC" in " ".join(outcome.protocol)
     assert other.metrics["accuracy_grid"].value == outcome.metrics["accuracy"].value
+
+
+def test_pairs_of_a_faulty_image_can_be_left_out(tmp_path: Path) -> None:
+    write_pairs_csv(tmp_path)
+    settings = {"root": str(tmp_path), "folds": 4, "bootstrap": 5}
+    (whole,) = PairsBenchmark(["pairs.csv"], **settings).tasks("mine", 32)  # type: ignore[arg-type]
+    damaged = whole.faces.encoded[2]  # type: ignore[attr-defined]
+    (tmp_path / damaged).write_bytes(b"no image")
+    embedder = Embedder(
+        create_backbone("miniresnet8_half", image_size=32, embedding_size=8), 32, "rgb"
+    )
+    with pytest.raises(InputError, match=f"{damaged}: not a decodable image"):
+        embedder.embed(whole.faces)
+    benchmark = PairsBenchmark(["pairs.csv"], faulty="skip", **settings)  # type: ignore[arg-type]
+    (task,) = benchmark.tasks("mine", 32)
+    embeddings = embedder.embed(task.faces)
+    outcome = task.evaluate(embeddings)
+    names = task.faces.encoded  # type: ignore[attr-defined]
+    left_out = sum(damaged in names[at : at + 2] for at in range(0, len(names), 2))
+    assert left_out > 0
+    assert outcome.counts["pairs"] == len(names) // 2 - left_out
+    assert outcome.cautions[0].startswith(f"{left_out} of {len(names) // 2} pairs were left out")
+    assert len(outcome.decisions.scores) == outcome.counts["pairs"]  # type: ignore[union-attr]
+
+
+def test_people_of_text_lists(tmp_path: Path) -> None:
+    """Folders are people only where they agree with the pairs."""
+    for number in range(8):
+        write_face(tmp_path / "all" / f"{number}.png", number % 4, number)
+        write_face(tmp_path / f"p{number % 4}" / f"{number}.png", number % 4, number)
+    for folders, people in (("all", 4), ("p", 4)):
+        lines = []
+        for number in range(4):
+            one, other, stranger = (
+                f"{folders if folders == 'all' else f'p{n % 4}'}/{n}.png"
+                for n in (number, number + 4, (number + 1) % 4)
+            )
+            lines += [f"{one} {other} 1\n", f"{one} {stranger} 0\n"]
+        (tmp_path / "pairs.txt").write_text("".join(lines))
+        (task,) = PairsBenchmark(["pairs.txt"], root=str(tmp_path), folds=2).tasks("x", 32)
+        outcome = task.evaluate(embeddings_of(task.faces))  # type: ignore[arg-type]
+        assert outcome.counts["people, as far as pairs tell"] == people
 
 
 def test_columns_of_pairs(tmp_path: Path) -> None:
