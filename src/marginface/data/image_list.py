@@ -59,6 +59,9 @@ def _names_columns(fields: list[str]) -> bool:
 
 def _by_place(table: TextTable) -> tuple[list[str], list[str]]:
     places = _places(table)
+    pairs = table.lines.fields
+    if all(len(fields) == 2 and all(fields) for fields in pairs):  # most lists, and quickly
+        return [name for name, _ in pairs], [label for _, label in pairs]
     files, labels = [], []
     for line in table.lines:
         try:
@@ -112,10 +115,11 @@ def _split_line(line: Line, delimiter: str | None) -> tuple[str, str]:
             return fields[-1], fields[1]
         raise ValueError(line.text)
     if delimiter is None:  # names may hold blanks
-        fields = line.text.rsplit(None, 1)
+        name, label = line.text.rsplit(None, 1)
     elif len(fields) > 2:  # and what parts the columns
-        fields = [field.strip() for field in line.text.rsplit(delimiter, 1)]
-    name, label = fields
+        name, label = map(str.strip, line.text.rsplit(delimiter, 1))
+    else:
+        name, label = fields
     return name, label
 
 

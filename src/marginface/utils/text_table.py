@@ -1,10 +1,10 @@
 """Tables in text files, whoever wrote them: fields by line, and the headings if there are some."""
 
 import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, overload
 
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
@@ -13,13 +13,40 @@ _DELIMITERS = ("\t", ",", ";")
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line that is neither empty nor a comment."""
 
     number: int  # in the file, from 1
-    fields: list[str]
+    fields: tuple[str, ...]
     text: str  # as it stands, without blanks around it
+
+
+class Lines(Sequence[Line]):
+    """Lines by columns, because lists have millions of them.
+
+    An object for each would let the garbage collector look at all of them again and again; numbers,
+    words and tuples of words it leaves alone.
+    """
+
+    def __init__(self, numbers: list[int], fields: list[tuple[str, ...]], texts: list[str]) -> None:
+        self.numbers, self.fields, self.texts = numbers, fields, texts
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Line]:
+        return map(Line._make, zip(self.numbers, self.fields, self.texts, strict=True))
+
+    @overload
+    def __getitem__(self, place: int) -> Line: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Lines": ...
+
+    def __getitem__(self, place: int | slice) -> "Line | Lines":
+        if isinstance(place, slice):
+            return Lines(self.numbers[place], self.fields[place], self.texts[place])
+        return Line(self.numbers[place], self.fields[place], self.texts[place])
 
 
 @dataclass(frozen=True)
@@ -34,7 +61,7 @@ class TextTable:
 
     path: Path
     headings: list[str] | None
-    lines: list[Line]
+    lines: Lines
     delimiter: str | None
 
     def column(self, *names: str) -> int | None:
@@ -44,7 +71,7 @@ class TextTable:
                 return self.headings.index(name)
         return None
 
-    def by_heading(self, wanted: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    def by_heading(self, wanted: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
         """The cells of each line in the columns that are wanted.
 
         A line says which columns were taken where they are not called as we call them.
@@ -75,8 +102,8 @@ class TextTable:
             rank_zero_print(f"{self.path}: read {taken}")
         return [self._cells(line, columns) for line in self.lines]
 
-    def _cells(self, line: Line, columns: list[int]) -> list[str]:
-        cells = [line.fields[place] if place < len(line.fields) else "" for place in columns]
+    def _cells(self, line: Line, columns: list[int]) -> tuple[str, ...]:
+        cells = tuple(line.fields[i] if i < len(line.fields) else "" for i in columns)
         if not all(cells):
             assert self.headings is not None
             lacking = self.headings[columns[cells.index("")]]
@@ -102,9 +129,12 @@ def read_table(
     Raises:
         InputError: a file that is no text.
     """
-    rows = list(_rows(path))
-    delimiter = _delimiter_of([text for _, text in rows[:100]])
-    lines = [Line(number, _split(text, delimiter), text.strip()) for number, text in rows]
+    text = _text(path)
+    numbers, rows = _rows(text)
+    delimiter = _delimiter_of(rows[:100])
+    # Lists have millions of lines, so whole columns are made at once.
+    fields = _all_fields(text, rows, delimiter)
+    lines = Lines(numbers, fields, list(map(str.strip, rows)))
     headings = None
     if lines:
         first = [field.lower() for field in lines[0].fields]
@@ -112,7 +142,8 @@ def read_table(
             headings, lines = first, lines[1:]
             if headings[0] in ("", "unnamed: 0", "index") and numbers_the_lines(lines):
                 headings = headings[1:]
-                lines = [Line(line.number, line.fields[1:], line.text) for line in lines]
+                without = [fields[1:] for fields in lines.fields]
+                lines = Lines(lines.numbers, without, lines.texts)
     return TextTable(path, headings, lines, delimiter)
 
 
@@ -125,16 +156,38 @@ def readable(word: str) -> str:
     return word
 
 
-def numbers_the_lines(lines: list[Line]) -> bool:
+def numbers_the_lines(lines: Lines) -> bool:
     """Whether the first fields are whole numbers, each another one."""
-    first = [line.fields[0] for line in lines]
+    first = [fields[0] for fields in lines.fields]
     return bool(first) and all(map(str.isdigit, first)) and len(set(first)) == len(first)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(io.StringIO(_text(path), newline=None), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.rstrip("\n")
+def _rows(text: str) -> tuple[list[int], list[str]]:
+    """Numbers, from 1, and lines that are neither empty nor a comment."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    rows = [(n, line) for n, line in enumerate(lines, start=1) if line and not line.isspace()]
+    if "#" in text:
+        rows = [(n, line) for n, line in rows if line.lstrip()[0] != "#"]
+    return [n for n, _ in rows], [line for _, line in rows]
+
+
+def _all_fields(text: str, rows: list[str], delimiter: str | None) -> list[tuple[str, ...]]:
+    """The fields of all lines; only as much is done as the text asks for."""
+    if delimiter is None:
+        return [tuple(row.split()) for row in rows]
+    if '"' in text:
+        return [tuple(_split(row, delimiter)) for row in rows]
+    blanks = (
+        f" {delimiter}",
+        f"{delimiter} ",
+        " \n",
+        "\n ",
+        " \r",
+        "\t" if delimiter != "\t" else " \t",
+    )
+    if text[:1].isspace() or text[-1:] == " " or any(blank in text for blank in blanks):
+        return [tuple(map(str.strip, row.split(delimiter))) for row in rows]
+    return [tuple(row.split(delimiter)) for row in rows]
 
 
 def _text(path: Path) -> str:

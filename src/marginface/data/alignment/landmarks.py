@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ from marginface.data.alignment.template import Points
 from marginface.data.image_list import LABEL_HEADINGS, PATH_HEADINGS
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.text_table import Line, read_table, readable
+from marginface.utils.text_table import Line, Lines, read_table, readable
 
 T = TypeVar("T")
 _SCORES = ("score", "confidence", "conf", "prob", "probability")
@@ -179,7 +180,7 @@ def _coordinates(headings: list[str]) -> list[int] | None:
     return [found[number, axis] for number in numbers for axis in "xy"]
 
 
-def _by_place(lines: list[Line], path: Path) -> _Columns:
+def _by_place(lines: Lines, path: Path) -> _Columns:
     """`name x1 y1 ... x5 y5 [score]`, or with a label behind the name."""
     with_score = _Columns(0, list(range(1, 11)), 11)
     some = [line.fields for line in lines[:1000] if not _is_lst(line.fields)]
@@ -222,11 +223,11 @@ def _face(line: Line, columns: _Columns, path: Path) -> tuple[str, DetectedFace]
         ) from error
 
 
-def _points(fields: list[str], columns: _Columns) -> Points:
+def _points(fields: Sequence[str], columns: _Columns) -> Points:
     return np.array([fields[place] for place in columns.points], np.float64).reshape(5, 2)
 
 
-def _is_lst(fields: list[str]) -> bool:
+def _is_lst(fields: Sequence[str]) -> bool:
     """Whether a line is one of insightface's lst."""
     return len(fields) >= 17 and fields[0] in ("0", "1")
 

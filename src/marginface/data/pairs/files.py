@@ -112,7 +112,7 @@ def _are_images(table: TextTable, columns: tuple[int, int, int]) -> bool:
     )
 
 
-def _image_pairs(table: TextTable, cells: list[list[str]]) -> tuple[list[str], Same]:
+def _image_pairs(table: TextTable, cells: Sequence[Sequence[str]]) -> tuple[list[str], Same]:
     files: list[str] = []
     same: list[bool] = []
     for line, (first, second, flag) in zip(table.lines, cells, strict=True):
@@ -132,9 +132,9 @@ def _image_pairs(table: TextTable, cells: list[list[str]]) -> tuple[list[str], S
 def _lfw_pairs(table: TextTable, root: Path) -> tuple[list[str], Same]:
     files: list[str] = []
     same: list[bool] = []
-    for line in table.lines:
+    for place, line in enumerate(table.lines):
         fields = [field for field in line.fields if field]  # Kaggle's csv pads genuine pairs
-        if line is table.lines[0] and (len(fields) <= 2 or not any(map(str.isdigit, fields))):
+        if place == 0 and (len(fields) <= 2 or not any(map(str.isdigit, fields))):
             continue
         if len(fields) == 3:
             people = [(fields[0], fields[1]), (fields[0], fields[2])]

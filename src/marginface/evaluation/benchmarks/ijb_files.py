@@ -148,7 +148,7 @@ def _table(
 ) -> tuple[list[str], NDArray[Any]]:
     """A name and some numbers a line."""
     names: list[str] = []
-    values: list[list[str]] = []
+    values: list[tuple[str, ...]] = []
     for line in read_table(path).lines:
         if len(line.fields) != numbers + 1:
             raise InputError(f"{path}: line {line.number} is not '{expected}': {line.text[:100]!r}")
