@@ -106,11 +106,9 @@ def _package_of(filename: str) -> str:
 
 def _source(library: str, message: str) -> str:
     """The setting of Lightning's trainer that a message is about, else the library."""
-    if library != "lightning":
-        return library
-    from lightning import Trainer
-
-    return f"trainer.{name}" if (name := argument_named_in(message, Trainer)) else library
+    trainer = getattr(sys.modules.get(library), "Trainer", None)  # Lightning runs if it raised
+    name = None if trainer is None else argument_named_in(message, trainer)
+    return library if name is None else f"trainer.{name}"
 
 
 def _without_worker_traceback(message: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from marginface.data.image_files import is_image_name
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
-from marginface.utils.text_table import Line, TextTable, numbers_the_lines, read_table
+from marginface.utils.text_table import Line, TextTable, is_number, numbers_the_lines, read_table
 
 PATH_HEADINGS = ("file", "filename", "image", "image_id", "image_path", "img_path", "filepath",
                  "file_path", "file_name", "image_name", "img", "images")  # fmt: skip
@@ -90,7 +90,7 @@ def _places(table: TextTable) -> tuple[int, int] | None:
         return None
     columns = list(zip(*(line.fields for line in some), strict=True))
     images = [place for place, column in enumerate(columns) if all(map(is_image_name, column))]
-    if images == [0] and all(_is_number(word) for column in columns[1:] for word in column):
+    if images == [0] and all(is_number(word) for column in columns[1:] for word in column):
         telling = [place for place, column in enumerate(columns) if place and len(set(column)) > 1]
         places = 0, telling[0] if columns[1][0] == "0" and telling else 1  # MagFace: path 0 label 0
     elif images == [1] and table.delimiter != "\t" and numbers_the_lines(some):
@@ -121,14 +121,6 @@ def _split_line(line: Line, delimiter: str | None) -> tuple[str, str]:
     else:
         name, label = fields
     return name, label
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_order(path: Path, files: list[str], labels: list[str]) -> None:

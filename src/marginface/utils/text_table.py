@@ -156,6 +156,15 @@ def readable(word: str) -> str:
     return word
 
 
+def is_number(word: str) -> bool:
+    """Whether a word is a number of any kind."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def numbers_the_lines(lines: Lines) -> bool:
     """Whether the first fields are whole numbers, each another one."""
     first = [fields[0] for fields in lines.fields]

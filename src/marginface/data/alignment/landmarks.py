@@ -13,7 +13,7 @@ from marginface.data.alignment.template import Points
 from marginface.data.image_list import LABEL_HEADINGS, PATH_HEADINGS
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.text_table import Line, Lines, read_table, readable
+from marginface.utils.text_table import Line, Lines, is_number, read_table, readable
 
 T = TypeVar("T")
 _SCORES = ("score", "confidence", "conf", "prob", "probability")
@@ -74,7 +74,7 @@ def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[Dete
     if lines and len(lines[0].fields) == 1:  # CelebA's number of images
         lines = lines[1:]
     headings = []
-    if lines and not any(map(_is_number, lines[0].fields[1:])):
+    if lines and not any(map(is_number, lines[0].fields[1:])):
         headings = [field.lower() for field in lines[0].fields]
         if len(lines) > 1 and len(headings) == len(lines[1].fields) - 1:
             headings = ["path", *headings]  # CelebA names its coordinates only
@@ -230,11 +230,3 @@ def _points(fields: Sequence[str], columns: _Columns) -> Points:
 def _is_lst(fields: Sequence[str]) -> bool:
     """Whether a line is one of insightface's lst."""
     return len(fields) >= 17 and fields[0] in ("0", "1")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
