@@ -13,12 +13,14 @@ from rich.table import Table
 from marginface.classifier.centers import check_sizes
 from marginface.classifier.losses import ClassificationLoss
 from marginface.cli.errors import clear_errors
+from marginface.config.resolve import own_plugins
 from marginface.heads import Margin, create_margin, list_heads
 from marginface.heads.analysis.advisor import advise
 from marginface.heads.analysis.catalog import head_info, heads_page
 from marginface.heads.analysis.curves import head_curves
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
+from marginface.utils.plugins import load_plugins
 from marginface.utils.tables import make_table, print_table
 
 app = typer.Typer(help=__doc__)
@@ -29,8 +31,15 @@ Settings = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def list_all(context: typer.Context) -> None:
+def list_all(
+    context: typer.Context,
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="module of your own to import: my_package.heads")
+    ] = None,
+) -> None:
     """List the margin heads: formula, paper, defaults."""
+    with clear_errors():
+        load_plugins([*own_plugins(), *(plugin or [])])
     if context.invoked_subcommand is not None:
         return
     for name in list_heads():

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from marginface.cli.errors import clear_errors
 from marginface.config.command_line import Problems, check_command_line
 from marginface.config.quoting import with_quotes
-from marginface.config.resolve import config_dir
+from marginface.config.resolve import config_dir, with_own_configs
 
 
 def hydra_command(
@@ -35,7 +35,8 @@ def hydra_command(
         @wraps(task)
         def main() -> None:
             with clear_errors():
-                sys.argv[1:] = with_quotes(sys.argv[1:])  # Hydra reads them again, and processes
+                # Hydra reads them again, and so do further processes.
+                sys.argv[1:] = with_own_configs(with_quotes(sys.argv[1:]))
                 check_command_line(config_name, sys.argv[1:], problems)
             # An absolute path: a relative one fails when a console script imports the function.
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(

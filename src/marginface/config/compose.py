@@ -9,7 +9,7 @@ from omegaconf import open_dict
 
 from marginface.config.command_line import check_command_line
 from marginface.config.quoting import with_quotes
-from marginface.config.resolve import config_dir, to_plain
+from marginface.config.resolve import config_dir, to_plain, with_own_configs
 
 _RUN_DIR = "MARGINFACE_RUN_DIR"  # inherited by the processes that this one starts
 
@@ -26,7 +26,10 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
         InputError: unknown groups, options and keys, with the nearest known ones.
     """
     overrides = with_quotes(overrides)
-    check_command_line(config_name, overrides)
+    arguments = with_own_configs(overrides)
+    check_command_line(config_name, arguments)
+    if arguments != overrides:
+        overrides = [f"hydra.searchpath=[file://{arguments[1]}]", *overrides]
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
     run_dir = _run_dir_of_all_processes(Path(str(config.hydra.run.dir)).absolute())

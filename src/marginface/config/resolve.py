@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from marginface.utils.errors import InputError, raise_problems
+from marginface.utils.errors import InputError, first_line, raise_problems
 from marginface.utils.nested import flatten
 
 _INTERACTIVE = ("bash", "sh", "interactive")  # many runs in one job
@@ -37,6 +38,27 @@ def config_dir() -> Path:
     here = Path(__file__).resolve().parents[1]
     checkout = here.parents[1] / "configs"
     return checkout if checkout.is_dir() else here / "configs"
+
+
+def with_own_configs(arguments: list[str]) -> list[str]:
+    """A command line that also finds the configurations in ./configs of the user's own project."""
+    own = Path.cwd() / "configs"
+    if not own.is_dir() or own.resolve() == config_dir().resolve():
+        return arguments
+    given = any(a == "-cd" or a.startswith("--config-dir") for a in arguments)
+    return arguments if given else ["--config-dir", str(own), *arguments]
+
+
+def own_plugins() -> list[str]:
+    """The plugins that ./configs/local/default.yaml of the user's own project names."""
+    local = Path.cwd() / "configs" / "local" / "default.yaml"
+    if not local.is_file():
+        return []
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(local))
+        return list(content.get("plugins") or []) if isinstance(content, dict) else []
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
+        raise InputError(f"{local} cannot be read: {first_line(error)}") from error
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from pydantic import Field
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import target_problems
 from marginface.utils.arguments import Probability, WholeNumber, mapping_problems
+from marginface.utils.errors import InputError
+from marginface.utils.plugins import load_plugins
 
 EVALUATE_KEYS: dict[str, Any] = {
     "checkpoint": str,
     "benchmark": dict,
+    "plugins": list[str],
     "backbone": dict | None,
     "color": Literal["rgb", "bgr"] | None,
     "flip": bool,
@@ -27,9 +30,15 @@ EVALUATE_KEYS: dict[str, Any] = {
 
 def evaluation_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved configuration, in words; empty when nothing is."""
-    problems = mapping_problems("", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS))
+    problems = mapping_problems(
+        "", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS) - {"plugins"}
+    )
     if problems:
         return problems
+    try:
+        load_plugins(config.get("plugins", []))
+    except InputError as error:
+        return [str(error)]
     if config["backbone"] is not None:
         problems += backbone_problems(config["backbone"])
     if not config["benchmark"]:

@@ -36,10 +36,15 @@ def list_heads(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_MARGINS, pattern))
 
 
+def _unknown_head(name: str) -> str:
+    known = unknown_name("head", name, _MARGINS)
+    return f"{known}. Heads of your own are made known by plugins=[<module>]"
+
+
 def margin_class(name: str) -> type[Margin]:
     """The class registered under `name`; InputError names the nearest known one."""
     if name not in _MARGINS:
-        raise InputError(unknown_name("head", name, _MARGINS))
+        raise InputError(_unknown_head(name))
     return _MARGINS[name]
 
 
@@ -119,7 +124,7 @@ def head_problems(node: dict[str, Any]) -> list[str]:
     """What is wrong with the `head` group of a configuration, in words."""
     name = node.get("name")
     if name not in list_heads():
-        return [unknown_name("head", str(name), list_heads())]
+        return [_unknown_head(str(name))]
     parameters = {key: value for key, value in node.items() if key != "name"}
     if not margin_class(name).has_own_loss:
         parameters.pop("loss", None)  # checked below, by what makes it

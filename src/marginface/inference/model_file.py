@@ -1,11 +1,13 @@
 """Trained networks in files: run folders, our checkpoints, bare weights, ONNX."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import nn
 
 from marginface.backbones import create_backbone, load_backbone_weights
@@ -109,14 +111,29 @@ def _from_checkpoint(path: Path, description: dict[str, Any], color: Color | Non
         )
     # What starting weights it was trained from does not matter any more.
     config["pretrained"] = False
+    plugins = description["config"].get("plugins", [])
     return ModelFile(
         path,
         config["name"],
         config["image_size"],
         trained_in,
         config,
-        lambda: _with_weights(config, path),
+        lambda: _with_plugins(config, path, plugins),
     )
+
+
+def _with_plugins(config: dict[str, Any], path: Path, plugins: list[str]) -> nn.Module:
+    """The network; an error names the plugins that may define it, but does not import them.
+
+    What a file names is not run: who trusts it says so.
+    """
+    missing = [name for name in plugins if name not in sys.modules]
+    if missing and not timm.is_model(config["name"]):
+        raise InputError(
+            f"{path} holds the network {config['name']!r} of a run with plugins of its own; add "
+            f"plugins=[{','.join(missing)}]"
+        )
+    return _with_weights(config, path)
 
 
 def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:

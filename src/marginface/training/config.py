@@ -7,11 +7,13 @@ from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
 from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError, raise_problems
+from marginface.utils.plugins import load_plugins
 
 # The top of every training configuration, with its types; groups are checked by what they build.
 TRAIN_KEYS: dict[str, Any] = {
     "name": str,
     "seed": int,
+    "plugins": list[str],
     "resume": str,
     "validate_untrained": bool,
     "lr_base_size": WholeNumber | None,
@@ -44,9 +46,13 @@ def check_config(config: dict[str, Any]) -> None:
 
 def train_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved training configuration, in words; empty when nothing is."""
-    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS))
+    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS) - {"plugins"})
     if problems:
         return problems
+    try:
+        load_plugins(config.get("plugins", []))  # what they define is looked for below
+    except InputError as error:
+        return [str(error)]
     if not 0 <= config["seed"] < 1 << 32:
         problems.append(f"seed must be in [0, 2^32), got {config['seed']}")
     problems += head_problems(config["head"])

@@ -75,11 +75,16 @@ def _state_of_run(path: Path) -> dict[str, Any]:
 # Settings of how a run is executed, not of what it computes; a resumed run may change them.
 EXECUTION_SETTINGS = (
     "trainer", "callbacks", "logger", "paths", "resume", "name", "validate_untrained",
-    "compile", "gradient_checkpointing", "async_checkpoints", "keep_freed_memory",
+    "plugins", "compile", "gradient_checkpointing", "async_checkpoints", "keep_freed_memory",
     "data.num_workers", "data.eval_batch_size", "data.root", "data.dataset.root", "data.pairs",
     "classifier.chunk_mib", "classifier.separate_file_above_mib",
     "classifier.optimizer_in_backward", "classifier.kernel", "classifier.matmul_precision",
 )  # fmt: skip
+# Settings that did not exist when older runs began, and what these did.
+_ADDED = {
+    "data.dataset.depth": 1, "data.dataset.image_key": "image-{:09d}",
+    "data.dataset.label_key": "label-{:09d}", "data.dataset.first": 1, "data.dataset.labels": None,
+}  # fmt: skip
 # Those that change the last digits of what is computed, so a resumed run says so.
 _ROUNDING_SETTINGS = ("classifier.kernel", "classifier.matmul_precision")
 
@@ -102,6 +107,7 @@ def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> N
         before, now: descriptions with "config" and "data" as stored in a checkpoint.
     """
     old, new = (_settings(description) for description in (before, now))
+    old = {key: value for key, value in _ADDED.items() if key in new} | old
     changed = [
         f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
         for key in sorted(old.keys() | new.keys())
