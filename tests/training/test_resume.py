@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import compose, kill_after, losses, rows
+from marginface.training.resume import check_same_run
 from marginface.training.run import train
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -133,6 +134,19 @@ def test_another_run_is_refused(resumable: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="resume=never would overwrite it"):
         train(compose(*short, "resume=never", run_dir=tmp_path))
     assert len(rows(tmp_path)) == 2, "a refused run changes nothing"
+
+
+def test_settings_that_came_later_are_no_other_run() -> None:
+    """What a run of an older version did without a setting is its default now."""
+
+    def described(**dataset: object) -> dict[str, object]:
+        return {"config": {"data": {"dataset": {"root": "x", **dataset}}}, "data": {"images": 3}}
+
+    check_same_run(Path("a.ckpt"), described(), described(depth=1))
+    with pytest.raises(InputError, match="data.dataset.depth: 1 there, 2 now"):
+        check_same_run(Path("a.ckpt"), described(), described(depth=2))
+    with pytest.raises(InputError, match="data.dataset.resize: absent there, True now"):
+        check_same_run(Path("a.ckpt"), described(), described(resize=True))
 
 
 def test_resume_takes_a_run_folder_or_a_file(resumable: list[str], tmp_path: Path) -> None:

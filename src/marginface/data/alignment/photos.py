@@ -136,10 +136,6 @@ def _name_other_files(source: Path, others: list[str]) -> None:
 
 def _check_result(result: AlignResult) -> None:
     """Warnings, with figures, of points that are not those of the faces."""
-    hint = (
-        "The points may be those of other photographs, of another image size, or of a part of the "
-        "photograph"
-    )
     at_points = len(result.aligned) - len(result.centered)
     if at_points >= _ENOUGH:
         assert result.mean is not None
@@ -147,13 +143,14 @@ def _check_result(result: AlignResult) -> None:
         if like <= LEAST_LIKENESS:
             rank_zero_warn(
                 f"the mean of the {at_points} aligned faces shows no face on the template: its "
-                f"correlation with one is {like:.2f}, usual is 0.3 to 0.55. {hint}"
+                f"correlation with one is {like:.2f}, usual is 0.3 to 0.55. The points may be "
+                "those of other photographs, of another image size, or of a part of the photograph"
             )
     reason, number = next(iter(result.reasons().most_common(1)), ("", 0))
     if number > len(result.aligned):
         rank_zero_warn(
             f"{number} of {len(result.aligned) + len(result.rejected)} photographs were rejected "
-            f"for one reason: {reason}. {hint}"
+            f"for one reason: {reason}"
         )
 
 
