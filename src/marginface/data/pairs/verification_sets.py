@@ -52,6 +52,14 @@ class PairFile(ImageDataset):
         self._any_size = ImageRules(size=None, alpha="drop")
         super().__init__(len(images), image_size=image_size, where=str(path), faulty=faulty)
 
+    def is_readable(self, index: int) -> bool:
+        """Whether an image can be decoded."""
+        try:
+            self.pixels(index)
+        except InputError:
+            return False
+        return True
+
     def take(self, chosen: NDArray[np.bool_]) -> "PairFile":
         """Some of the pairs; images keep their numbers."""
         part = copy.copy(self)

@@ -44,7 +44,7 @@ from marginface.metrics.verification import (
     rate_name,
 )
 from marginface.utils.arguments import NotNegative, Probability, Seed, WholeNumber
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, NotFiniteError
 
 _RULES = {
     "grid": "insightface's: squared distances 0 to 3.99 in steps of 0.01, on the other folds",
@@ -133,7 +133,8 @@ class PairsBenchmark:
         if self.faulty == "skip":
             pairs, known = _without_faulty(pairs, known, embeddings)
         people, columns = known
-        check_finite(embeddings[torch.from_numpy(pairs.pairs)], "embeddings")
+        else:
+            check_finite(embeddings, "embeddings")
         first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
         quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
         distance = pair_distances(first, second)
@@ -261,8 +262,11 @@ def _people(pairs: PairFile) -> KnownPeople:
 def _without_faulty(
     pairs: PairFile, known: KnownPeople, embeddings: Tensor
 ) -> tuple[PairFile, KnownPeople]:
-    """Pairs of which both images could be read."""
+    """Pairs of which both images could be read; NotFiniteError for what the network is to blame."""
     is_read = torch.isfinite(embeddings).all(1)
+    for image in (~is_read).nonzero().flatten().tolist():
+        if pairs.is_readable(image):
+            raise NotFiniteError(f"the embedding of {pairs.describe(image)} is NaN or infinite")
     read = is_read[torch.from_numpy(pairs.pairs)].all(1).numpy()
     (first, second), columns = known
     people = first[read], second[read]

@@ -68,6 +68,7 @@ class PatientWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's run, begun on first use."""
+
         try:
             return super().experiment
         except (wandb.errors.Error, OSError) as error:
