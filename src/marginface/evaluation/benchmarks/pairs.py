@@ -132,9 +132,9 @@ class PairsBenchmark:
         whole = pairs
         if self.faulty == "skip":
             pairs, known = _without_faulty(pairs, known, embeddings)
-        people, columns = known
         else:
             check_finite(embeddings, "embeddings")
+        people, columns = known
         first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
         quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
         distance = pair_distances(first, second)
