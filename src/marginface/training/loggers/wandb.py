@@ -67,6 +67,7 @@ class PatientWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's run, begun on first use."""
+        import wandb  # not by runs that log elsewhere: it takes a second
 
         try:
             return super().experiment
