@@ -90,6 +90,10 @@ def test_the_server_refuses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", refusing_server)
+    import wandb
+
+    if wandb.run is not None:  # of a training in another test
+        wandb.finish()
     logger = wandb_logger(save_dir=str(tmp_path), name="run")
     assert logger._wandb_init["mode"] == "online"
     run = logger.experiment
