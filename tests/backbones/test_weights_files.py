@@ -1,5 +1,6 @@
 """Weights files of other people: read when they hold the network, refused with what to do."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ FILES = {
         "state_optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
     },
     "key model": lambda state: {"model": state},
+    "deeper": lambda state: {"checkpoint": {"model": {"state_dict": state}}, "epoch": 3},
+    "beside a deeper one": lambda state: {
+        "callbacks": {"average": {"state_dict": {"a": HEAD}}}, "model": state,
+    },
     "key of its own": lambda state: {"my_net": state, "iters": 3},
 }  # fmt: skip
 
@@ -74,7 +79,7 @@ def test_a_torchscript_archive(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"a": {"x": torch.ones(1)}, "b": {"y": torch.ones(1)}}, r"holds 2 of them \(a, b\)"),
-        ({"epoch": 3}, "holds none; save the one of the network"),
+        ({"epoch": 3}, "holds none, its keys are epoch; save the one of the network"),
         ([1, 2], "is not a state dict, got list"),
     ],
 )
@@ -82,3 +87,35 @@ def test_no_state_dict(content: Any, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(InputError, match=message):
         load_backbone_weights(create_backbone(NAME), tmp_path / "weights.pth")
+
+
+def test_two_networks_in_a_file(network: nn.Module, tmp_path: Path) -> None:
+    state = network.state_dict()
+    both = {**named(state, "student."), **named(state, "teacher.")}
+    torch.save(both, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="holds 2 networks, student., teacher.; save the one"):
+        load_backbone_weights(network, tmp_path / "weights.pth")
+
+
+OTHER_FILES = {
+    "empty": (b"", r"is empty \(0 bytes\)"),
+    "page": (b"\n<!DOCTYPE html><html>", "is an HTML page: download the file itself"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer.*git lfs pull"),
+    "json": (b'{"a": 1}', "is JSON text"),
+    "pickle": (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
+    "cut": (b"PK\3\4 and no end", "is incomplete: the end of the file is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_files_that_are_something_else(kind: str, network: nn.Module, tmp_path: Path) -> None:
+    content, message = OTHER_FILES[kind]
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_backbone_weights(network, tmp_path / "weights.pth")
+
+
+def test_files_of_old_torch_are_read(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
+    load_backbone_weights(network, path)

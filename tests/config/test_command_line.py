@@ -247,6 +247,25 @@ def test_values_are_quoted_where_it_is_needed(
     assert quoted.startswith(f"{key}=")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["checkpoint", "=", "X"], "write checkpoint=X, without blanks around ="),
+        (["checkpoint", "=X"], "write checkpoint=X, without blanks around ="),
+        (["checkpoint"], "checkpoint has no value; write checkpoint=<value>"),
+        (["--checkpoint", "X"], "--checkpoint is no option; .* no dashes: checkpoint=X"),
+        (["--data.root=X"], "--data.root=X is no option; .* no dashes: data.root=X"),
+        (["data.pairs=[a.bin"], "data.pairs=.a.bin: a bracket of the list is missing"),
+        (["data.pairs=a.bin]"], "a bracket of the list is missing"),
+        (["data.pairs=['a.bin]"], "the quote ' is not closed"),
+        (['name="a'], 'the quote " is not closed'),
+    ],
+)
+def test_what_is_no_override(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        with_quotes(arguments)
+
+
 def test_several_values_without_a_sweep() -> None:
     with pytest.raises(InputError) as caught:
         with_quotes(["optimizer.lr=0.1,0.2"])
@@ -257,3 +276,4 @@ def test_several_values_without_a_sweep() -> None:
 def test_an_override_that_cannot_be_read_is_named() -> None:
     with pytest.raises(InputError, match=r"cannot read the override head=\[ "):
         check_command_line("train", ["debug=fast", "head=["])
+    assert with_quotes(["-m", "--config-dir", "x", "head=a", "~callbacks.progress"])[0] == "-m"

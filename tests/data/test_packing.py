@@ -12,7 +12,7 @@ import pytest
 
 from helpers.commands import marginface
 from helpers.paths import ROOT
-from helpers.pictures import make_folder, picture
+from helpers.pictures import jpegs, make_folder, picture
 from marginface.data import FaceDataset, FolderDataset, RecordIODataset, open_faces
 from marginface.data.formats import writer_class
 from marginface.data.formats.recordio.writer import cut_to_whole_images
@@ -340,3 +340,19 @@ def test_the_bytes_mxnet_would_write(golden: Path, tmp_path: Path) -> None:
     pack(open_faces(original), tmp_path / "packed", "recordio")
     for name in ("train.rec", "train.idx"):
         assert (tmp_path / "packed" / name).read_bytes() == (original / name).read_bytes()
+
+
+@pytest.mark.parametrize("format", ["recordio", "list", "lmdb", "folder"])
+def test_names_of_people_go_along(tmp_path: Path, format: str) -> None:
+    """People's own numbers come back as they were, through every format."""
+    for name in ("0007", "123456789012", "ann"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        (tmp_path / "faces" / name / "1.jpg").write_bytes(jpegs(1)[0])
+    pack(open_faces(tmp_path / "faces"), tmp_path / "packed", format)
+    packed = open_faces(tmp_path / "packed")
+    assert packed.identities == ["0007", "123456789012", "ann"]
+    pack(packed, tmp_path / "back", "folder")
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == packed.identities
+    if format == "recordio":
+        (tmp_path / "packed" / "identities.txt").write_text("ann\n")
+        assert open_faces(tmp_path / "packed").identities is None

@@ -36,6 +36,9 @@ LISTS = {
     "absolute_prefix": "/home/me/x/a.jpg,0\n/home/me/x/b.jpg,0\n/home/me/y/c d.jpg,1\n",
     "windows": "C:\\faces\\x\\a.jpg,0\nC:\\faces\\x\\b.jpg,0\nC:\\faces\\y\\c d.jpg,1\n",
     "one_unknown_heading": "pfad,label\nx/a.jpg,0\nx/b.jpg,0\ny/c d.jpg,1\n",
+    "blanks_in_headings": "Image Path, Class ID\nx/a.jpg, 0\nx/b.jpg, 0\ny/c d.jpg, 1\n",
+    "sides_of_the_image": "x/a.jpg,112,112,0\nx/b.jpg,112,112,0\ny/c d.jpg,112,112,1\n",
+    "magface": "x/a.jpg 0 0 0\nx/b.jpg 0 0 0\ny/c_d.jpg 0 1 0\n".replace("c_d", "e"),
     "numbers_behind": "x/a.jpg,0,1.5,2\nx/b.jpg,0,3,4\ny/c d.jpg,1,5,6\n",
     "numbered_lines": "1,x/a.jpg,0\n2,x/b.jpg,0\n3,y/c d.jpg,1\n",
 }
@@ -43,14 +46,16 @@ LISTS = {
 
 @pytest.mark.parametrize("kind", LISTS)
 def test_lists(kind: str, tmp_path: Path) -> None:
-    for name, _ in THREE:
+    for name in (*(name for name, _ in THREE), "y/e.jpg"):
         path = tmp_path / "faces" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     (tmp_path / "list.csv").write_bytes(LISTS[kind].encode())
     faces = ListDataset(tmp_path / "list.csv", images=tmp_path / "faces")
     assert faces.labels.tolist() == [0, 0, 1]
-    assert [faces.image_bytes(i).decode() for i in range(3)] == [name for name, _ in THREE]
+    names = [name for name, _ in THREE]
+    expected = [*names[:2], "y/e.jpg"] if kind == "magface" else names
+    assert [faces.image_bytes(i).decode() for i in range(3)] == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "utf-8-sig"])
@@ -96,6 +101,7 @@ WRONG_LISTS = {
     "0 x/a.jpg\n1 x/b.jpg\n": r"the labels look like images \('x/a.jpg'\).*other way round",
     "path,fold\nx/a.jpg,0\n": "none of its first 1 images is below",  # read as a label, not there
     "path,fold,part\nx/a.jpg,0,1\n": "no column label; expected path,label and got path,fold,part",
+    "foto,wer,wo\nx/a.jpg,0,1\n": "no column path, label; expected path,label and got foto,wer,wo",
     "fold,id,part\n0,1,2\n": "no column path; expected path,label and got fold,id,part",
     "path,label\nx/a.jpg,\n": "line 2 lacks its label",
     "/elsewhere/b.jpg 0\n/elsewhere/c.jpg 1\n": r"none of its first 2 images is below .*images=",
@@ -140,6 +146,13 @@ def test_label_path_path(tmp_path: Path) -> None:
     assert same.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("heading", ["different", "fold", "score"])
+def test_a_column_of_pairs_that_may_be_anything_is_not_taken(heading: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(f"first,second,{heading}\na.jpg,b.jpg,1\n")
+    with pytest.raises(InputError, match="no column same; expected first,second,same and got"):
+        read_pair_list(tmp_path / "pairs.csv", tmp_path)
+
+
 def test_pairs_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     (tmp_path / "pairs.csv").write_text("first,second,same\nD:\\x\\a.jpg,D:\\x\\b.jpg,1\n")
@@ -182,6 +195,14 @@ def test_lists_of_people(start: str, mark: str, tmp_path: Path) -> None:
     text = f'{start.format(mark)}0{mark}ann\n\n1{mark}"bo lee"\r\n'
     (tmp_path / "drop.csv").write_text(text)
     assert read_people(tmp_path / "drop.csv", 1) == [[(0, "ann")], [(1, "bo lee")]]
+
+
+def test_people_under_headings_in_another_order(tmp_path: Path) -> None:
+    (tmp_path / "drop.csv").write_text("identity;source\nann;1\n")
+    assert read_people(tmp_path / "drop.csv", 1) == [[(1, "ann")]]
+    text = "identity1,source1,source_2,identity_2\nann,0,1,bo\n"
+    (tmp_path / "merge.csv").write_text(text)
+    assert read_people(tmp_path / "merge.csv", 2) == [[(0, "ann"), (1, "bo")]]
 
 
 @pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
@@ -273,9 +294,13 @@ def test_names_of_photographs(named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1\t0\n\n2\t40\n", "\n1\t0\n2\t40\n\n\n", "1\t0\r\n\r\n2\t40\r\n"]
-)
-def test_empty_lines_of_an_index(text: str, tmp_path: Path) -> None:
+    "text",
+    [
+        "1\t0\n\n2\t40\n", "\n1\t0\n2\t40\n\n\n", "1\t0\r\n\r\n2\t40\r\n", "1 0\n2 40\n",
+        "\ufeff1\t0\n2\t40\n", "# key, offset\n1\t0 \n 2\t40", "1\t0 \r\n2 \t40 \r\n",
+    ],
+)  # fmt: skip
+def test_untidy_indexes(text: str, tmp_path: Path) -> None:
     (tmp_path / "train.idx").write_text(text)
     keys, offsets = read_index(tmp_path / "train.idx")
     assert (keys.tolist(), offsets.tolist()) == ([1, 2], [0, 40])
@@ -302,6 +327,21 @@ def test_hidden_files_of_every_format(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("p/1.jpg 0")
     (tmp_path / "._list.txt").write_bytes(b"\0\5\x16\7")
     assert ListDataset(tmp_path).path.name == "list.txt"
+
+
+def test_a_list_that_names_hidden_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("./1.jpg 0\n._1.jpg 0\nx/._2.jpg 1\n1.jpg 1\n")
+    faces = ListDataset(tmp_path / "list.txt")
+    assert (faces.files, faces.labels.tolist()) == (["./1.jpg", "1.jpg"], [0, 1])
+    assert "2 hidden files in it are not read" in capsys.readouterr().err
+
+
+def test_landmarks_of_68_points_are_refused(tmp_path: Path) -> None:
+    line = ",".join(["1.jpg", *map(str, range(136))])
+    (tmp_path / "points.csv").write_text(line)
+    with pytest.raises(InputError, match="137 fields, as those of about 68 points; five are"):
+        read_landmarks(tmp_path / "points.csv")
 
 
 def test_an_archive_made_on_a_mac(tmp_path: Path) -> None:

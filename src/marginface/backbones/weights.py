@@ -1,6 +1,6 @@
 """Starting weights for a backbone from .pth, .ckpt or .safetensors files; nothing fits half."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,27 @@ def read_state(path: Path) -> State:
         return state
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a state dict, got {type(content).__name__}")
-    nested = {str(key): value for key, value in content.items() if _is_state(value)}
-    usual = [name for name in _USUAL_NAMES if name in nested]
+    nested = dict(_states_in(content))
+    usual = [key for name in _USUAL_NAMES for key in nested if key.rpartition(".")[2] == name]
+    usual.sort(key=lambda key: key.count("."))  # of the file before those of parts of it
     if not usual and len(nested) != 1:
         found = f"{len(nested)} of them ({', '.join(nested)})" if nested else "none"
         raise InputError(
-            f"{path} is not a state dict and holds {found}; save the one of the network: "
+            f"{path} is not a state dict and holds {found}, its keys are "
+            f"{', '.join(map(str, list(content)[:8]))}; save the one of the network: "
             "torch.save(model.state_dict(), 'weights.pth')"
         )
     return nested[usual[0] if usual else next(iter(nested))]
+
+
+def _states_in(content: dict[Any, Any], above: str = "") -> Iterator[tuple[str, State]]:
+    """All state dicts in nested dicts, by dotted name."""
+    for key, value in content.items():
+        name = f"{above}.{key}" if above else str(key)
+        if _is_state(value):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from _states_in(value, name)
 
 
 def _load_safetensors(path: Path) -> State:
@@ -105,11 +117,16 @@ def of_network(state: State, expected: Collection[str]) -> State:
     needed = [key for key in expected if not key.endswith("num_batches_tracked")]
     anchor = needed[0] if needed else ""
     prefixes = [key.removesuffix(anchor) for key in state if key.endswith(anchor)]
-    for prefix in sorted(prefixes, key=len):
-        if all(prefix + key in state for key in needed):
-            if not prefix:
-                return state
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    fitting = [prefix for prefix in prefixes if all(prefix + key in state for key in needed)]
+    if "" in fitting:
+        return state
+    if len(fitting) > 1:
+        raise InputError(
+            f"the file holds {len(fitting)} networks, {', '.join(fitting)}; save the one that is "
+            "meant: torch.save(model.state_dict(), 'weights.pth')"
+        )
+    for prefix in fitting:
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if any(key.startswith(_PREFIX) for key in state):
         state = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
     return {key.removeprefix("module."): value for key, value in state.items()}

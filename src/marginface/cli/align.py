@@ -91,8 +91,9 @@ def align_command(
             )
         folder = out or Path("logs/align") / time_stamp()
         write_report(result, folder, source, target)
-        for reason, count in result.reasons().most_common():
-            typer.echo(f"{count} rejected: {reason}")
+        for reason, photos in result.by_reason().items():
+            more = ", ..." if len(photos) > 3 else ""
+            typer.echo(f"{len(photos)} rejected: {reason}: {', '.join(photos[:3])}{more}")
         if result.centered:
             typer.echo(f"{len(result.centered)} without a face: the center of the photograph")
         typer.echo(

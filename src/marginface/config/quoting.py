@@ -21,12 +21,40 @@ def with_quotes(arguments: list[str]) -> list[str]:
     Raises:
         InputError: several values for a key without -m.
     """
+    _check_form(arguments)
     options = get_args_parser().parse_args(arguments)
     quoted = {given: _readable(given, options.multirun) for given in options.overrides}
     for given, now in quoted.items():
         if now != given:
             rank_zero_warn(f"the override {given} is read as {now}; in a shell write '{now}'")
     return [quoted.get(argument, argument) for argument in arguments]
+
+
+def _check_form(arguments: list[str]) -> None:
+    """InputError for what is no override, such as options of other programs."""
+    options = get_args_parser()._option_string_actions
+    for place, argument in enumerate(arguments):
+        name = argument.partition("=")[0]
+        if name.startswith("--") and name not in options:
+            following = arguments[place + 1 : place + 2]
+            value = argument.partition("=")[2] or (following[0] if following else "<value>")
+            raise InputError(
+                f"{argument} is no option; settings have no dashes: {name.strip('-')}={value}"
+            )
+        if argument == "=" or (argument.startswith("=") and place):
+            before = arguments[place - 1] if place else "<key>"
+            after = argument[1:] or "".join(arguments[place + 1 : place + 2]) or "<value>"
+            raise InputError(f"write {before}={after}, without blanks around =")
+
+
+def _check_closed(argument: str, value: str) -> None:
+    """InputError for a list or a quote that does not end."""
+    if value.startswith("[") != value.endswith("]"):
+        raise InputError(f"{argument}: a bracket of the list is missing; write key=[a,b]")
+    for quote in "'\"":
+        in_list = value.startswith("[") and value.count(quote) % 2
+        if in_list or (value.startswith(quote) and value.count(quote) == 1):
+            raise InputError(f"{argument}: the quote {quote} is not closed")
 
 
 def parsed(argument: str) -> Override | None:
@@ -41,8 +69,11 @@ def _readable(argument: str, is_sweep: bool) -> str:
     key, assigns, value = argument.partition("=")
     override = parsed(argument)
     if not assigns:
+        if override is None:
+            raise InputError(f"{argument} has no value; write {argument}=<value>")
         return argument
     if override is None:
+        _check_closed(argument, value)
         with_members = f"{key}={_with_quoted_members(value)}"
         for candidate in (with_members, f"{key}={_quoted(value)}"):
             if parsed(candidate) is not None:

@@ -166,8 +166,8 @@ def close_gaps(
         first = int(off[0]) if len(off) else len(filled)
         raise InputError(
             f"{where}: no image has label {first} ({missing} of {num_classes} identities are "
-            "without images); set data.dataset.label_gaps=close to renumber the others or =keep "
-            "to train with empty classes"
+            "without images); set data.dataset.label_gaps=close (in pack --label-gaps close) to "
+            "renumber the others or =keep to train with empty classes"
         )
     called = [str(label) if identities is None else identities[label] for label in filled.tolist()]
     return np.searchsorted(filled, labels), len(filled), called

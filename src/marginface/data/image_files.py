@@ -1,5 +1,6 @@
 """Image files on disk: which they are, and their bytes."""
 
+import filecmp
 import os
 from pathlib import Path, PurePosixPath
 
@@ -47,11 +48,14 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jpe", ".jfif", ".jp2", "
             ".sr"}  # fmt: skip
 
 
+_SYSTEM_FOLDERS = {"__MACOSX", "@eaDir"}  # of macOS and of Synology's file servers
+
+
 def is_hidden(name: str) -> bool:
     """Whether a path is of what systems leave among data: ._x, .DS_Store, __MACOSX, Thumbs.db."""
     parts = name.split("/")
     return (
-        "__MACOSX" in parts
+        not _SYSTEM_FOLDERS.isdisjoint(parts)
         or parts[-1] == "Thumbs.db"
         or any(part.startswith(".") and part not in (".", "..") for part in parts)
     )
@@ -79,6 +83,17 @@ def read_image_file(root: Path, name: str) -> bytes:
         raise InputError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a zero byte in the name
         raise InputError(f"{name!r} is not a name of a file") from error
+
+
+def same_content(root: Path, first: str, second: str) -> bool:
+    """Whether two image files have the same bytes; false for those that cannot be read."""
+    one, other = (os.path.join(root, name) for name in (first, second))
+    try:
+        return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(
+            one, other, shallow=False
+        )
+    except (OSError, ValueError):
+        return False
 
 
 _LOOKED_AT = 5  # names of a file that must be there, or one of them

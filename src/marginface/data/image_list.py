@@ -3,15 +3,24 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from marginface.data.image_files import is_image_name
-from marginface.utils.console import rank_zero_print
+from marginface.data.image_files import is_hidden, is_image_name
+from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
-from marginface.utils.text_table import Line, TextTable, is_number, numbers_the_lines, read_table
+from marginface.utils.text_table import (
+    Line,
+    Lines,
+    TextTable,
+    is_number,
+    numbers_the_lines,
+    read_table,
+)
 
 PATH_HEADINGS = ("file", "filename", "image", "image_id", "image_path", "img_path", "filepath",
-                 "file_path", "file_name", "image_name", "img", "images")  # fmt: skip
+                 "file_path", "file_name", "image_name", "img", "images", "photo",
+                 "picture")  # fmt: skip
 LABEL_HEADINGS = ("label", "identity", "identity_id", "class", "class_id", "person", "person_id",
-                  "subject", "subject_id", "target", "id", "name")  # fmt: skip
+                  "subject", "subject_id", "class_idx", "person_name", "identity_name", "target",
+                  "id", "name")  # fmt: skip
 _LOOKED_AT = 100  # lines that show which column is which
 
 
@@ -40,7 +49,7 @@ def read_image_list(
             for name, others in (more or {}).items()
             if table.column(name, *others) is not None
         }
-        cells = table.by_heading(wanted | present)
+        cells = table.by_heading(wanted | present, by_elimination=True)
         files, labels = ([row[place] for row in cells] for place in (0, 1))
         columns = {name: [row[i] for row in cells] for i, name in enumerate(present, start=2)}
     else:
@@ -48,13 +57,23 @@ def read_image_list(
     if not files:
         raise InputError(f"{path} lists no images")
     _check_order(path, files[:_LOOKED_AT], labels[:_LOOKED_AT])
+    if any("/." in name or name.startswith(".") for name in files):
+        seen = [n for n, name in enumerate(files) if not is_hidden(name.replace("\\", "/"))]
+        if len(seen) < len(files):
+            rank_zero_warn(f"{path}: {len(files) - len(seen)} hidden files in it are not read")
+            files, labels = [files[n] for n in seen], [labels[n] for n in seen]
+            columns = {name: [words[n] for n in seen] for name, words in columns.items()}
     return files, labels, columns
 
 
-def _names_columns(fields: list[str]) -> bool:
-    """Whether the first line is one of headings."""
-    known = {"path", *PATH_HEADINGS, *LABEL_HEADINGS}
-    return bool(known & set(fields)) and not any(map(is_image_name, fields))
+def _names_columns(fields: list[str], others: Lines) -> bool:
+    """Whether the first line is one of headings: it has no image, the others have."""
+    if any(map(is_image_name, fields)):
+        return False
+    if {"path", *PATH_HEADINGS, *LABEL_HEADINGS} & set(fields):
+        return True
+    some = others.fields[:_LOOKED_AT]
+    return bool(some) and all(any(map(is_image_name, line)) for line in some)
 
 
 def _by_place(table: TextTable) -> tuple[list[str], list[str]]:
@@ -91,13 +110,14 @@ def _places(table: TextTable) -> tuple[int, int] | None:
     columns = list(zip(*(line.fields for line in some), strict=True))
     images = [place for place, column in enumerate(columns) if all(map(is_image_name, column))]
     if images == [0] and all(is_number(word) for column in columns[1:] for word in column):
-        telling = [place for place, column in enumerate(columns) if place and len(set(column)) > 1]
-        places = 0, telling[0] if columns[1][0] == "0" and telling else 1  # MagFace: path 0 label 0
+        # MagFace has `path 0 label 0`, others sides of the image: a class for all is no label.
+        telling = [n for n, column in enumerate(columns) if n and len(set(column)) > 1]
+        places = 0, min(telling, default=1)
     elif images == [1] and table.delimiter != "\t" and numbers_the_lines(some):
         places = 1, 2
     else:
         return None
-    rank_zero_print(
+    rank_zero_warn(
         f"{table.path}: read the path from column {places[0] + 1} and the label from column "
         f"{places[1] + 1} of {min(widths)}; the first is {columns[places[0]][0]!r} of "
         f"{columns[places[1]][0]!r}"

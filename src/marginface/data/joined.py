@@ -1,5 +1,6 @@
 """Several sources as one dataset: labels renumbered, identities merged or dropped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -153,13 +154,27 @@ def read_people(path: str | Path, count: int) -> list[list[Person]]:
     if not path.is_file():
         raise MissingInputError(f"no file {path}; check data.dataset.merge and data.dataset.drop")
     people = []
-    for line in read_table(path, lambda fields: fields[0] == "source").lines:
-        cells = line.fields
+    table = read_table(path, lambda fields, others: any("source" in f for f in fields))
+    for line in table.lines:
+        cells = _in_our_order(line.fields, table.headings or [], count)
         if len(cells) != 2 * count or not all(source.isdecimal() for source in cells[::2]):
             wanted = ",".join(["source,identity"] * count)
-            raise InputError(f"{path}: line {line.number} is not '{wanted}', got {line.text!r}")
+            raise InputError(
+                f"{path}: line {line.number} is not '{wanted}', got {line.text!r}; sources are "
+                "numbers, counted from 0 (data.dataset.merge, data.dataset.drop)"
+            )
         people.append(list(zip(map(int, cells[::2]), map(readable, cells[1::2]), strict=True)))
     return people
+
+
+def _in_our_order(fields: Sequence[str], headings: list[str], count: int) -> Sequence[str]:
+    """Cells as source,identity (twice to merge), in whatever order headings have them."""
+    numbers = [""] if count == 1 else ["1", "2"]
+    wanted = [f"{name}{number}" for number in numbers for name in ("source", "identity")]
+    plain = [heading.replace("_", "") for heading in headings]
+    if set(wanted) <= set(plain) and len(fields) == len(headings):
+        return [fields[plain.index(name)] for name in wanted]
+    return fields
 
 
 def _merge(person: Labels, first: int, second: int) -> None:

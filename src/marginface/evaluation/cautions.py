@@ -28,10 +28,12 @@ def embedding_cautions(embeddings: Tensor) -> list[str]:
         return []
     directions = normalize(known, dim=1)
     least = float((directions @ directions[0]).min())
-    if least < _SAME_DIRECTION:
+    largest = float(known.abs().max())
+    if least < _SAME_DIRECTION and largest > 0:
         return []
+    how = f"cosines of {least:.6f} and more" if largest > 0 else "all zero"
     return [
-        f"all {len(known)} embeddings are equal (cosines of {least:.6f} and more): the network "
+        f"all {len(known)} embeddings are equal ({how}): the network "
         "cannot tell these images apart. Its weights, or the color, size and scaling of the "
         "images, are not what it was trained with"
     ]

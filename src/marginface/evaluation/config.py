@@ -39,6 +39,8 @@ def evaluation_problems(config: dict[str, Any]) -> list[str]:
         load_plugins(config.get("plugins", []))
     except InputError as error:
         return [str(error)]
+    if not config["checkpoint"]:
+        problems.append("checkpoint is empty; give a run folder or a file")
     if config["backbone"] is not None:
         problems += backbone_problems(config["backbone"])
     if not config["benchmark"]:

@@ -38,6 +38,7 @@ def write_report(result: AlignResult, folder: Path, source: Path, target: Path) 
     page.picture(grid(result.examples), f"the first {len(result.examples)}")
     if result.rejected:
         page.heading("Rejected")
-        page.table(result.reasons().most_common(), ("reason", "photographs"))
+        counts = [(reason, len(photos)) for reason, photos in result.by_reason().items()]
+        page.table(counts, ("reason", "photographs"))
         page.folded("all of them", list(result.rejected.items()), ("photograph", "reason"))
     page.write(folder / "align.html")

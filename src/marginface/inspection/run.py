@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from marginface.data.dataset import FaceDataset
 from marginface.data.formats import open_faces
 from marginface.data.formats.folder import FolderDataset
 from marginface.data.images import Alpha, ImageRules
@@ -18,6 +19,7 @@ from marginface.inspection.inspected_set import InspectedSet, OnProgress
 from marginface.inspection.measurements import ImageMeasurements, measure
 from marginface.inspection.overlap import find_overlap, find_persons_of
 from marginface.reporting.html_page import grid
+from marginface.utils.errors import InputError
 
 
 def inspect_data(
@@ -46,7 +48,7 @@ def inspect_data(
     Raises:
         InputError: a set that cannot be opened.
     """
-    faces = open_faces(root, format, label_gaps="keep")
+    faces = _open(root, format)
     # Opened first: a mistake in them should not come out after an hour.
     embedder = None if checkpoint is None else load_embedder(checkpoint)
     tests = [load_pairs(path, root=pairs_root) for path in pairs or []]
@@ -72,6 +74,16 @@ def inspect_data(
             note = f"{test.path}: not embedded, because of the images above"
             inspected.findings.notes.append(note)
     return inspected.findings
+
+
+def _open(root: str | Path, format: str | None) -> FaceDataset:
+    """As training does; identities without images are kept, because they are faults to list."""
+    try:
+        return open_faces(root, format)
+    except InputError as error:
+        if "label_gaps" not in str(error):
+            raise
+        return open_faces(root, format, label_gaps="keep")
 
 
 def _count(inspected: InspectedSet) -> None:

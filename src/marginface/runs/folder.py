@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from marginface.utils.errors import MissingInputError
-from marginface.utils.files import atomic_write, write_json
+from marginface.utils.files import atomic_write, write_json, write_lines
 from marginface.utils.renamed import with_new_names
 
 
@@ -47,9 +47,7 @@ class RunFolder:
     def write_identities(self, names: list[str] | None) -> None:
         """Write what people are called, a line each in the order of their labels."""
         if names is not None:
-            text = "".join(f"{name}\n" for name in names)
-            with atomic_write(self.identities) as file:
-                file.write(text.encode(errors="surrogateescape"))
+            write_lines(self.identities, names)
 
     def begin(self, config: dict[str, Any], info: dict[str, Any]) -> None:
         """Write what is run; a resumed run keeps the list of earlier starts."""

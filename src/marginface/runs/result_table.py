@@ -9,7 +9,10 @@ def print_result(result: dict[str, float]) -> None:
     """The verification sets of a run, next to the untrained network's accuracy."""
     sets = [key.split("/")[1] for key in result if key.startswith("val/") and key.endswith("/auc")]
     if not sets:
-        print("nothing was verified: no data.pairs and no held-out identities")
+        print(
+            "nothing was verified: no data.pairs and no held-out identities, or "
+            "trainer.limit_val_batches leaves images out"
+        )
         return
     rows = []
     for name in sets:

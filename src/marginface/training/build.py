@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from marginface.backbones import checkpoint_activations, create_backbone, load_backbone_weights
@@ -114,7 +115,7 @@ def build_trainer(config: dict[str, Any]) -> L.Trainer:
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
-    except (ValueError, TypeError) as error:
-        name = argument_named_in(str(error), L.Trainer)
-        where = "trainer" if name is None else f"trainer.{name}"
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        name = argument_named_in(str(error), L.Trainer, node)
+        where = "trainer" if name is None else f"trainer.{name}={node.get(name)}"
         raise InputError(f"{where}: {first_line(error)}") from error

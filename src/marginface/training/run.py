@@ -1,5 +1,6 @@
 """One training run, from the resolved configuration to result.json."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -24,7 +25,7 @@ from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
 from marginface.training.resume import checkpoint_to_resume, position
 from marginface.training.summary import begin_run
-from marginface.utils.console import rank_zero_print, silence_lightning
+from marginface.utils.console import rank_zero_print, rank_zero_warn, silence_lightning
 from marginface.utils.errors import PreemptedError
 from marginface.utils.hardware import keep_freed_memory
 
@@ -59,6 +60,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     check_batch_norm(module.backbone, micro_batch, *parts)
     if trainer.local_rank == 0:  # before the others take some
         datamodule.check_shared_memory(micro_batch, trainer.num_devices)
+        _warn_of_workers(datamodule.num_workers * trainer.num_devices)
     if trainer.is_global_zero:
         begin_run(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
     if checkpoint is not None:
@@ -81,6 +83,15 @@ def train(config: dict[str, Any]) -> dict[str, float]:
                 callback.restore()
     # Other processes do not wait until the first one has written the file.
     return folder.read_result() if trainer.is_global_zero else metrics
+
+
+def _warn_of_workers(number: int) -> None:
+    processors = os.cpu_count() or 1
+    if number > 4 * processors:
+        rank_zero_warn(
+            f"data.num_workers makes {number} processes on {processors} processors; they take long "
+            "to start and wait for each other"
+        )
 
 
 def _fit(

@@ -3,7 +3,7 @@
 import inspect
 import re
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,15 +93,22 @@ def mapping_problems(
     return problems
 
 
-def argument_named_in(message: str, target: type) -> str | None:
-    """The argument of a class that a message of its authors is about."""
+def argument_named_in(
+    message: str, target: type, given: Mapping[str, Any] | None = None
+) -> str | None:
+    """The argument of a class that a message of its authors is about.
+
+    Args:
+        given: arguments, of which a message may have the value only.
+    """
     names = inspect.signature(target).parameters
     # Quoted ones, then assigned ones, then words that cannot be of the sentence.
     for pattern in (r"`([a-z_]+)`", r"([a-z_]+)=", r"\b([a-z]+_[a-z_]+)\b"):
         for word in re.findall(pattern, message):
             if word in names:
                 return str(word)
-    return None
+    words = set(re.findall(r"[\w-]{3,}", message))
+    return next((k for k, v in (given or {}).items() if k in names and v in words), None)
 
 
 def _parameters(

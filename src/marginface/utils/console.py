@@ -17,6 +17,7 @@ from rich.progress import (
 # Advice of Lightning and torch that does not apply here; everything else stays visible.
 _IRRELEVANT_ADVICE = (
     ".*does not have many workers.*",  # data.num_workers is the user's choice
+    ".*This DataLoader will create.*",  # we say so with the name of the setting
     ".*your dataloader is not resumable.*",  # ours is: GlobalBatchSampler(start=)
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",  # resuming means writing into the same folder

@@ -34,3 +34,9 @@ def write_json(path: Path, content: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write a text file, a line each; names of files and people may hold any bytes."""
+    with atomic_write(path) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))

@@ -1,6 +1,7 @@
 """Tables in text files, whoever wrote them: fields by line, and the headings if there are some."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 _DELIMITERS = ("\t", ",", ";")
+_BETWEEN_WORDS = re.compile(r"[\s-]+")
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -54,7 +56,8 @@ class TextTable:
     """The lines of a file.
 
     Attributes:
-        headings: lower case, of the first line when it names columns; None without such a line.
+        headings: of the first line when it names columns, in lower case, with _ between words;
+            None without such a line.
         lines: all others.
         delimiter: tab, comma or semicolon; None: blanks.
     """
@@ -71,13 +74,16 @@ class TextTable:
                 return self.headings.index(name)
         return None
 
-    def by_heading(self, wanted: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    def by_heading(
+        self, wanted: Mapping[str, Sequence[str]], *, by_elimination: bool = False
+    ) -> list[tuple[str, ...]]:
         """The cells of each line in the columns that are wanted.
 
         A line says which columns were taken where they are not called as we call them.
 
         Args:
             wanted: what headings each column may have, by our name for it.
+            by_elimination: of two columns the one that is not known is the other one.
 
         Raises:
             InputError: no such column, or an empty cell in it.
@@ -86,7 +92,7 @@ class TextTable:
         places = {name: self.column(name, *others) for name, others in wanted.items()}
         unknown = [i for i, _ in enumerate(self.headings) if i not in places.values()]
         lacking = [name for name, place in places.items() if place is None]
-        if len(self.headings) == len(wanted) and len(unknown) == len(lacking) == 1:
+        if by_elimination and len(self.headings) == 2 and len(unknown) == len(lacking) == 1:
             places[lacking.pop()] = unknown[0]  # the one column that is left
         if lacking:
             raise InputError(
@@ -115,7 +121,7 @@ class TextTable:
 
 def read_table(
     path: Path,
-    is_heading: Callable[[list[str]], bool] = lambda fields: False,
+    is_heading: Callable[[list[str], Lines], bool] = lambda fields, lines: False,
 ) -> TextTable:
     """All lines of a file, parted by its tabs, commas, semicolons or blanks, whichever it has.
 
@@ -124,7 +130,8 @@ def read_table(
     writes in front, is left out. Names may hold any bytes; see `readable`.
 
     Args:
-        is_heading: whether the (lower case) fields of the first line name columns.
+        is_heading: whether the fields of the first line (in lower case, with _ for blanks and
+            hyphens) name columns; it is given the other lines, too.
 
     Raises:
         InputError: a file that is no text.
@@ -137,8 +144,8 @@ def read_table(
     lines = Lines(numbers, fields, list(map(str.strip, rows)))
     headings = None
     if lines:
-        first = [field.lower() for field in lines[0].fields]
-        if is_heading(first):
+        first = [_BETWEEN_WORDS.sub("_", field.lower()) for field in lines[0].fields]
+        if is_heading(first, lines[1:]):
             headings, lines = first, lines[1:]
             if headings[0] in ("", "unnamed: 0", "index") and numbers_the_lines(lines):
                 headings = headings[1:]

@@ -45,11 +45,32 @@ def test_pairs_of_an_image_with_itself(tmp_path: Path) -> None:
     assert caution.startswith("3 of 20 pairs, 2 of them genuine, are an image with itself")
 
 
-def test_probes_that_are_gallery_images() -> None:
-    gallery = Listed(["a/1.jpg", "b/1.jpg"], ["a", "b"], ["0", "1"])
-    assert same_files(gallery, Listed(["a/2.jpg"], ["a"], ["0"])) == []
-    (caution,) = same_files(gallery, Listed(["./a/1.jpg", "b/2.jpg"], ["a", "b"], ["0", "1"]))
-    assert caution.startswith("1 of 2 probes are the very files of the gallery")
+def test_probes_that_are_gallery_images(tmp_path: Path) -> None:
+    for name, content in (("1.jpg", b"one"), ("2.jpg", b"two"), ("copy.jpg", b"one")):
+        (tmp_path / name).write_bytes(content)
+    gallery = Listed(["1.jpg", "gone.jpg"], ["a", "b"], ["0", "1"])
+    assert same_files(gallery, Listed(["2.jpg"], ["a"], ["0"]), tmp_path) == []
+    probes = Listed(["./1.jpg", "2.jpg", "copy.jpg"], ["a", "b", "a"], ["0", "1", "2"])
+    (caution,) = same_files(gallery, probes, tmp_path)
+    assert caution.startswith("2 of 3 probes are the very files of the gallery")
+
+
+def test_images_of_another_size(tmp_path: Path) -> None:
+    pairs = pair_file(tmp_path, [True, False] * 10)
+    assert pair_cautions(pairs) == []
+    pairs.resize_to(160)
+    (caution,) = pair_cautions(pairs)
+    assert caution.startswith("the first image has 112x112 pixels and the network takes 160x160")
+
+
+def test_copies_under_another_name(tmp_path: Path) -> None:
+    first, second = jpegs(2)
+    for name, content in (("a.jpg", first), ("copy.jpg", first), ("b.jpg", second)):
+        (tmp_path / name).write_bytes(content)
+    lines = ["first,second,same", *["a.jpg,copy.jpg,1", "a.jpg,b.jpg,0"] * 10]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    (caution,) = pair_cautions(load_pairs(tmp_path / "pairs.csv"))
+    assert caution.startswith("10 of 20 pairs, 10 of them genuine, are an image with itself")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +78,7 @@ def test_probes_that_are_gallery_images() -> None:
     [
         (torch.eye(4), False),
         (torch.ones(4, 8), True),
+        (torch.zeros(4, 8), True),
         (torch.arange(1.0, 5)[:, None] * torch.ones(8), True),  # of one direction
         (torch.ones(4, 8) + 1e-7 * torch.randn(4, 8), True),
         (torch.cat([torch.ones(3, 8), torch.full((1, 8), torch.nan)]), True),

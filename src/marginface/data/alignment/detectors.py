@@ -17,7 +17,7 @@ from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_l
 from marginface.data.alignment.point_reading import PointFrame, check_frame
 from marginface.data.image_files import find_photos
 from marginface.data.images import Pixels, exif_orientation
-from marginface.utils.errors import InputError, MissingInputError, check_choice
+from marginface.utils.errors import InputError, MissingInputError, check_choice, first_line
 
 _LONG_SIDE = 640  # pixels, at which YuNet was trained
 _HEADER = 1 << 16  # bytes of a photograph that may hold its orientation
@@ -96,16 +96,16 @@ class YuNet:
             )
         self._path, self._min_score, self._tiles = str(path), min_score, tiles
         self._local = threading.local()  # a detector keeps the image size it works on
-        self._detector()
+        try:
+            self._in_part(np.zeros((_LONG_SIDE, _LONG_SIDE, 3), np.uint8))
+        except cv2.error as error:
+            raise InputError(f"{self._path} is not a YuNet model ({first_line(error)})") from error
 
     def _detector(self) -> Any:
         if not hasattr(self._local, "detector"):
-            try:
-                self._local.detector = cv2.FaceDetectorYN.create(
-                    self._path, "", (320, 320), self._min_score
-                )
-            except cv2.error as error:
-                raise InputError(f"{self._path} is not a YuNet model ({error.err})") from error
+            self._local.detector = cv2.FaceDetectorYN.create(
+                self._path, "", (320, 320), self._min_score
+            )
         return self._local.detector
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:

@@ -16,6 +16,7 @@ from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.text_table import Line, Lines, is_number, read_table, readable
 
 T = TypeVar("T")
+_MANY = 40  # fields of a line; five points and a box take 20
 _SCORES = ("score", "confidence", "conf", "prob", "probability")
 _NUMBERED = (
     re.compile(r"(?:p|pt|point|lm|landmark|kp|keypoint)?_?(?P<point>\d+)_?(?P<axis>[xy])"),
@@ -81,6 +82,12 @@ def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[Dete
         lines = lines[1:]
     if not lines:
         raise InputError(f"{path} holds no faces")
+    width = len(lines[0].fields)
+    if width >= _MANY and _coordinates(headings) is None:
+        raise InputError(
+            f"{path}: its lines have {width} fields, as those of about {(width - 1) // 2} points; "
+            "five are needed: the centers of the eyes, the nose, the corners of the mouth"
+        )
     columns = _by_heading(headings) if headings else _by_place(lines, path)
     read = [_face(line, columns, path) for line in lines]
     open_order = [i for i, line in enumerate(lines) if not _is_lst(line.fields)]

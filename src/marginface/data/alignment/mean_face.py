@@ -15,6 +15,7 @@ from marginface.data.alignment.template import TEMPLATE
 
 SIDE = 112
 MAX_OFFSET = 5.0  # pixels at 112
+LEAST_LIKENESS_OF_FEW = 0.05
 LEAST_LIKENESS = 0.15  # of 8 and more aligned faces 0.17 to 0.55, of others -0.25 to 0.15
 _SMALL = 56
 _SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.12, 1.25, 1.4, 1.6)

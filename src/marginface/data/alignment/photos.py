@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from marginface.data.alignment.detectors import Detector, NoFaceError
 from marginface.data.alignment.landmarks import DetectedFace, for_photos
-from marginface.data.alignment.mean_face import LEAST_LIKENESS, likeness
-from marginface.data.alignment.template import align, check_points, template
+from marginface.data.alignment.mean_face import LEAST_LIKENESS, LEAST_LIKENESS_OF_FEW, likeness
+from marginface.data.alignment.template import POINTS_ARE_WRONG, align, check_points, template
 from marginface.data.image_files import photos_and_others, read_image_file
 from marginface.data.images import ImageRules, Pixels, encode_jpeg, resize_and_center_crop
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 
 _EXAMPLES = 48  # aligned faces that the report shows
-_ENOUGH = 8  # faces, whose mean shows whether they are aligned
+_ENOUGH, _FEWEST = 8, 4  # faces, whose mean shows whether they are aligned
 
 
 @dataclass
@@ -46,12 +46,13 @@ class AlignResult:
     mean: NDArray[np.float64] | None = None
     examples: list[Pixels] = field(default_factory=list)
 
-    def reasons(self) -> Counter[str]:
-        """How often each reason occurs, numbers in it left out."""
-        return Counter(
-            "".join("#" if c.isdigit() else c for c in reason.split(" (")[0])
-            for reason in self.rejected.values()
-        )
+    def by_reason(self) -> dict[str, list[str]]:
+        """Rejected photographs by reason, the most frequent one first; numbers in it left out."""
+        found: dict[str, list[str]] = {}
+        for photo, reason in self.rejected.items():
+            plain = "".join("#" if c.isdigit() else c for c in reason.split(" (")[0])
+            found.setdefault(plain, []).append(photo)
+        return dict(sorted(found.items(), key=lambda entry: -len(entry[1])))
 
 
 def align_photos(
@@ -137,21 +138,23 @@ def _name_other_files(source: Path, others: list[str]) -> None:
 def _check_result(result: AlignResult) -> None:
     """Warnings, with figures, of points that are not those of the faces."""
     at_points = len(result.aligned) - len(result.centered)
-    if at_points >= _ENOUGH:
+    if at_points >= _FEWEST:
         assert result.mean is not None
         like = likeness(result.mean)
-        if like <= LEAST_LIKENESS:
+        if like <= (LEAST_LIKENESS if at_points >= _ENOUGH else LEAST_LIKENESS_OF_FEW):
             rank_zero_warn(
                 f"the mean of the {at_points} aligned faces shows no face on the template: its "
                 f"correlation with one is {like:.2f}, usual is 0.3 to 0.55. The points may be "
                 "those of other photographs, of another image size, or of a part of the photograph"
             )
-    reason, number = next(iter(result.reasons().most_common(1)), ("", 0))
-    if number > len(result.aligned):
-        rank_zero_warn(
-            f"{number} of {len(result.aligned) + len(result.rejected)} photographs were rejected "
-            f"for one reason: {reason}"
-        )
+    total = len(result.aligned) + len(result.rejected)
+    for reason, photos in result.by_reason().items():
+        of_points = reason.startswith(POINTS_ARE_WRONG)
+        if len(photos) > (0.1 if of_points else 0.5) * total:
+            rank_zero_warn(
+                f"{len(photos)} of {total} photographs were rejected for one reason: {reason}"
+                + (": are the points those of these photographs?" if of_points else "")
+            )
 
 
 class _FaceWriter:

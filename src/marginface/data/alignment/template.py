@@ -21,6 +21,8 @@ TEMPLATE: Points = np.array(
 )
 # Of 1,040 faces with detected points, profiles among them, the worst was 17.5 off.
 MAX_MISFIT = 19.0  # pixels at 112; points that fit nothing are 24 off
+# How messages of points that are not those of a face in this image begin.
+POINTS_ARE_WRONG = ("a point is outside", "left and right are swapped", "the points fit no face")
 _MARGIN = 0.25  # of the image's side, that points of a cut face may be outside
 
 

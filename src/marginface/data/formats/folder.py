@@ -9,6 +9,7 @@ import numpy as np
 
 from marginface.data.dataset import FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format, register_writer
+from marginface.data.identity_names import NAMES
 from marginface.data.image_files import (
     hash_of_names,
     is_hidden,
@@ -17,7 +18,7 @@ from marginface.data.image_files import (
 )
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.files import atomic_write
+from marginface.utils.files import atomic_write, write_lines
 
 
 @register_format("folder")
@@ -175,6 +176,8 @@ class FolderWriter:
             text = "".join(f"{name}\t{label}\n" for name, label in self._files.items())
             with atomic_write(self._folder / self.list_name) as file:
                 file.write(text.encode(errors="surrogateescape"))
+            if self._source.identities is not None:
+                write_lines(self._folder / NAMES, self._source.identities)
 
     def close(self) -> None:
         pass

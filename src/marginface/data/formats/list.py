@@ -9,6 +9,7 @@ import numpy as np
 from marginface.data.dataset import MOST_CLASSES, FaceDataset, ReadingOptions
 from marginface.data.formats._registry import register_format, register_writer
 from marginface.data.formats.folder import FolderWriter
+from marginface.data.identity_names import read_names
 from marginface.data.image_dataset import Labels
 from marginface.data.image_files import found_below, hash_of_names, read_image_file, visible
 from marginface.data.image_list import read_image_list
@@ -53,6 +54,8 @@ class ListDataset(FaceDataset):
             raise MissingInputError(f"no folder {self.root}; data.dataset.images must name one")
         self.files, words, _ = read_image_list(self.path)
         labels, identities = number_labels(words, self.path)
+        if identities is None and self.path.name == LIST_NAME:  # as ListWriter wrote it
+            identities = read_names(self.path.parent, int(labels.max()) + 1)
         super().__init__(labels, where=str(self.path), identities=identities, **options)
         self.files = found_below(self.root, self.files, self.path)
 

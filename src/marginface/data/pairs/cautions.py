@@ -3,7 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.data.image_files import same_content
+from marginface.data.images import ANY_IMAGE
 from marginface.data.pairs.verification_sets import PairFile
+from marginface.utils.errors import InputError
 
 
 def pair_cautions(pairs: PairFile, folds: int = 10) -> list[str]:
@@ -13,7 +16,7 @@ def pair_cautions(pairs: PairFile, folds: int = 10) -> list[str]:
         pairs: the file.
         folds: of the accuracy.
     """
-    found = [_folds_of_one_kind(pairs.same, folds), _pairs_of_one_image(pairs)]
+    found = [_folds_of_one_kind(pairs.same, folds), _pairs_of_one_image(pairs), _other_size(pairs)]
     return [caution for caution in found if caution is not None]
 
 
@@ -30,12 +33,36 @@ def _folds_of_one_kind(same: NDArray[np.bool_], folds: int) -> str | None:
     )
 
 
+def _other_size(pairs: PairFile) -> str | None:
+    """Images of another size than the network takes are scaled, as insightface's reader does."""
+    try:
+        height, width = ANY_IMAGE.decode(pairs.image_bytes(0)).shape[:2]
+    except InputError:  # reported where all images are read
+        return None
+    size = pairs.image_size
+    if (height, width) == (size, size):
+        return None
+    return (
+        f"the first image has {width}x{height} pixels and the network takes {size}x{size}: images "
+        "are scaled, and their center is cut out. Faces that were aligned for another size, or not "
+        "at all, give worse numbers; align them for this one"
+    )
+
+
+def _are_one(pairs: PairFile, first: int, second: int) -> bool:
+    one, other = pairs.encoded[first], pairs.encoded[second]
+    if one == other or isinstance(one, bytes) or isinstance(other, bytes):
+        return one == other
+    assert pairs.root is not None
+    return same_content(pairs.root, one, other)
+
+
 def _pairs_of_one_image(pairs: PairFile) -> str | None:
-    """Pairs of an image with itself: by their bytes, or by its name in a list."""
+    """Pairs of an image with itself, by its bytes."""
     twice = [
         number
         for number, (first, second) in enumerate(pairs.pairs.tolist())
-        if pairs.encoded[first] == pairs.encoded[second]
+        if _are_one(pairs, first, second)
     ]
     if not twice:
         return None

@@ -13,7 +13,7 @@ from marginface.data.image_files import SUFFIXES, is_image_name
 from marginface.data.pairs.unpickler import load_plain, plain_list
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
-from marginface.utils.text_table import TextTable, read_table, readable
+from marginface.utils.text_table import Lines, TextTable, read_table, readable
 
 Same = NDArray[np.bool_]
 PAIR_LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
@@ -94,7 +94,7 @@ def read_pair_list(path: Path, root: Path) -> tuple[list[str], Same]:
     return _lfw_pairs(table, root)
 
 
-def _names_columns(fields: list[str]) -> bool:
+def _names_columns(fields: list[str], others: Lines) -> bool:
     known = {name for ours, others in _HEADINGS.items() for name in (ours, *others)}
     return len(known & set(fields)) >= 2
 

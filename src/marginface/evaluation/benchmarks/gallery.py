@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marginface.data.image_files import find_photos, found_below
+from marginface.data.image_files import find_photos, found_below, same_content
 from marginface.data.image_list import read_image_list
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
@@ -80,8 +80,14 @@ class GalleryBenchmark:
             for path, listed in zip(paths, map(read_gallery, paths), strict=True)
         ]
         owners, subjects = (np.array(listed.subjects) for listed in lists)
-        check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
-        cautions = same_files(*lists)
+        try:
+            check_subjects(owners, subjects, is_open=bool(self.fpirs))  # now: embedding takes long
+        except InputError as error:
+            raise InputError(
+                f"benchmark.{name}.probes={self.probes}: {error} (subjects there begin with "
+                f"{subjects[0]!r}, in {self.gallery} with {owners[0]!r})"
+            ) from error
+        cautions = same_files(lists[0], lists[1], self.root)
         if self.distractors is not None:
             photos = [f"{self.distractors}/{p}" for p in find_photos(self.root / self.distractors)]
             lists.append(Listed(photos, [DISTRACTOR] * len(photos), photos))
@@ -130,16 +136,33 @@ class GalleryBenchmark:
         )
 
 
-def same_files(gallery: Listed, probes: Listed) -> list[str]:
-    """A sentence on probes that are images of the gallery."""
-    known = {os.path.normpath(file) for file in gallery.files}
-    same = [file for file in probes.files if os.path.normpath(file) in known]
+def same_files(gallery: Listed, probes: Listed, root: Path) -> list[str]:
+    """A sentence on probes that are images of the gallery, or copies of them."""
+    by_size: dict[int, list[str]] = {}
+    for file in gallery.files:
+        by_size.setdefault(_size(root, file), []).append(file)
+    same = [
+        probe
+        for probe in probes.files
+        if any(
+            os.path.normpath(probe) == os.path.normpath(file) or same_content(root, probe, file)
+            for file in by_size.get(_size(root, probe), [])
+        )
+    ]
     if not same:
         return []
     return [
         f"{len(same)} of {len(probes.files)} probes are the very files of the gallery, the first "
         f"is {readable(same[0])}: they find themselves, and the rates say nothing of the others"
     ]
+
+
+def _size(root: Path, file: str) -> int:
+    """Bytes of a file; -1 for one that is not there, which is reported where images are read."""
+    try:
+        return os.path.getsize(root / file)
+    except OSError:
+        return -1
 
 
 def read_gallery(path: Path) -> Listed:

@@ -121,7 +121,9 @@ def read_subjects(path: Path) -> Subjects:
     Raises:
         InputError: other columns, another value, or a template of two subjects.
     """
-    table = read_table(path, lambda fields: bool({"template_id", "subject_id"} & set(fields)))
+    table = read_table(
+        path, lambda fields, others: bool({"template_id", "subject_id"} & set(fields))
+    )
     if table.headings is None:
         first = table.lines[0].text if table.lines else ""
         raise InputError(f"{path}: no columns TEMPLATE_ID and SUBJECT_ID, got {first!r}")

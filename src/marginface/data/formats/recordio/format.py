@@ -152,24 +152,33 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _index_table(text: bytes, path: Path) -> Offsets:
-    if b"\n\n" in text or b"\n\r\n" in text or text[:1] in (b"\n", b"\r"):  # empty lines
-        text = b"".join(line for line in text.splitlines(keepends=True) if line.strip())
+    table = _pairs(text)
+    if table is None:  # a byte-order mark, empty lines, blanks, comments
+        words = [line.split() for line in text.removeprefix(b"\xef\xbb\xbf").splitlines()]
+        words = [line for line in words if line and not line[0].startswith(b"#")]
+        wrong = [line for line in words if len(line) != 2 or not all(map(bytes.isdigit, line))]
+        table = None if wrong else _pairs(b"".join(b"\t".join(line) + b"\n" for line in words))
+        if table is None:
+            got = b" ".join(wrong[0] if wrong else words[0])[:40].decode(errors="replace")
+            raise InputError(f"{path}: expected lines 'key<TAB>offset', got {got!r}")
+    return table
+
+
+def _pairs(text: bytes) -> Offsets | None:
+    """Keys and offsets of tidy lines, with one call of NumPy; None for others."""
     separators = np.frombuffer(text.translate(None, b"0123456789\r"), np.uint8)
     lines = len(separators) // 2
-    good = len(separators) == 2 * lines
-    good = good and bool((separators.reshape(-1, 2) == (9, 10)).all())  # tab, newline
-    if good and lines:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy warns where it stops reading
-            try:
-                numbers = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
-            except (DeprecationWarning, ValueError, OverflowError):
-                good = False
-            else:
-                good = len(numbers) == 2 * lines
-    if not good:
-        raise InputError(f"{path}: expected lines 'key<TAB>offset', got {text[:40]!r} ...")
-    return numbers.reshape(-1, 2) if lines else np.empty((0, 2), np.int64)
+    if len(separators) != 2 * lines or (separators.reshape(-1, 2) != (9, 10)).any():  # tab, newline
+        return None
+    if not lines:
+        return np.empty((0, 2), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy warns where it stops reading
+        try:
+            numbers = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
+        except (DeprecationWarning, ValueError, OverflowError):
+            return None
+    return numbers.reshape(-1, 2) if len(numbers) == 2 * lines else None
 
 
 def walk_records(data: mmap.mmap, where: str) -> Offsets:

@@ -28,6 +28,7 @@ from marginface.data.formats.recordio.format import (
     read_property,
     walk_records,
 )
+from marginface.data.identity_names import read_names
 from marginface.data.image_dataset import Labels
 from marginface.data.image_files import visible
 from marginface.utils.console import rank_zero_warn
@@ -67,12 +68,11 @@ class RecordIODataset(FaceDataset):
             keys = keys[is_image]
             values = values[is_image]
         self.keys, self.offsets = keys, offsets
-        super().__init__(
-            self._class_numbers(values),
-            read_property(self.path.with_name("property")),
-            where=str(self.path),
-            **options,
-        )
+        labels, stated = self._class_numbers(values), read_property(self.path.with_name("property"))
+        identities = None
+        if len(labels):
+            identities = read_names(self.path.parent, stated or int(labels.max()) + 1)
+        super().__init__(labels, stated, where=str(self.path), identities=identities, **options)
 
     def image_bytes(self, index: int) -> bytes:
         return image_at(self._bytes(), int(self.offsets[index]))

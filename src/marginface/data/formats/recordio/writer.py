@@ -17,9 +17,10 @@ from marginface.data.formats.recordio.format import (
     read_index,
     record_bytes,
 )
+from marginface.data.identity_names import NAMES
 from marginface.data.images import ANY_IMAGE
 from marginface.utils.errors import InputError
-from marginface.utils.files import atomic_write
+from marginface.utils.files import atomic_write, write_lines
 
 
 def write_recordio(
@@ -168,7 +169,7 @@ class RecordIOWriter:
 
     def __init__(self, folder: Path, source: FaceDataset, order: list[int]) -> None:
         self._folder, self._size = folder, 112
-        self._labels = source.labels[order].tolist()
+        self._labels, self._names = source.labels[order].tolist(), source.identities
         records, index = folder / "train.rec", folder / "train.idx"
         self.done = cut_to_whole_images(records, index)
         self._records = records.open("r+b" if self.done else "w+b")
@@ -197,6 +198,8 @@ class RecordIOWriter:
         self._writer.finish()
         line = property_line(self._writer.identities, self._size)
         (self._folder / "property").write_text(line)
+        if self._names is not None:
+            write_lines(self._folder / NAMES, self._names)
 
     def close(self) -> None:
         self._index.close()
