@@ -101,7 +101,7 @@ WRONG_LISTS = {
     "0 x/a.jpg\n1 x/b.jpg\n": r"the labels look like images \('x/a.jpg'\).*other way round",
     "path,fold\nx/a.jpg,0\n": "none of its first 1 images is below",  # read as a label, not there
     "path,fold,part\nx/a.jpg,0,1\n": "no column label; expected path,label and got path,fold,part",
-    "what,whose,where\nx/a.jpg,0,1\n": "no column path, label; expected path,label and got what,whose,where",
+    "what,who,a\nx/a.jpg,0,1\n": "no column path, label; expected path,label and got what,who,a",
     "fold,id,part\n0,1,2\n": "no column path; expected path,label and got fold,id,part",
     "path,label\nx/a.jpg,\n": "line 2 lacks its label",
     "/elsewhere/b.jpg 0\n/elsewhere/c.jpg 1\n": r"none of its first 2 images is below .*images=",
