@@ -128,9 +128,9 @@ def found_below(
     for left_out in range(max(name.count("/") for name in slashes) + 1):
         if there([_without_folders(name, left_out) for name in slashes]):
             found = [_without_folders(_plain(name), left_out) for name in names]
-            rank_zero_warn(
-                f"{where}: {readable(names[0])!r} is read as {found[0]!r}, and all others alike"
-            )
+            before = readable(names[0])
+            how = "in Latin-1" if before == found[0] else f"as {found[0]!r}"
+            rank_zero_warn(f"{where}: {before!r} is read {how}, and all others alike")
             return found
     raise InputError(
         f"{where}: none of its first {len(first)} images is below {root}, the first is "
