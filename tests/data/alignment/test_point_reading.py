@@ -50,6 +50,13 @@ def test_right_points_stay_as_they_are() -> None:
             assert (before == after).all()
 
 
+def test_points_without_an_error_are_right() -> None:
+    """Rounding fits some other order better by any factor."""
+    turned = TEMPLATE @ np.array([[1.1, 0.2], [-0.2, 1.1]]) + 60
+    in_order([turned + 3 * n for n in range(20)], "auto", "it")
+    check_frame(np.stack([TEMPLATE] * 3), np.full(3, 6), "it")
+
+
 @pytest.mark.parametrize("kind", WRONG_ORDERS)
 @pytest.mark.parametrize("number", [6, 40])
 def test_wrong_orders_are_refused(kind: str, number: int) -> None:

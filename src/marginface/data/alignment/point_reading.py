@@ -18,6 +18,7 @@ PointOrder = Literal["auto", "xyxy", "xxyy"]
 PointFrame = Literal["auto", "apply", "ignore"]  # whether points are in pixels as EXIF shows them
 Numbers = NDArray[np.float64]
 _BETTER = 3.0  # times; that another reading fits so much better is not by chance
+_GOOD = 8.0  # pixels; points that fit so well are read rightly, whatever fits better
 _FEW = 5  # faces; one of many readings may fit fewer by chance
 _LOOKED_AT = 1000  # faces
 _SEARCHED = 100  # faces on which all readings are tried
@@ -68,7 +69,7 @@ def check_order(faces: Numbers, where: str) -> None:
     here, _ = _fit(some)
     coordinates, points = _best_reading(some[:_SEARCHED])
     there, _ = _fit(_read(some, coordinates, points))
-    if there * _BETTER > here:
+    if here <= _GOOD or there * _BETTER > here:
         return
     reading = _COORDINATES[coordinates]
     if points != _IN_PLACE:
@@ -106,6 +107,8 @@ def check_frame(faces: Numbers, orientations: NDArray[np.int64], where: str) -> 
         f"points are {shown:.1f} pixels off an upright face in the median, in those as stored "
         f"{stored:.1f}"
     )
+    if shown <= _GOOD:
+        return
     if stored * _BETTER <= shown:
         raise InputError(f"{about}: use --exif ignore (or --exif apply if they are as shown)")
     if shown * _BETTER > stored:
