@@ -331,9 +331,11 @@ def test_hidden_files_of_every_format(tmp_path: Path) -> None:
 
 def test_a_list_that_names_hidden_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "1.jpg").write_bytes(b"")
-    (tmp_path / "list.txt").write_text("./1.jpg 0\n._1.jpg 0\nx/._2.jpg 1\n1.jpg 1\n")
+    text = "./1.jpg 0\n._1.jpg 0\nx/._2.jpg 1\n1.jpg 1\n.cache/a._b.jpg 1\n"
+    (tmp_path / "list.txt").write_text(text)
     faces = ListDataset(tmp_path / "list.txt")
-    assert (faces.files, faces.labels.tolist()) == (["./1.jpg", "1.jpg"], [0, 1])
+    assert faces.files == ["./1.jpg", "1.jpg", ".cache/a._b.jpg"]
+    assert faces.labels.tolist() == [0, 1, 1]
     assert "2 hidden files in it are not read" in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from marginface.data.image_files import is_hidden, is_image_name
+from marginface.data.image_files import is_image_name
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
 from marginface.utils.text_table import (
@@ -57,13 +57,17 @@ def read_image_list(
     if not files:
         raise InputError(f"{path} lists no images")
     _check_order(path, files[:_LOOKED_AT], labels[:_LOOKED_AT])
-    if any("/." in name or name.startswith(".") for name in files):
-        seen = [n for n, name in enumerate(files) if not is_hidden(name.replace("\\", "/"))]
-        if len(seen) < len(files):
-            rank_zero_warn(f"{path}: {len(files) - len(seen)} hidden files in it are not read")
-            files, labels = [files[n] for n in seen], [labels[n] for n in seen]
-            columns = {name: [words[n] for n in seen] for name, words in columns.items()}
+    # Only what macOS leaves: a folder such as ~/.cache is where someone wants their images.
+    seen = [n for n, name in enumerate(files) if "._" not in name or not _is_left_over(name)]
+    if len(seen) < len(files):
+        rank_zero_warn(f"{path}: {len(files) - len(seen)} hidden files in it are not read")
+        files, labels = [files[n] for n in seen], [labels[n] for n in seen]
+        columns = {name: [words[n] for n in seen] for name, words in columns.items()}
     return files, labels, columns
+
+
+def _is_left_over(name: str) -> bool:
+    return name.replace("\\", "/").rpartition("/")[2].startswith("._")
 
 
 def _names_columns(fields: list[str], others: Lines) -> bool:
