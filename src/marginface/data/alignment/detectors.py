@@ -57,8 +57,11 @@ class LandmarkFile:
     def _check_frame(self, source: Path) -> None:
         turned = []
         for photo, faces in self.faces.items():
-            with (source / photo).open("rb") as file:
-                orientation = exif_orientation(file.read(_HEADER))
+            try:
+                with (source / photo).open("rb") as file:
+                    orientation = exif_orientation(file.read(_HEADER))
+            except OSError:  # rejected, with the reason, when it is to be aligned
+                continue
             if orientation != 1:
                 turned += [(face.points, orientation) for face in faces]
         if turned:
