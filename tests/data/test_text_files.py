@@ -241,7 +241,7 @@ FIVE = [f"{value:.2f}" for value in TEMPLATE.ravel()]
 SWAPPED = [f"{value:.2f}" for value in TEMPLATE[:, ::-1].ravel()]
 PARTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 LANDMARKS = {
-    "headings": ["path", *(f"{axis}{n}" for n in range(1, 6) for axis in "xy")],
+    "headings": ["Image Path", *(f"{axis}{n}" for n in range(1, 6) for axis in "xy")],
     "y first": ["path", *(f"{axis}{n}" for n in range(5) for axis in "yx")],
     "VGGFace2": ["NAME_ID", *(f"P{n}{axis}" for n in range(1, 6) for axis in "XY")],
     "CelebA": [*(f"{part}_{axis}" for part in PARTS for axis in "xy")],
@@ -284,6 +284,21 @@ def test_a_label_before_the_points(tmp_path: Path, capsys: pytest.CaptureFixture
     np.testing.assert_allclose(faces["2.jpg"][0].points, TEMPLATE, atol=0.01)
     assert faces["2.jpg"][0].identity == "2"
     assert "read 'name label x1 y1 ... x5 y5'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["nan", "x"])
+def test_one_bad_line_decides_nothing(word: str, tmp_path: Path) -> None:
+    """A number that is none neither hides a label column nor ends in a traceback."""
+    lines = [[f"{number}.jpg", str(number), *FIVE] for number in range(3)]
+    lines[1][5] = word
+    (tmp_path / "points.txt").write_text("\n".join(" ".join(line) for line in lines))
+    if word == "x":
+        with pytest.raises(InputError, match="line 2 does not hold a name and five points"):
+            read_landmarks(tmp_path / "points.txt")
+    else:  # rejected with its photograph
+        faces = read_landmarks(tmp_path / "points.txt")
+        np.testing.assert_allclose(faces["2.jpg"][0].points, TEMPLATE, atol=0.01)
+        assert np.isnan(faces["1.jpg"][0].points).any()
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def of_network(state: State, expected: Collection[str]) -> State:
             f"the file holds {len(fitting)} networks, {', '.join(fitting)}; save the one that is "
             "meant: torch.save(model.state_dict(), 'weights.pth')"
         )
-    for prefix in fitting:
+    if fitting:
+        prefix = fitting[0]
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if any(key.startswith(_PREFIX) for key in state):
         state = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}

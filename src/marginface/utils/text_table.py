@@ -144,7 +144,7 @@ def read_table(
     lines = Lines(numbers, fields, list(map(str.strip, rows)))
     headings = None
     if lines:
-        first = [_BETWEEN_WORDS.sub("_", field.lower()) for field in lines[0].fields]
+        first = list(map(as_heading, lines[0].fields))
         if is_heading(first, lines[1:]):
             headings, lines = first, lines[1:]
             if headings[0] in ("", "unnamed: 0", "index") and numbers_the_lines(lines):
@@ -152,6 +152,11 @@ def read_table(
                 without = [fields[1:] for fields in lines.fields]
                 lines = Lines(lines.numbers, without, lines.texts)
     return TextTable(path, headings, lines, delimiter)
+
+
+def as_heading(field: str) -> str:
+    """A field as a heading: in lower case, with _ for blanks and hyphens."""
+    return _BETWEEN_WORDS.sub("_", field.lower())
 
 
 def readable(word: str) -> str:

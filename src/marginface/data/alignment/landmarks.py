@@ -1,5 +1,6 @@
 """Landmark files, five points a face: csv, CelebA's list, insightface's two kinds."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from marginface.data.alignment.template import Points
 from marginface.data.image_list import LABEL_HEADINGS, PATH_HEADINGS
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.text_table import Line, Lines, is_number, read_table, readable
+from marginface.utils.text_table import Line, Lines, as_heading, is_number, read_table, readable
 
 T = TypeVar("T")
 _MANY = 40  # fields of a line; five points and a box take 20
@@ -76,7 +77,7 @@ def read_landmarks(path: str | Path, order: str = "auto") -> dict[str, list[Dete
         lines = lines[1:]
     headings = []
     if lines and not any(map(is_number, lines[0].fields[1:])):
-        headings = [field.lower() for field in lines[0].fields]
+        headings = list(map(as_heading, lines[0].fields))
         if len(lines) > 1 and len(headings) == len(lines[1].fields) - 1:
             headings = ["path", *headings]  # CelebA names its coordinates only
         lines = lines[1:]
@@ -193,6 +194,9 @@ def _by_place(lines: Lines, path: Path) -> _Columns:
     some = [line.fields for line in lines[:1000] if not _is_lst(line.fields)]
     if not some or any(len(fields) != 12 or not fields[1].isdecimal() for fields in some):
         return with_score
+    some = [fields for fields in some if all(map(_is_finite, fields[1:]))]  # others are refused
+    if not some:
+        return with_score
     with_label = _Columns(0, list(range(2, 12)), identity=1)
     here, there = (
         median_misfit([_points(fields, columns) for fields in some])
@@ -228,6 +232,10 @@ def _face(line: Line, columns: _Columns, path: Path) -> tuple[str, DetectedFace]
             f"{path}: line {line.number} does not hold a name and five points "
             f"(x1 y1 ... x5 y5): {line.text[:100]!r}"
         ) from error
+
+
+def _is_finite(word: str) -> bool:
+    return is_number(word) and math.isfinite(float(word))
 
 
 def _points(fields: Sequence[str], columns: _Columns) -> Points:

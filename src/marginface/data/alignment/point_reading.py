@@ -67,9 +67,11 @@ def check_order(faces: Numbers, where: str) -> None:
         )
     some = faces[:: max(len(faces) // _LOOKED_AT, 1)]
     here, _ = _fit(some)
+    if here <= _GOOD:
+        return
     coordinates, points = _best_reading(some[:_SEARCHED])
     there, _ = _fit(_read(some, coordinates, points))
-    if here <= _GOOD or there * _BETTER > here:
+    if there * _BETTER > here:
         return
     reading = _COORDINATES[coordinates]
     if points != _IN_PLACE:

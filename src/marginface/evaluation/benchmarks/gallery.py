@@ -1,5 +1,6 @@
 """Identification with one's own gallery and probes, listed in .csv files."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marginface.data.image_files import find_photos, found_below, same_content
+from marginface.data.image_files import find_photos, found_below, read_image_file
 from marginface.data.image_list import read_image_list
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
@@ -138,16 +139,15 @@ class GalleryBenchmark:
 
 def same_files(gallery: Listed, probes: Listed, root: Path) -> list[str]:
     """A sentence on probes that are images of the gallery, or copies of them."""
-    by_size: dict[int, list[str]] = {}
-    for file in gallery.files:
-        by_size.setdefault(_size(root, file), []).append(file)
+    sizes = [{_size(root, file) for file in side.files} for side in (gallery, probes)]
+    shared = sizes[0] & sizes[1] - {-1}  # only files of these can be copies, and are read
+    known = {os.path.normpath(file) for file in gallery.files}
+    contents = {_digest(root, file) for file in gallery.files if _size(root, file) in shared}
     same = [
         probe
         for probe in probes.files
-        if any(
-            os.path.normpath(probe) == os.path.normpath(file) or same_content(root, probe, file)
-            for file in by_size.get(_size(root, probe), [])
-        )
+        if os.path.normpath(probe) in known
+        or (_size(root, probe) in shared and _digest(root, probe) in contents)
     ]
     if not same:
         return []
@@ -163,6 +163,10 @@ def _size(root: Path, file: str) -> int:
         return os.path.getsize(root / file)
     except OSError:
         return -1
+
+
+def _digest(root: Path, file: str) -> bytes:
+    return hashlib.blake2b(read_image_file(root, file)).digest()
 
 
 def read_gallery(path: Path) -> Listed:
