@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from helpers.evaluations import everything, settings
+from marginface import backbones
 from marginface.config.command_line import check_command_line
 from marginface.data import load_pairs
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.run import evaluate
-from marginface.inference import model_file
 from marginface.inference.embedder import load_embedder
 from marginface.metrics.verification import evaluate_pairs
 from marginface.utils.errors import InputError
@@ -63,7 +63,7 @@ def test_scoring_again_needs_no_network(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(model_file, "create_backbone", never)
+    monkeypatch.setattr(backbones, "create_backbone", never)
     again = settings(f"checkpoint={run}", *everything(sets), folder=evaluated)
     again["paths"]["run_dir"] = str(evaluated / "again")
     first = json.loads((evaluated / "out" / "result.json").read_text())

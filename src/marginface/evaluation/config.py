@@ -12,6 +12,8 @@ from marginface.utils.plugins import load_plugins
 
 EVALUATE_KEYS: dict[str, Any] = {
     "checkpoint": str,
+    "run": str | None,
+    "input": dict | None,
     "benchmark": dict,
     "plugins": list[str],
     "backbone": dict | None,
@@ -28,11 +30,12 @@ EVALUATE_KEYS: dict[str, Any] = {
 }
 
 
+_OPTIONAL = {"plugins"}
+
+
 def evaluation_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved configuration, in words; empty when nothing is."""
-    problems = mapping_problems(
-        "", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS) - {"plugins"}
-    )
+    problems = mapping_problems("", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS) - _OPTIONAL)
     if problems:
         return problems
     try:
@@ -41,6 +44,15 @@ def evaluation_problems(config: dict[str, Any]) -> list[str]:
         return [str(error)]
     if not config["checkpoint"]:
         problems.append("checkpoint is empty; give a run folder or a file")
+    if config["checkpoint"] in ("best", "last") and not config["run"]:
+        problems.append(
+            f"checkpoint={config['checkpoint']} of which run? Give its folder as well, run=<folder>"
+        )
+    elif config["run"] and config["checkpoint"] not in ("best", "last"):
+        problems.append(
+            f"run={config['run']} goes with checkpoint=best or checkpoint=last, got "
+            f"checkpoint={config['checkpoint']}"
+        )
     if config["backbone"] is not None:
         problems += backbone_problems(config["backbone"])
     if not config["benchmark"]:

@@ -24,6 +24,7 @@ from marginface.utils.files import atomic_write, write_json
 from marginface.utils.tables import interval_cell, make_table, metric_cell, print_line, print_table
 
 REPORT, RESULT, FACTS, SCORES = "report.html", "result.json", "evaluation.json", "scores.npz"
+THRESHOLDS = "thresholds.json"
 METRIC_HEADINGS = ("metric (percent)", "value", "95 % interval")
 _TRANSFERRED = (1e-2, 1e-3)
 
@@ -78,6 +79,7 @@ class Evaluation:
             for benchmark in self.results
         ]
         write_json(folder / FACTS, {"facts": self.facts, "benchmarks": benchmarks})
+        write_json(folder / THRESHOLDS, self._carried())
         arrays = {
             f"{benchmark.name}/{key}": column
             for benchmark in self.results
@@ -88,6 +90,17 @@ class Evaluation:
             np.savez_compressed(file, **arrays)
         self._page(fmrs, faces).write(folder / REPORT)
         return result
+
+    def _carried(self) -> dict[str, Any]:
+        """What a model carries of this evaluation, see `marginface export --evaluation`."""
+        how = {"flip": self.facts["flip"] != "none", "precision": self.facts["precision"]}
+        norms = [b.min_norm for b in self.results if b.min_norm is not None]
+        return {
+            "weights_sha256": self.facts["weights_sha256"],
+            "digest": self.facts["digest"],
+            "min_norm": min(norms, default=None),
+            "thresholds": [vars(t) | how for b in self.results for t in b.thresholds],
+        }
 
     def append_to(self, table: str | Path, folder: str | Path) -> None:
         """Add a row to a .csv of all evaluations; columns that are new to it are added."""

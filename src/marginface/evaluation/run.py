@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from marginface.backbones.preprocessing import MIDDLE
 from marginface.config.instantiate import build
 from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
 from marginface.evaluation.cautions import embedding_cautions
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.report import RESULT, Evaluation, print_results
-from marginface.inference.embedder import Embedder, check_devices
+from marginface.inference.description import NetworkInput
+from marginface.inference.embedder import Embedder, check_devices, check_execution, model_embedder
 from marginface.inference.embedding_cache import EmbeddingCache
 from marginface.inference.model_file import ModelFile, open_model
 from marginface.utils.console import progress_bar, rank_zero_print, rank_zero_warn
@@ -31,10 +33,15 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             f"{folder} holds results already; choose another hydra.run.dir, nothing is overwritten"
         )
     devices = check_devices(config["devices"])
-    model = open_model(config["checkpoint"], config["backbone"], config["color"])
-    if model.path.suffix == ".onnx" and config["precision"] != "32-true":
-        raise InputError("an ONNX graph has its own precision; leave precision=32-true")
-    tasks = _tasks(config["benchmark"], model.image_size)
+    model = open_model(
+        config["run"] or config["checkpoint"],
+        config["backbone"],
+        config["color"],
+        checkpoint=config["checkpoint"] if config["run"] else "best",
+        given=config["input"],
+    )
+    check_execution(model, flip=config["flip"], precision=config["precision"])
+    tasks = _tasks(config["benchmark"], model.input.aligned_size)
     embed = _Embedding(model, devices, config)
     results: list[BenchmarkResult] = []
     images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
@@ -55,12 +62,13 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         {
             "checkpoint": str(model.path),
             "weights_sha256": embed.weights,
+            "digest": model.description.digest,
             "network": model.name,
             "image_size": model.image_size,
             "color": model.color,
-            "normalization": "(x/255 - 0.5) / 0.5",
+            "normalization": _normalization(model.input),
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
-            "precision": config["precision"],
+            "precision": "int8" if model.description.precision == "int8" else config["precision"],
         },
         results,
     )
@@ -70,6 +78,19 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     print_results(evaluation)
     rank_zero_print(f"report {folder}/report.html")
     return numbers
+
+
+_USUAL = "(x/255 - 0.5) / 0.5"
+
+
+def _normalization(taken: NetworkInput) -> str:
+    if taken.mean == taken.std == MIDDLE:
+        return _USUAL
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in (taken.mean, taken.std))
+    words = f"(x - ({mean})) / ({std})"
+    if taken.aligned_size != taken.size:
+        words += ", warped onto the network's own template"
+    return words
 
 
 def _warn(name: str, cautions: list[str]) -> None:
@@ -108,6 +129,8 @@ class _Embedding:
             "flip": self.config["flip"],
             "precision": self.config["precision"],
         }
+        if _normalization(self.model.input) != _USUAL:
+            facts["normalization"] = _normalization(self.model.input)
         embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
         source = "from the cache" if was_there else f"on {', '.join(self.devices)}"
         rank_zero_print(f"{task.name}: {len(task.faces)} images embedded {source}")
@@ -115,10 +138,8 @@ class _Embedding:
 
     def _compute(self, task: BenchmarkTask) -> Any:
         if self.embedder is None:
-            self.embedder = Embedder(
-                self.model.build(),
-                self.model.image_size,
-                self.model.color,
+            self.embedder = model_embedder(
+                self.model,
                 flip=self.config["flip"],
                 devices=self.devices,
                 precision=self.config["precision"],

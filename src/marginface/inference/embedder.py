@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from marginface.backbones.preprocessing import Color, embed_with_flip, normalize_images
+from marginface.backbones.preprocessing import MIDDLE, Color, embed_with_flip, normalize_images
+from marginface.data.alignment.template import align, standard_template
 from marginface.data.image_dataset import ImageDataset
 from marginface.data.loader import make_loader
-from marginface.inference.model_file import open_model
+from marginface.inference.description import NetworkInput
+from marginface.inference.model_file import ModelFile, open_model
 from marginface.utils.errors import InputError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # as the trainer calls them
@@ -29,6 +32,8 @@ class Embedder:
         flip: add the embedding of the mirror image (the flip test).
         devices: of torch, by name; all GPUs, or the CPU without any, when not given.
         precision: the mixed ones compute convolutions in 16 bits; embeddings are float32 always.
+        mean, std: of each channel, see `normalize_images`.
+        warp: of a network with a template of its own, onto which images come from the standard one.
     """
 
     def __init__(
@@ -40,8 +45,14 @@ class Embedder:
         flip: bool = True,
         devices: Sequence[str] | None = None,
         precision: Precision = "32-true",
+        mean: Sequence[float] = MIDDLE,
+        std: Sequence[float] = MIDDLE,
+        warp: NetworkInput | None = None,
     ) -> None:
         self.image_size, self.color, self.flip, self.precision = image_size, color, flip, precision
+        self.mean, self.std, self.warp = tuple(mean), tuple(std), warp
+        # A graph that takes bytes does all of it itself, the mirror image too.
+        self.takes_bytes = bool(getattr(network, "takes_bytes", False))
         self.devices = [torch.device(d) for d in devices or available_devices()]
         network = network.eval().to(memory_format=torch.channels_last)
         self.networks = [
@@ -56,7 +67,11 @@ class Embedder:
     @torch.inference_mode()
     def _embed(self, images: Tensor, place: int) -> Tensor:
         device, network = self.devices[place], self.networks[place]
-        x = normalize_images(images.to(device, non_blocking=True), self.color)
+        if self.warp is not None:
+            images = _onto_template(images, self.warp)
+        if self.takes_bytes:
+            return network(images)
+        x = normalize_images(images.to(device, non_blocking=True), self.color, self.mean, self.std)
         x = x.contiguous(memory_format=torch.channels_last)
         kind = _AUTOCAST.get(self.precision)
         with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
@@ -108,6 +123,14 @@ class Embedder:
         return table
 
 
+def _onto_template(images: Tensor, taken: NetworkInput) -> Tensor:
+    """uint8 (B, 3, A, A) on the standard template to (B, 3, S, S) on that of the network."""
+    pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
+    points = standard_template(pixels.shape[1])
+    warped = [align(rgb, points, taken.size, taken.points, taken.border) for rgb in pixels]
+    return torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2)
+
+
 def available_devices() -> list[str]:
     """All GPUs, or the CPU when there is none."""
     return [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
@@ -143,4 +166,40 @@ def load_embedder(path: str | Path) -> Embedder:
         InputError: a file that does not say which network it holds.
     """
     model = open_model(path)
-    return Embedder(model.build(), model.image_size, model.color)
+    return model_embedder(model, flip=model.description.flip)
+
+
+def check_execution(model: ModelFile, *, flip: bool, precision: Precision) -> None:
+    """InputError for a precision or flip that the file does not leave open."""
+    if model.path.suffix == ".onnx" and precision != "32-true":
+        raise InputError("an ONNX graph has its own precision; leave precision=32-true")
+    if model.description.layout == "uint8" and flip != model.description.flip:
+        does = "adds the mirror image" if model.description.flip else "adds no mirror image"
+        raise InputError(f"{model.path} {does} itself; set flip={str(not flip).lower()}")
+
+
+def model_embedder(
+    model: ModelFile,
+    *,
+    flip: bool,
+    devices: Sequence[str] | None = None,
+    precision: Precision = "32-true",
+) -> Embedder:
+    """The network of a file, for aligned images of `model.input.aligned_size`.
+
+    Raises:
+        InputError: see `check_execution`.
+    """
+    check_execution(model, flip=flip, precision=precision)
+    taken = model.input
+    return Embedder(
+        model.build(),
+        taken.size,
+        model.color,
+        flip=flip,
+        devices=devices,
+        precision=precision,
+        mean=taken.mean,
+        std=taken.std,
+        warp=None if taken.aligned_size == taken.size else taken,
+    )

@@ -22,6 +22,7 @@ class PairVerification(Metric):
 
     Attributes:
         result: of the last `compute`, with scores and decisions.
+        table: (N, D) embeddings of that.
     """
 
     full_state_update = False
@@ -42,6 +43,7 @@ class PairVerification(Metric):
         self.pairs, self.same = torch.as_tensor(pairs), torch.as_tensor(same)
         self.images, self.folds, self.fars = images, folds, tuple(fars)
         self.result: PairResult | None = None
+        self.table: Tensor | None = None
         self.add_state("indices", default=[], dist_reduce_fx="cat")
         self.add_state("embeddings", default=[], dist_reduce_fx="cat")
 
@@ -62,7 +64,8 @@ class PairVerification(Metric):
             InputError: see `evaluate_pairs`.
         """
         indices, rows = (_joined(state).cpu() for state in (self.indices, self.embeddings))
-        first, second = table_of(indices, rows, self.images)[self.pairs.T]
+        self.table = table_of(indices, rows, self.images)
+        first, second = self.table[self.pairs.T]
         self.result = evaluate_pairs(
             torch.stack([first, second], 1).flatten(0, 1), self.same, self.folds, self.fars
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from marginface.utils.errors import MissingInputError
+from marginface.utils.errors import MissingInputError, check_choice
 from marginface.utils.files import atomic_write, write_json, write_lines
 from marginface.utils.renamed import with_new_names
 
@@ -21,9 +21,41 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.runinfo = self.path / "runinfo.json"
         self.last = self.path / "checkpoints" / "last.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.thresholds = self.path / "thresholds.json"
         self.result = self.path / "result.json"
         self.figures = self.path / "figures"
         self.identities = self.path / "identities.txt"
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The best checkpoint by validation or, where there is none, the last one.
+
+        Args:
+            which: "best" as above, "last" the last one anyway.
+
+        Raises:
+            MissingInputError: the run has none.
+            InputError: another word.
+        """
+        check_choice("checkpoint", which, ("best", "last"))
+        path = self.best if which == "best" and self.best.is_file() else self.last
+        if not path.is_file():
+            raise MissingInputError(
+                f"no checkpoint {path}; {self.path} is not a run folder with one"
+            )
+        return path
+
+    def read_thresholds(self, step: int | None) -> list[dict[str, Any]]:
+        """Thresholds of the validation after `step` optimizer steps; none where none was made."""
+        if not self.thresholds.is_file():
+            return []
+        found: dict[str, list[dict[str, Any]]] = json.loads(self.thresholds.read_text())
+        return found.get(str(step), [])
+
+    def add_thresholds(self, step: int, found: list[dict[str, Any]]) -> None:
+        """Keep the thresholds of a validation for the checkpoints of that step."""
+        before = json.loads(self.thresholds.read_text()) if self.thresholds.is_file() else {}
+        write_json(self.thresholds, before | {str(step): found})
 
     def read_config(self) -> dict[str, Any]:
         """What was set, under today's names.

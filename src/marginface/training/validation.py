@@ -6,7 +6,9 @@ import lightning as L
 from torch import Tensor
 
 from marginface.data.pairs.verification_sets import VerificationSet
+from marginface.inference.pair_thresholds import set_thresholds
 from marginface.metrics.pair_verification import PairVerification
+from marginface.metrics.thresholds import Threshold
 from marginface.metrics.verification import PairResult
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import NotFiniteError
@@ -17,11 +19,13 @@ class Verification:
 
     Attributes:
         results: of the last validation, by name of the set.
+        thresholds: by false match rate, of all sets.
         after_steps: optimizer steps done when it ran; None before the first.
     """
 
     def __init__(self) -> None:
         self.results: dict[str, PairResult] = {}
+        self.thresholds: list[Threshold] = []
         self.after_steps: int | None = None
         self._under_way: list[PairVerification] = []
 
@@ -39,11 +43,18 @@ class Verification:
         found = {v.name: self._result(n, v, trainer) for n, v in enumerate(sets)}
         self.results = {name: result for name, result in found.items() if result is not None}
         self.after_steps = trainer.global_step
+        if trainer.is_global_zero:
+            self.thresholds = [
+                threshold
+                for n, v in enumerate(sets)
+                if v.name in self.results
+                for threshold in self._thresholds(n, v)
+            ]
         self._under_way = []
 
     def forget(self) -> None:
         """As before the first validation."""
-        self.results, self.after_steps = {}, None
+        self.results, self.thresholds, self.after_steps = {}, [], None
 
     def metrics(self) -> dict[str, float]:
         """The last validation as val/<set>/<metric>, and the mean accuracy over the sets."""
@@ -56,6 +67,12 @@ class Verification:
             accuracies = [result.accuracy for result in self.results.values()]
             metrics["val/mean/accuracy"] = sum(accuracies) / len(accuracies)
         return metrics
+
+    def _thresholds(self, number: int, verification: VerificationSet) -> list[Threshold]:
+        result, table = self.results[verification.name], self._under_way[number].table
+        assert table is not None, "it was computed"
+        scores = result.scores.numpy()
+        return set_thresholds(verification, scores, table, flip=True, precision="32-true")
 
     def _result(
         self, number: int, verification: VerificationSet, trainer: L.Trainer

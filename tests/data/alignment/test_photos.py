@@ -320,15 +320,15 @@ class YuNetOfPlaces(YuNet):
     """Finds one face in every part of a photograph that holds it; pixels tell where the part is."""
 
     def __init__(self, face: Points, tiles: int) -> None:
-        self.face, self._tiles = face, tiles
+        self.face, self._tiles, self.size = face, tiles, 640
         self.parts: list[tuple[int, int]] = []
 
-    def _in_part(self, rgb: np.ndarray) -> list[DetectedFace]:
+    def _in_part(self, rgb: np.ndarray, long_side: int) -> list[DetectedFace]:
         self.parts.append(rgb.shape[:2])
         top, left = rgb[0, 0, :2].astype(int) * 4
         points = self.face - [left, top]
         inside = (points > 0).all() and (points < rgb.shape[1::-1]).all()
-        if not inside or len(self.parts) == 1:  # too small in the whole photograph
+        if not inside or rgb.shape[:2] == (480, 640):  # too small in the whole photograph
             return []
         return [DetectedFace(points, 0.9 - 0.01 * len(self.parts))]
 

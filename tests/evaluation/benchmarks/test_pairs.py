@@ -17,8 +17,8 @@ from marginface.data.pairs.files import write_pair_file
 from marginface.evaluation.benchmarks import (
     PairsBenchmark,
 )
-from marginface.evaluation.benchmarks.identities import linked_people, numbered
 from marginface.inference.embedder import Embedder
+from marginface.metrics.linked_people import linked_people, numbered
 from marginface.utils.errors import InputError, MissingInputError
 
 

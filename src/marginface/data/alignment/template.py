@@ -69,26 +69,38 @@ def misfit(points: Points) -> float:
     return float(np.sqrt(((placed - TEMPLATE) ** 2).sum(1).mean()))
 
 
-def align(rgb: Pixels, points: Points, size: int = 112) -> Pixels:
+def align(
+    rgb: Pixels, points: Points, size: int = 112, target: Points | None = None, border: int = 0
+) -> Pixels:
     """The face on the template, black where the image ends; bilinear, as insightface's norm_crop.
 
     Args:
         rgb: (H, W, 3).
         points: (5, 2) in pixels.
         size: of the square that comes out.
+        target: (5, 2) where the points come to be; `template(size)` when not given.
+        border: value of pixels beyond the image.
     """
-    matrix = similarity(points, template(size))
-    face: Pixels = cv2.warpAffine(rgb, matrix, (size, size), borderValue=0)
+    matrix = similarity(points, template(size) if target is None else target)
+    face: Pixels = cv2.warpAffine(rgb, matrix, (size, size), borderValue=(border,) * 3)
     return face
 
 
-def check_points(points: Points, height: int, width: int, min_face: float) -> None:
+def standard_template(size: int) -> Points:
+    """`template`, and for other sizes the one of 112 to scale."""
+    return template(size) if size % 112 == 0 or size % 128 == 0 else TEMPLATE * (size / 112)
+
+
+def check_points(
+    points: Points, height: int, width: int, min_face: float, max_misfit: float = MAX_MISFIT
+) -> None:
     """InputError, with the reason, for points that cannot be those of a face in the image.
 
     Args:
         points: (5, 2).
         height, width: of the image.
         min_face: pixels between the eyes or from the eyes to the mouth, whichever is more.
+        max_misfit: largest `misfit`.
     """
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise InputError("the points are not five pairs of numbers")
@@ -109,5 +121,5 @@ def check_points(points: Points, height: int, width: int, min_face: float) -> No
     if across > 0.3 * along and eyes[0] * down[1] - eyes[1] * down[0] <= 0:
         raise InputError("left and right are swapped; the first eye is the one left in the image")
     off = misfit(points)
-    if off > MAX_MISFIT:
+    if off > max_misfit:
         raise InputError(f"the points fit no face ({off:.0f} pixels off the template)")

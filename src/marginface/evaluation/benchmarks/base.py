@@ -12,6 +12,7 @@ from marginface.data.image_dataset import ImageDataset
 from marginface.metrics.bootstrap import Estimate, Identities
 from marginface.metrics.groups import GroupRates
 from marginface.metrics.scores import ScoredPairs
+from marginface.metrics.thresholds import Threshold
 
 
 class PairDecisions(NamedTuple):
@@ -67,6 +68,8 @@ class BenchmarkResult:
         reject: shares left out and FNMR, the error-versus-reject curve.
         tables: anything else.
         cautions: why numbers may mislead, in words; printed as warnings.
+        thresholds: for models to carry, where embeddings are compared by cosine.
+        min_norm: norm below which 1 % of the embeddings are.
     """
 
     name: str
@@ -82,6 +85,8 @@ class BenchmarkResult:
     reject: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
     tables: list[ResultTable] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
+    thresholds: list[Threshold] = field(default_factory=list)
+    min_norm: float | None = None
 
 
 @dataclass

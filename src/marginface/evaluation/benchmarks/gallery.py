@@ -15,7 +15,6 @@ from marginface.data.image_files import find_photos, found_below, read_image_fil
 from marginface.data.image_list import read_image_list
 from marginface.data.unlabeled import UnlabeledFaces
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
-from marginface.evaluation.benchmarks.identities import numbered
 from marginface.evaluation.cautions import rate_caution
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.identification import (
@@ -25,7 +24,9 @@ from marginface.metrics.identification import (
     identification,
 )
 from marginface.metrics.identification_intervals import identification_intervals
+from marginface.metrics.linked_people import numbered
 from marginface.metrics.templates import aggregate_templates
+from marginface.metrics.threshold_estimates import all_impostors, thresholds_of
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.text_table import readable
@@ -134,6 +135,15 @@ class GalleryBenchmark:
             counts,
             tables=tables,
             cautions=rate_caution("tpir@fpir", self.fpirs, result.non_mated),
+            thresholds=thresholds_of(
+                all_impostors(
+                    torch.cat(parts[:2]), numbered(lists[0].subjects + lists[1].subjects)
+                ),
+                name=name,
+                flip=True,
+                precision="",
+            ),
+            min_norm=float(torch.cat(parts[:2]).norm(dim=1).double().quantile(0.01)),
         )
 
 

@@ -19,7 +19,6 @@ from marginface.evaluation.benchmarks.base import (
     PairDecisions,
     ResultTable,
 )
-from marginface.evaluation.benchmarks.identities import linked_people
 from marginface.evaluation.benchmarks.ijb_files import (
     Media,
     Subjects,
@@ -34,6 +33,7 @@ from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_w
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.identification import DEFAULT_RANKS, IdentificationResult, identification
 from marginface.metrics.identification_intervals import identification_intervals
+from marginface.metrics.linked_people import linked_people
 from marginface.metrics.operating_points import operating_points
 from marginface.metrics.roc import area_under, equal_error_rate, nearest_tars
 from marginface.metrics.scores import ScoredPairs, checked_pairs, sort_scores

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marginface.data.pairs.cautions import pair_cautions
-from marginface.data.pairs.files import PAIR_LIST_SUFFIXES, read_pair_columns
 from marginface.data.pairs.verification_sets import PairFile, load_pairs
 from marginface.evaluation.benchmarks.base import (
     BenchmarkResult,
@@ -21,8 +20,8 @@ from marginface.evaluation.benchmarks.base import (
     PairDecisions,
     ResultTable,
 )
-from marginface.evaluation.benchmarks.identities import linked_people, numbered
 from marginface.evaluation.cautions import rate_caution
+from marginface.inference.pair_thresholds import people_of_pairs, set_thresholds
 from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.cross_validation import (
@@ -121,7 +120,7 @@ class PairsBenchmark:
             # Now, because embedding takes long.
             check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
-            evaluate = partial(self.evaluate, title, pairs, _people(pairs))
+            evaluate = partial(self.evaluate, title, pairs, people_of_pairs(pairs)[:2])
             found.append(BenchmarkTask(title, pairs, evaluate, pair_cautions(pairs, self.folds)))
         return found
 
@@ -153,6 +152,11 @@ class PairsBenchmark:
             groups = group_rates(
                 scores, same, *sides, *people, limit, replicates=self.bootstrap, seed=self.seed
             )
+        thresholds = []
+        if self.qmagface is None and self.faulty == "stop":
+            # How they were embedded is added where that is known.
+            cosines = result.scores.numpy()
+            thresholds = set_thresholds(pairs, cosines, embeddings, flip=True, precision="")
         return BenchmarkResult(
             name,
             self._protocol(),
@@ -178,6 +182,8 @@ class PairsBenchmark:
                 *_left_out(whole, pairs),
                 *rate_caution("tar@far", self.fars, int((~same).sum())),
             ],
+            thresholds=thresholds,
+            min_norm=float(np.quantile(np.concatenate([quality1, quality2]), 0.01)),
         )
 
     def _protocol(self) -> list[str]:
@@ -235,28 +241,6 @@ def _coarse(distance: Tensor, result: PairResult, folds: int, rule: ThresholdRul
     thresholds = binned.thresholds[kept]
     bins = torch.searchsorted(thresholds, distance, right=True)
     return binned._replace(thresholds=thresholds, bins=bins)
-
-
-def _people(pairs: PairFile) -> KnownPeople:
-    """Person of both sides of each pair, and further columns of a .csv."""
-    columns = read_pair_columns(pairs.path) if pairs.path.suffix in PAIR_LIST_SUFFIXES else {}
-    if "identity1" in columns:
-        both = numbered([*columns["identity1"], *columns["identity2"]])
-        one, other = both[: len(pairs.same)], both[len(pairs.same) :]
-        wrong = (one == other) != pairs.same
-        if wrong.any():
-            pair = int(wrong.argmax())
-            raise InputError(
-                f"{pairs.path}: pair {pair} has same={int(pairs.same[pair])} of its identities; "
-                "fix one or the other"
-            )
-        return (one, other), columns
-    images = numbered(pairs.encoded)[pairs.pairs]
-    if pairs.path.suffix == ".txt":  # LFW's lists name the person, by the folder
-        people = numbered([str(Path(str(word)).parent) for word in pairs.encoded])[pairs.pairs]
-        if ((people[:, 0] == people[:, 1]) == pairs.same).all():
-            images = people
-    return linked_people(images[:, 0], images[:, 1], pairs.same), columns
 
 
 def _without_faulty(

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from marginface.runs.folder import RunFolder
 from marginface.training.callbacks.base import StepCallback
 from marginface.training.checkpoints.writers import BackgroundCheckpointIO
 from marginface.training.module import FaceRecognizer
@@ -33,7 +34,8 @@ def wait_for_checkpoints(trainer: L.Trainer) -> None:
 class LastCheckpoint(StepCallback, Checkpoint):
     """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
 
-    Always between two optimizer steps, so that a run resumes exactly where it stopped.
+    Always between two optimizer steps, so that a run resumes exactly where it stopped. What a
+    validation says of thresholds is kept beside, for the checkpoints of its step.
     """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 1000) -> None:
@@ -54,6 +56,13 @@ class LastCheckpoint(StepCallback, Checkpoint):
             or trainer.should_stop  # max_time and the like
         ):
             save_checkpoint(trainer, module, self.path)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FaceRecognizer)
+        verification = module.verification
+        if trainer.is_global_zero and verification.thresholds and verification.after_steps:
+            found = [vars(threshold) for threshold in verification.thresholds]
+            RunFolder(self.path.parent.parent).add_thresholds(verification.after_steps, found)
 
 
 class BestCheckpoint(Checkpoint):
