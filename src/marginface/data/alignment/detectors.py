@@ -45,6 +45,7 @@ class LandmarkFile:
         order: of the coordinates, see `point_reading.in_order`.
         frame: "apply" and "ignore" say that points are in pixels with the EXIF orientation of a
             photograph applied, or as they are stored; "auto" is the former, checked.
+        photos: paths of the photographs, where they are not all in `source`.
 
     Raises:
         MissingInputError, InputError: no such file, none of the photographs in it, or points in
@@ -52,10 +53,17 @@ class LandmarkFile:
     """
 
     def __init__(
-        self, path: str | Path, source: Path, *, order: str = "auto", frame: str = "auto"
+        self,
+        path: str | Path,
+        source: Path,
+        *,
+        order: str = "auto",
+        frame: str = "auto",
+        photos: list[str] | None = None,
     ) -> None:
         self._path = path
-        self.faces = for_photos(read_landmarks(path, order), find_photos(source), str(path))
+        names = find_photos(source) if photos is None else photos
+        self.faces = for_photos(read_landmarks(path, order), names, str(path))
         check_choice("--exif", frame, get_args(PointFrame))
         if frame == "auto":
             self._check_frame(source)
@@ -123,9 +131,15 @@ class YuNet:
 
     def _detector(self) -> Any:
         if not hasattr(self._local, "detector"):
-            self._local.detector = cv2.FaceDetectorYN.create(
-                self._path, "", (320, 320), self._min_score
-            )
+            # OpenCV 5 warns, each time, of a setting that it makes itself.
+            level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+            try:
+                self._local.detector = cv2.FaceDetectorYN.create(
+                    self._path, "", (320, 320), self._min_score
+                )
+            finally:
+                cv2.utils.logging.setLogLevel(level)
         return self._local.detector
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
@@ -252,8 +266,14 @@ def from_function(spec: str) -> Detector:
             f"--detector {spec}: expected package.module:function that can be imported ({error})"
         ) from error
 
+    return of_callable(function, spec)
+
+
+def of_callable(function: Callable[[Pixels], Any], name: str = "the detector") -> Detector:
+    """A detector from a function, see `from_function`."""
+
     def detect(rgb: Pixels, path: str) -> list[DetectedFace]:
-        return [_as_face(face, spec) for face in _items(function(rgb), spec)]
+        return [_as_face(face, name) for face in _items(function(rgb), name)]
 
     return detect
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from marginface.data.image_files import SUFFIXES, is_image_name
 from marginface.data.pairs.unpickler import load_plain, plain_list
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write
 from marginface.utils.text_table import Lines, TextTable, read_table, readable
 
@@ -92,6 +92,29 @@ def read_pair_list(path: Path, root: Path) -> tuple[list[str], Same]:
             cells = [[*line.fields, "", "", ""] for line in table.lines]
             return _image_pairs(table, [[row[place] for place in columns] for row in cells])
     return _lfw_pairs(table, root)
+
+
+def read_photo_pairs(path: Path) -> tuple[list[tuple[str, ...]], bool]:
+    """Pairs of photographs, (first, second) or (first, second, same), and whether `same` is there.
+
+    Lines are a .csv with headings as `read_pair_list` knows them, `same` among them or not, or two
+    images each.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: other columns, or no pairs.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no list of pairs {path}")
+    table = read_table(path, _names_columns)
+    if table.headings is None:
+        pairs = [line.fields for line in table.lines]
+        if not pairs or any(len(fields) != 2 for fields in pairs):
+            raise InputError(f"{path}: expected two images a line, or headings: first,second")
+        return pairs, False
+    has_same = table.column("same", *_HEADINGS["same"]) is not None
+    wanted = {name: others for name, others in _HEADINGS.items() if has_same or name != "same"}
+    return table.by_heading(wanted), has_same
 
 
 def _names_columns(fields: list[str], others: Lines) -> bool:

@@ -1,0 +1,141 @@
+"""`marginface enroll`: people into a gallery."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marginface.cli.errors import clear_errors
+from marginface.cli.model_options import (
+    Aligned,
+    CheckpointOption,
+    Describe,
+    DetectorOption,
+    DetectorSize,
+    Device,
+    EvaluationOption,
+    Face,
+    Flip,
+    Landmarks,
+    MaxMisfit,
+    MinFace,
+    ModelArgument,
+    Plugins,
+    Precision,
+    Runtime,
+    Yunet,
+    input_fields,
+    photo_options,
+)
+from marginface.utils.errors import InputError
+
+
+def enroll_command(
+    model: ModelArgument,
+    gallery: Annotated[Path, typer.Argument(help="file; it is made when it is not there")],
+    photos: Annotated[
+        Path, typer.Argument(help="folder with a folder per person, or a .csv path,subject")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="who all the photographs show, where no folder says so")
+    ] = None,
+    min_norm: Annotated[
+        float | None, typer.Option(help="of the embedding; else the evaluation's 1st percentile")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="skip every gate but unreadable photographs")
+    ] = False,
+    keep_paths: Annotated[
+        bool, typer.Option("--keep-paths", help="store where photographs are")
+    ] = False,
+    evaluation: EvaluationOption = None,
+    runtime: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    flip: Flip = None,
+    checkpoint: CheckpointOption = "best",
+    describe: Describe = None,
+    plugins: Plugins = None,
+    detector: DetectorOption = "yunet",
+    yunet: Yunet = None,
+    detector_size: DetectorSize = 640,
+    landmarks: Landmarks = None,
+    aligned: Aligned = False,
+    face: Face = "only",
+    min_face: MinFace = 10.0,
+    max_misfit: MaxMisfit = 19.0,
+) -> None:
+    """Add people to a gallery; photographs that are not good enough are named and left out."""
+    with clear_errors():
+        from marginface.inference.gallery import Gallery
+        from marginface.inference.model import load
+
+        options = photo_options(
+            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
+        )
+        people = people_in(photos, name)
+        opened = load(
+            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
+            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
+            evaluation=evaluation, **options,
+        )  # fmt: skip
+        with Gallery.open(gallery, opened, create=True, keep_paths=keep_paths) as into:
+            enroll_people(into, people, force=force, min_norm=min_norm)
+
+
+def people_in(photos: Path, name: str | None) -> dict[str, list[str]]:
+    """Paths of photographs by person.
+
+    Raises:
+        InputError: photographs of nobody.
+    """
+    from marginface.inference.photographs import photos_of
+
+    root, names, subjects = photos_of(photos)
+    if name is not None:
+        subjects = [name] * len(names)
+    if subjects is None:
+        raise InputError(
+            f"{photos} does not say who its photographs show: a folder per person, a .csv with "
+            "path,subject, or --name NAME for all of them"
+        )
+    people: dict[str, list[str]] = {}
+    for photo, subject in zip(names, subjects, strict=True):
+        people.setdefault(subject, []).append(str(root / photo))
+    return people
+
+
+def enroll_people(
+    gallery: Any, people: dict[str, list[str]], *, force: bool, min_norm: float | None
+) -> None:
+    """Enroll one after the other, and say what was left out.
+
+    Raises:
+        InputError: nobody could be enrolled.
+    """
+    from marginface.utils.console import progress_bar
+
+    images, done, refused = 0, 0, 0
+    with progress_bar() as bar:
+        task = bar.add_task("people", total=len(people))
+        for person, photos in people.items():
+            try:
+                result = gallery.enroll(person, photos, force, refused="skip", min_norm=min_norm)
+            except InputError as error:
+                bar.console.print(
+                    f"refused: {error}", markup=False, highlight=False, soft_wrap=True
+                )
+                refused += len(photos)
+            else:
+                images, done = images + result.added, done + 1
+                for problem in result.refused:
+                    line = f"refused: {problem.photo} of {person!r}: {problem.reason}"
+                    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                refused += len(result.refused)
+            bar.advance(task)
+    if not done:
+        raise InputError(f"nobody was enrolled: all {refused} photographs were refused")
+    print(
+        f"{images} photographs of {done} people enrolled, {refused} refused; "
+        f"{len(gallery)} people in {gallery.file.path}"
+    )

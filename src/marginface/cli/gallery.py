@@ -1,0 +1,189 @@
+"""`marginface gallery`: look into a gallery, remove people, take it elsewhere."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marginface.cli.errors import clear_errors
+from marginface.cli.model_options import (
+    Aligned,
+    CheckpointOption,
+    Describe,
+    DetectorOption,
+    Flip,
+    ModelArgument,
+    Plugins,
+    Runtime,
+    Yunet,
+    input_fields,
+)
+from marginface.utils.errors import InputError, did_you_mean
+
+app = typer.Typer(no_args_is_help=True, help="Look into a gallery, remove people, export it.")
+GalleryArgument = Annotated[Path, typer.Argument(help="file that marginface enroll made")]
+
+
+@app.command("list")
+def list_command(gallery: GalleryArgument) -> None:
+    """Everybody, with the number of photographs and the day they were enrolled."""
+    with clear_errors():
+        file = _open(gallery)
+        for name, images, added in file.listing():
+            print(f"{name}\t{images}\t{datetime.fromtimestamp(added):%Y-%m-%d}")
+
+
+@app.command("info")
+def info_command(gallery: GalleryArgument) -> None:
+    """What a gallery holds and which model it belongs to."""
+    with clear_errors():
+        file = _open(gallery)
+        about, people = file.about(), file.listing()
+        print(f"{len(people)} people, {sum(images for _, images, _ in people)} images")
+        print(
+            f"{gallery.stat().st_size:,} bytes, {file.removed()} images of removed people emptied"
+        )
+        print(f"model sha256:{about['digest']}")
+        print(f"mirror image added: {about['flip']}, int8: {about['int8']}")
+        print(f"embeddings of {about['embedding_size']} numbers, float16; no pixels")
+
+
+@app.command("remove")
+def remove_command(
+    gallery: GalleryArgument, name: Annotated[str, typer.Argument(help="of the person")]
+) -> None:
+    """Forget a person: nothing of the vectors and the name is left in the file."""
+    with clear_errors():
+        file = _open(gallery)
+        count = file.remove(name)
+        if not count:
+            known = [person for person, _, _ in file.listing()]
+            raise InputError(f"nobody in {gallery} is called {name!r}.{did_you_mean(name, known)}")
+        print(f"{name}: {count} images removed")
+
+
+@app.command("compact")
+def compact_command(gallery: GalleryArgument) -> None:
+    """Give back the room of people who were removed."""
+    with clear_errors():
+        before, after = _open(gallery).compact()
+        print(f"{before:,} bytes before, {after:,} after")
+
+
+@app.command("check")
+def check_command(
+    model: ModelArgument,
+    gallery: GalleryArgument,
+    runtime: Runtime = "auto",
+    flip: Flip = None,
+    checkpoint: CheckpointOption = "best",
+    describe: Describe = None,
+    plugins: Plugins = None,
+) -> None:
+    """Thresholds by FPIR, people too alike, images that look like somebody else's; the file."""
+    with clear_errors():
+        from marginface.inference.gallery_check import check_gallery, check_lines
+
+        with _with_model(model, gallery, runtime, flip, checkpoint, describe, plugins) as opened:
+            check = check_gallery(opened)
+            for line in check_lines(check):
+                print(line)
+    if check.damage is not None:
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_command(
+    model: ModelArgument,
+    gallery: GalleryArgument,
+    out: Annotated[Path, typer.Argument(help="new .parquet file")],
+    runtime: Runtime = "auto",
+    flip: Flip = None,
+    checkpoint: CheckpointOption = "best",
+    describe: Describe = None,
+    plugins: Plugins = None,
+) -> None:
+    """Write people and vectors to a .parquet file, for a database that takes more of them."""
+    with clear_errors():
+        from marginface.inference.gallery_check import export_gallery
+
+        with _with_model(model, gallery, runtime, flip, checkpoint, describe, plugins) as opened:
+            print(f"{export_gallery(opened, out)} images in {out}")
+
+
+@app.command("rebuild")
+def rebuild_command(
+    gallery: GalleryArgument,
+    model: ModelArgument,
+    photos: Annotated[
+        Path, typer.Argument(help="folder with a folder per person, or a .csv path,subject")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="skip the gates")] = False,
+    runtime: Runtime = "auto",
+    flip: Flip = None,
+    checkpoint: CheckpointOption = "best",
+    describe: Describe = None,
+    plugins: Plugins = None,
+    detector: DetectorOption = "yunet",
+    yunet: Yunet = None,
+    aligned: Aligned = False,
+) -> None:
+    """Make a gallery anew for another model, from the photographs of the people in it."""
+    with clear_errors():
+        from marginface.cli.enroll import enroll_people, people_in
+        from marginface.inference.gallery import Gallery
+        from marginface.inference.model import load
+
+        wanted = {name for name, _, _ in _open(gallery).listing()}
+        people = {name: paths for name, paths in people_in(photos, None).items() if name in wanted}
+        missing = sorted(wanted - people.keys())
+        if missing:
+            raise InputError(
+                f"{photos} has no photographs of {len(missing)} people of {gallery}, the first is "
+                f"{missing[0]!r}; remove them from the gallery, or add their photographs"
+            )
+        opened = load(
+            model, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
+            input=input_fields(describe), plugins=plugins or (),
+            detector="none" if aligned else detector, yunet=yunet,
+        )  # fmt: skip
+        anew = gallery.with_name(f".{gallery.name}.rebuilding")
+        anew.unlink(missing_ok=True)
+        try:
+            with Gallery.open(anew, opened, create=True) as into:
+                enroll_people(into, people, force=force, min_norm=None)
+                lost = sorted(wanted - set(into.names))
+            if lost:
+                raise InputError(
+                    f"{len(lost)} people have no photograph that is good enough, the first is "
+                    f"{lost[0]!r}; {gallery} was left as it is. --force skips the gates"
+                )
+            anew.replace(gallery)
+        finally:
+            anew.unlink(missing_ok=True)
+
+
+def _open(gallery: Path) -> Any:
+    from marginface.inference.gallery_file import open_gallery_file
+
+    return open_gallery_file(gallery)
+
+
+def _with_model(
+    model: str,
+    gallery: Path,
+    runtime: str,
+    flip: bool | None,
+    checkpoint: str,
+    describe: list[str] | None,
+    plugins: list[str] | None,
+) -> Any:
+    from marginface.inference.gallery import Gallery
+    from marginface.inference.model import load
+
+    opened = load(
+        model, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
+        input=input_fields(describe), plugins=plugins or (),
+    )  # fmt: skip
+    return Gallery.open(gallery, opened)

@@ -1,0 +1,103 @@
+"""`marginface verify`: whether two photographs show one person, or many pairs of them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marginface.cli.errors import clear_errors
+from marginface.cli.model_options import (
+    Aligned,
+    CheckpointOption,
+    Describe,
+    DetectorOption,
+    DetectorSize,
+    Device,
+    EvaluationOption,
+    Face,
+    Flip,
+    Landmarks,
+    MaxMisfit,
+    MinFace,
+    ModelArgument,
+    Plugins,
+    Precision,
+    Runtime,
+    Yunet,
+    input_fields,
+    photo_options,
+)
+from marginface.utils.errors import InputError
+
+
+def verify_command(
+    model: ModelArgument,
+    first: Annotated[Path | None, typer.Argument(help="photograph")] = None,
+    second: Annotated[Path | None, typer.Argument(help="photograph")] = None,
+    fmr: Annotated[float, typer.Option(help="false match rate whose threshold is taken")] = 1e-3,
+    threshold: Annotated[
+        float | None, typer.Option(help="a cosine instead of the model's threshold")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help=".csv of pairs: first,second (same is kept if there)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="for --pairs: new .csv of scores")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    evaluation: EvaluationOption = None,
+    runtime: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    flip: Flip = None,
+    checkpoint: CheckpointOption = "best",
+    describe: Describe = None,
+    plugins: Plugins = None,
+    detector: DetectorOption = "yunet",
+    yunet: Yunet = None,
+    detector_size: DetectorSize = 640,
+    landmarks: Landmarks = None,
+    aligned: Aligned = False,
+    face: Face = "only",
+    min_face: MinFace = 10.0,
+    max_misfit: MaxMisfit = 19.0,
+) -> None:
+    """Say whether two photographs show one person; exit code 0 for yes, 1 for no."""
+    with clear_errors():
+        from marginface.inference.model import load
+        from marginface.utils.console import rank_zero_warn
+
+        _check_arguments(first, second, pairs, out)
+        options = photo_options(
+            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
+        )
+        opened = load(
+            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
+            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
+            evaluation=evaluation, **options,
+        )  # fmt: skip
+        limit = opened.limit(fmr, threshold)
+        if limit.caution is not None:
+            rank_zero_warn(limit.caution)
+        if pairs is not None:
+            from marginface.inference.pair_scores import score_pairs
+
+            assert out is not None
+            print(score_pairs(opened, pairs, out, limit).as_text(as_json))
+            return
+        assert first is not None
+        assert second is not None
+        found = opened.verify(first, second, fmr=fmr, threshold=threshold)
+        print(json.dumps(dataclasses.asdict(found)) if as_json else found)
+    raise typer.Exit(0 if found.same else 1)
+
+
+def _check_arguments(
+    first: Path | None, second: Path | None, pairs: Path | None, out: Path | None
+) -> None:
+    if (pairs is None) == (first is None or second is None):
+        raise InputError("give two photographs, or --pairs pairs.csv --out scores.csv")
+    if (pairs is None) != (out is None):
+        raise InputError("--pairs and --out go together: pairs to read, scores to write")
+    if out is not None and out.exists():
+        raise InputError(f"{out} exists; choose another name, nothing is overwritten")

@@ -1,0 +1,156 @@
+"""Embeddings of many photographs in a file, in parts that a stopped run goes on from."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marginface.inference.model import Model
+from marginface.inference.photographs import Faces, join_faces_of
+from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.files import atomic_write, write_json
+from marginface.utils.hashes import short_hash
+from marginface.utils.optional_packages import require_package
+
+SUFFIXES = (".npz", ".parquet")
+_PART = 256  # photographs; what a stopped run does again
+_KEY = "of.json"
+
+
+def embed_to_file(
+    model: Model,
+    root: Path,
+    photos: list[str],
+    target: Path,
+    *,
+    subjects: list[str] | None = None,
+    resume: bool = False,
+    batch_size: int = 64,
+    on_photo: Callable[[int], None] = lambda done: None,
+    **options: Any,
+) -> Faces:
+    """Write the faces of photographs to a .npz or .parquet file, see `Faces`.
+
+    Args:
+        model: embeds them.
+        root: folder that paths are relative to.
+        photos: paths.
+        target: new file.
+        subjects: of each photograph, to be written as well.
+        resume: go on where a stopped run was.
+        batch_size: faces that are embedded at once.
+        on_photo: called with the number of photographs done.
+        options: other `PhotoOptions` than the model's.
+
+    Raises:
+        InputError: a target that exists, the parts of another run, or no space.
+    """
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"{target}: embeddings are written as .npz or .parquet")
+    if target.suffix == ".parquet":
+        require_package("pyarrow", extra="parquet")
+    if target.exists():
+        raise InputError(f"{target} exists; choose another name, nothing is overwritten")
+    if not target.parent.is_dir():
+        raise MissingInputError(f"no folder {target.parent} for {target.name}; make it first")
+    finder = model.finder([str(root / photo) for photo in photos], **options)
+    folder = target.with_name(f"{target.name}.parts")
+    key = {
+        "digest": model.digest,
+        "flip": model.flip,
+        "photos": short_hash("\n".join(map(str, (root, *photos))), 32),
+        "options": sorted([name, str(value)] for name, value in options.items()),
+    }
+    done = _begin(folder, key, resume, target)
+    try:
+        for at in range(0, len(photos), _PART):
+            number = at // _PART
+            if number not in done:
+                some = [str(root / photo) for photo in photos[at : at + _PART]]
+                stream = model.embed_stream(
+                    some, finder, batch_size=batch_size, on_photo=lambda n, at=at: on_photo(at + n)
+                )
+                _save(folder / f"{number:06d}.npz", join_faces_of(list(stream)))
+            on_photo(min(at + _PART, len(photos)))
+        faces = join_faces_of([_load(path) for path in sorted(folder.glob("*.npz"))])
+        faces = _named(faces, root)
+        of_photo = None if subjects is None else dict(zip(photos, subjects, strict=True))
+        _write(target, faces, model, of_photo)
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}; what is done is kept in {folder}"
+        ) from error
+    shutil.rmtree(folder)
+    return faces
+
+
+def _begin(folder: Path, key: dict[str, Any], resume: bool, target: Path) -> set[int]:
+    """Numbers of the parts that are there."""
+    path = folder / _KEY
+    if not folder.exists():
+        folder.mkdir()
+        write_json(path, key)
+        return set()
+    found = {int(part.stem) for part in folder.glob("*.npz") if part.stem.isdigit()}
+    if not resume:
+        raise InputError(
+            f"{folder} holds {len(found)} parts of a run that was stopped; --resume goes on with "
+            f"it, or remove the folder to begin again"
+        )
+    if not path.is_file() or json.loads(path.read_text()) != key:
+        raise InputError(
+            f"{folder} is of another model, other photographs or other options; remove it to begin "
+            f"again, or write to another file than {target.name}"
+        )
+    return found
+
+
+def _save(path: Path, faces: Faces) -> None:
+    with atomic_write(path) as file:
+        np.savez(file, **vars(faces))
+
+
+def _load(path: Path) -> Faces:
+    with np.load(path, allow_pickle=False) as content:
+        return Faces(**{name: content[name] for name in content.files})
+
+
+def _named(faces: Faces, root: Path) -> Faces:
+    """With paths as they were given, relative to the folder."""
+    front = str(root / "x")[:-1]
+    names = np.array([name.removeprefix(front) for name in faces.photo.tolist()])
+    return Faces(**{**vars(faces), "photo": names})
+
+
+def _write(target: Path, faces: Faces, model: Model, subjects: dict[str, str] | None) -> None:
+    columns: dict[str, Any] = {"path": faces.photo}
+    if subjects is not None:
+        columns["subject"] = np.array([subjects[name] for name in faces.photo.tolist()])
+    columns |= {name: column for name, column in vars(faces).items() if name != "photo"}
+    about = {"digest": model.digest, "flip": model.flip, "embedding_size": model.embedding_size}
+    with atomic_write(target) as file:
+        if target.suffix == ".npz":
+            np.savez(file, about=np.array(json.dumps(about)), **columns)
+        else:
+            _write_parquet(file, columns, about)
+
+
+def _write_parquet(file: Any, columns: dict[str, Any], about: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {
+        name: pa.array(column.tolist())
+        if column.ndim == 1
+        else pa.FixedSizeListArray.from_arrays(
+            pa.array(column.reshape(-1)), int(np.prod(column.shape[1:]))
+        )
+        for name, column in columns.items()
+    }
+    table = pa.table(arrays).replace_schema_metadata({"marginface": json.dumps(about)})
+    pq.write_table(table, file)

@@ -1,0 +1,335 @@
+"""A gallery of people to be found in: enroll, identify, remove."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from marginface.inference.enrollment import Enrollment, passed_gates
+from marginface.inference.gallery_binding import bound_to, check_bound
+from marginface.inference.gallery_file import (
+    GalleryFile,
+    ImageRow,
+    create_gallery_file,
+    open_gallery_file,
+)
+from marginface.inference.gallery_memory import GalleryMemory
+from marginface.inference.gallery_threshold import SearchThreshold, search_threshold
+from marginface.inference.model import Model
+from marginface.inference.photographs import OK, Faces, Photo
+from marginface.inference.pixels import check_aligned
+from marginface.metrics.identification import search
+from marginface.utils.errors import InputError, MissingInputError, did_you_mean
+
+_CONTENT = 16  # bytes of a SHA-256
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Who a face is.
+
+    Attributes:
+        name: of the nearest person, None for unknown.
+        cosine: to that person's template, whether it is reached or not.
+        threshold: from which on a person is found.
+        candidates: nearest people and their cosines, nearest first.
+        photo, face: where the face is.
+        points: (5, 2) in pixels; None where it was aligned already.
+    """
+
+    name: str | None
+    cosine: float
+    threshold: float
+    candidates: list[tuple[str, float]]
+    photo: str = ""
+    face: int = 0
+    points: NDArray[np.float32] | None = None
+
+    def __str__(self) -> str:
+        nearest = f"nearest {self.candidates[0][0]} " if self.name is None else ""
+        line = (
+            f"{self.name or 'unknown'}: {nearest}cosine {self.cosine:.3f}, threshold "
+            f"{self.threshold:.3f}"
+        )
+        if len(self.candidates) > 1:
+            name, cosine = self.candidates[1]
+            line += f", next {name} {cosine:.3f}"
+        return line
+
+
+class Gallery:
+    """People and the embeddings of their photographs, in one file, bound to one model."""
+
+    def __init__(self, file: GalleryFile, model: Model, keep_paths: bool) -> None:
+        self._file, self.model, self.keep_paths = file, model, keep_paths
+
+    @classmethod
+    def open(
+        cls, path: str | Path, model: Model, create: bool = False, keep_paths: bool = False
+    ) -> Self:
+        """Open a gallery, to be used in a `with` block.
+
+        Args:
+            path: of the file.
+            model: that it was, or will be, made with.
+            create: make it where it is not there.
+            keep_paths: store where photographs are, for people enrolled from now on.
+
+        Raises:
+            MissingInputError: no such file.
+            InputError: damaged, or of another model; see `open_gallery_file`.
+        """
+        path = Path(path)
+        if create and not path.exists():
+            if not path.parent.is_dir():
+                raise MissingInputError(f"no folder {path.parent} for {path.name}; make it first")
+            file = create_gallery_file(path, bound_to(model))
+        else:
+            file = open_gallery_file(path)
+        try:
+            check_bound(path, file.about(), bound_to(model))
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, model, keep_paths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        """Number of people."""
+        return len(self.memory.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all people, in the order they were enrolled."""
+        return list(self.memory.names)
+
+    @property
+    def file(self) -> GalleryFile:
+        """The file itself."""
+        return self._file
+
+    # -- enrolling -----------------------------------------------------------------------------
+
+    def enroll(
+        self,
+        subject: str,
+        photos: Iterable[Photo],
+        force: bool = False,
+        *,
+        refused: Literal["stop", "skip"] = "stop",
+        min_norm: float | None = None,
+        **options: Any,
+    ) -> Enrollment:
+        """Add photographs of a person: all that are good enough, in one step.
+
+        Args:
+            subject: name; more photographs of somebody who is there are added to the others.
+            photos: paths, or uint8 RGB arrays (H, W, 3).
+            force: skip every gate but unreadable input.
+            refused: photographs that a gate refuses are an error, or are left out and named.
+            min_norm: norm of the embedding; smaller ones are refused. The model's when not given.
+            options: other `PhotoOptions` than the model's.
+
+        Raises:
+            InputError: a photograph that is refused, or none that is good enough.
+        """
+        listed = list(photos)
+        if force:
+            options = {"face": "largest", "min_face": 0.0, "max_misfit": np.inf} | options
+        faces = self.model.embed(listed, faulty="keep", **options)
+        contents = [_content(photo) for photo in listed]
+        return self._enroll(subject, faces, contents, force, refused, min_norm)
+
+    def enroll_aligned(
+        self,
+        subject: str,
+        images: Any,
+        force: bool = False,
+        *,
+        refused: Literal["stop", "skip"] = "stop",
+        min_norm: float | None = None,
+    ) -> Enrollment:
+        """The same with aligned faces, uint8 RGB (N, S, S, 3)."""
+        checked = check_aligned(images, self.model.image_size)
+        units, norms = self.model.norms_aligned(checked)
+        count = len(checked)
+        faces = Faces(
+            np.array([f"array {n}" for n in range(count)]),
+            np.zeros(count, np.int64),
+            np.array([OK] * count),
+            np.full((count, 5, 2), np.nan, np.float32),
+            np.full(count, np.nan, np.float32),
+            norms,
+            units,
+        )
+        contents = [_content(image) for image in checked]
+        return self._enroll(subject, faces, contents, force, refused, min_norm)
+
+    def _enroll(
+        self,
+        subject: str,
+        faces: Faces,
+        contents: list[bytes],
+        force: bool,
+        refused: Literal["stop", "skip"],
+        min_norm: float | None,
+    ) -> Enrollment:
+        if not subject.strip():
+            raise InputError("a person needs a name, got an empty one")
+        least = self.model.description.min_norm if min_norm is None else min_norm
+        kept, problems = passed_gates(
+            subject, faces, contents, self.memory, self._contents, min_norm=least, force=force
+        )
+        if problems and (refused == "stop" or not len(kept)):
+            words = "; ".join(f"{p.photo}: {p.reason}" for p in problems[:5])
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise InputError(f"{subject!r} was not enrolled: {words}{more}")
+        rows = [
+            ImageRow(
+                faces.embedding[n],
+                float(faces.norm[n]),
+                float(faces.score[n]),
+                contents[n],
+                str(faces.photo[n]) if self.keep_paths else None,
+            )
+            for n in kept
+        ]
+        self._file.add(subject, rows)
+        self.memory.add(subject, faces.embedding[kept])
+        self._contents.update({contents[n]: subject for n in kept})
+        self._thresholds.clear()
+        return Enrollment(subject, len(rows), problems)
+
+    def remove(self, subject: str) -> int:
+        """Forget a person: nothing of the vectors is left in the file. Returns how many.
+
+        Raises:
+            InputError: nobody has the name.
+        """
+        count = self._file.remove(subject)
+        if not count:
+            raise InputError(f"nobody is called {subject!r}.{did_you_mean(subject, self.names)}")
+        for name in ("memory", "_contents", "_thresholds"):
+            self.__dict__.pop(name, None)
+        return count
+
+    # -- identifying ---------------------------------------------------------------------------
+
+    def identify(
+        self,
+        photo: Photo,
+        fpir: float = 0.01,
+        threshold: float | None = None,
+        top: int = 5,
+        **options: Any,
+    ) -> list[Identification]:
+        """Who the faces in a photograph are, one answer per face, largest first.
+
+        Args:
+            photo: path, or uint8 RGB array (H, W, 3).
+            fpir: false positive identification rate in (0, 1): the share of strangers that may be
+                given a name.
+            threshold: a cosine instead.
+            top: candidates that are named.
+            options: other `PhotoOptions` than the model's; all faces are taken unless they say.
+
+        Raises:
+            InputError: an empty gallery, no face, or a rate that nothing supports.
+        """
+        faces = self.model.embed(photo, **({"face": "all"} | options))
+        limit = self.threshold(fpir, threshold).cosine
+        return self.identify_faces(faces, limit, top)
+
+    def identify_aligned(
+        self, images: Any, fpir: float = 0.01, threshold: float | None = None, top: int = 5
+    ) -> list[Identification]:
+        """The same for aligned faces, uint8 RGB (N, S, S, 3); one answer per image."""
+        units = self.model.embed_aligned(images)
+        return self._identify(units, self.threshold(fpir, threshold).cosine, top)
+
+    def identify_faces(self, faces: Faces, limit: float, top: int = 5) -> list[Identification]:
+        """The same for faces that are embedded; others are left out."""
+        known = faces.take(faces.found)
+        return [
+            replace(
+                answer,
+                photo=str(known.photo[n]),
+                face=int(known.face[n]),
+                points=None if np.isnan(known.points[n]).any() else known.points[n],
+            )
+            for n, answer in enumerate(self._identify(known.embedding, limit, top))
+        ]
+
+    def _identify(self, units: NDArray[np.float32], limit: float, top: int) -> list[Identification]:
+        if top < 1:
+            raise InputError(f"--top must be 1 or more, got {top}")
+        if not len(units):
+            return []
+        names = self._not_empty()
+        scores, places = search(
+            torch.from_numpy(units), self.memory.templates, min(top, len(names))
+        )
+        answers = []
+        for row, place in zip(scores.tolist(), places.tolist(), strict=True):
+            candidates = [(names[p], s) for p, s in zip(place, row, strict=True)]
+            found = candidates[0][0] if row[0] >= limit else None
+            answers.append(Identification(found, row[0], limit, candidates))
+        return answers
+
+    def threshold(self, fpir: float = 0.01, threshold: float | None = None) -> SearchThreshold:
+        """The cosine from which on somebody is found, and where it comes from.
+
+        Raises:
+            InputError: an empty gallery, or a rate that neither gallery nor model supports.
+        """
+        self._not_empty()
+        if threshold is not None:
+            if not -1 <= threshold <= 1:
+                raise InputError(f"a threshold is a cosine, -1 to 1, got {threshold}")
+            return SearchThreshold(threshold, None, "given", len(self))
+        if fpir not in self._thresholds:
+            self._thresholds[fpir] = search_threshold(self, fpir)
+        return self._thresholds[fpir]
+
+    def _not_empty(self) -> list[str]:
+        if not self.memory.names:
+            raise InputError(f"{self._file.path} is empty; enroll somebody first")
+        return self.memory.names
+
+    # -- in memory -----------------------------------------------------------------------------
+
+    @cached_property
+    def memory(self) -> GalleryMemory:
+        """Everybody, as they are searched."""
+        width = self.model.embedding_size
+        return GalleryMemory(self._file.rows(width), width, self._file.path)
+
+    @cached_property
+    def _contents(self) -> dict[bytes, str]:
+        return self._file.contents()
+
+    @cached_property
+    def _thresholds(self) -> dict[float, SearchThreshold]:
+        return {}
+
+
+def _content(photo: Photo) -> bytes:
+    """What stands for a photograph: of a file its bytes, of an array its pixels."""
+    if isinstance(photo, str | Path):
+        try:
+            content = Path(photo).read_bytes()
+        except OSError:
+            content = str(photo).encode(errors="surrogateescape")  # it has no embedding either
+        return hashlib.sha256(content).digest()[:_CONTENT]
+    return hashlib.sha256(np.ascontiguousarray(photo).tobytes()).digest()[:_CONTENT]

@@ -1,0 +1,92 @@
+"""Scores of listed pairs of photographs."""
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marginface.data.pairs.files import read_photo_pairs
+from marginface.inference.model import Model, Verification
+from marginface.inference.photographs import OK
+from marginface.utils.console import progress_bar
+from marginface.utils.files import atomic_write
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What became of the pairs.
+
+    Attributes:
+        pairs: in the list.
+        same: taken for one person.
+        different: taken for two.
+        failed: without a score.
+        threshold: a cosine.
+        out: file with all of them.
+    """
+
+    pairs: int
+    same: int
+    different: int
+    failed: int
+    threshold: float
+    out: str
+
+    def as_text(self, as_json: bool = False) -> str:
+        """A line, or JSON."""
+        if as_json:
+            return json.dumps(asdict(self))
+        return (
+            f"{self.pairs} pairs: {self.same} same, {self.different} different at threshold "
+            f"{self.threshold:.3f}, {self.failed} without a score; {self.out}"
+        )
+
+
+def score_pairs(model: Model, pairs: Path, out: Path, limit: Verification) -> PairScores:
+    """Write first,second,cosine,decision,reason for each pair, and `same` where the list has it.
+
+    Every photograph is embedded once, in however many pairs it is.
+
+    Raises:
+        MissingInputError: no list.
+        InputError: other columns, or a file that cannot be written.
+    """
+    rows, has_same = read_photo_pairs(pairs)
+    names = list(dict.fromkeys(name for row in rows for name in row[:2]))
+    paths = [str(pairs.parent / name) for name in names]
+    with progress_bar() as bar:
+        task = bar.add_task("photographs", total=len(paths))
+        finder = model.finder(paths)
+        found = {}
+        for part in model.embed_stream(
+            paths, finder, on_photo=lambda n: bar.update(task, completed=n)
+        ):
+            for row in range(len(part)):
+                if part.face[row] == 0:
+                    found[part.photo[row]] = part.status[row], part.embedding[row]
+    of_name = dict(zip(names, (found[path] for path in paths), strict=True))
+    decisions = []
+    with atomic_write(out, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["first", "second", "cosine", "decision", "reason", *["same"] * has_same])
+        for row in rows:
+            cosine, decision, reason = _decide(of_name[row[0]], of_name[row[1]], row, limit)
+            decisions.append(decision)
+            writer.writerow([row[0], row[1], cosine, decision, reason, *row[2:]])
+    counts = {word: decisions.count(word) for word in ("same", "different", "failed")}
+    return PairScores(len(rows), **counts, threshold=limit.threshold, out=str(out))
+
+
+def _decide(
+    first: tuple[str, np.ndarray],
+    second: tuple[str, np.ndarray],
+    row: tuple[str, ...],
+    limit: Verification,
+) -> tuple[str, str, str]:
+    for name, (status, _) in zip(row, (first, second), strict=False):
+        if status != OK:
+            return "", "failed", f"{name}: {status}"
+    cosine = float(first[1] @ second[1])
+    return f"{cosine:.6f}", "same" if cosine >= limit.threshold else "different", ""
