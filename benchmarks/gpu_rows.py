@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from marginface.backbones import create_backbone
-from marginface.backbones.preprocessing import normalize_images
+from marginface.data.preprocessing import normalize_images
 from marginface.classifier import ClassifierOptions
 from marginface.data.formats.recordio import write_recordio
 from marginface.heads import MarginHead, create_head

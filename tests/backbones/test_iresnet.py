@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from helpers.plain_loop import train_steps
 from marginface.backbones import create_backbone
-from marginface.backbones.preprocessing import normalize_images
+from marginface.data.preprocessing import normalize_images
 from marginface.heads import create_head
 from marginface.training.schedulers import constant
 

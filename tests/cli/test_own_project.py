@@ -115,7 +115,7 @@ def test_a_head_without_its_plugin_says_what_to_do() -> None:
 def test_a_network_without_its_plugin_is_named(tmp_path: Path) -> None:
     import torch
 
-    from marginface.inference.model_file import open_model
+    from marginface.inference.open_model import open_model
 
     backbone = {"name": "my_net", "image_size": 112, "color": "rgb", "weights": None}
     config = {"backbone": backbone, "plugins": ["mine.nets"]}

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from marginface.backbones import create_backbone
 from marginface.data import SyntheticFaces
 from marginface.inference.embedder import Embedder, load_embedder
-from marginface.inference.model_file import open_model
+from marginface.inference.open_model import open_model
 from marginface.utils.errors import InputError, MissingInputError
 
 

@@ -13,7 +13,7 @@ from helpers.evaluations import settings
 from marginface.evaluation.run import evaluate
 from marginface.inference import onnx as onnx_network
 from marginface.inference.embedder import Embedder
-from marginface.inference.model_file import open_model
+from marginface.inference.open_model import open_model
 from marginface.utils.errors import InputError
 
 

@@ -63,6 +63,7 @@ def export_command(
     """Write an ONNX file, checked against the network, or a folder to share."""
     with clear_errors():
         from marginface.inference.export_check import Precision
+        from marginface.inference.export_folder import FolderOptions, write_shared_folder
         from marginface.inference.export_onnx import (
             ExportOptions,
             ExportRefusedError,
@@ -72,21 +73,20 @@ def export_command(
         from marginface.inference.face_analysis_pack import check_pack, write_pack
         from marginface.inference.model import open_source
         from marginface.inference.onnx_precision import Quantization
-        from marginface.inference.shared_folder import FolderOptions, write_shared_folder
 
         check_choice("--input", input, get_args(Layout))
         check_choice("--precision", precision, get_args(Precision))
         check_choice("--quantization", quantization, get_args(Quantization))
         options = ExportOptions(
-            input,
-            flip,
-            opset,
-            precision,
-            calibration,
-            quantization,
-            faces,
-            evaluation,
-            force,  # type: ignore[arg-type]
+            layout=input,  # type: ignore[arg-type]  # checked above, as the two others
+            flip=flip,
+            opset=opset,
+            precision=precision,  # type: ignore[arg-type]
+            calibration=calibration,
+            quantization=quantization,  # type: ignore[arg-type]
+            faces=faces,
+            evaluation=evaluation,
+            force=force,
         )
         source = open_source(
             model, checkpoint=checkpoint, input=input_fields(describe), plugins=plugins or ()

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from marginface.backbones.preprocessing import MIDDLE
 from marginface.config.instantiate import build
+from marginface.data.preprocessing import MIDDLE
 from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
 from marginface.evaluation.cautions import embedding_cautions
 from marginface.evaluation.config import evaluation_problems
@@ -12,7 +12,8 @@ from marginface.evaluation.report import RESULT, Evaluation, print_results
 from marginface.inference.description import NetworkInput
 from marginface.inference.embedder import Embedder, check_devices, check_execution, model_embedder
 from marginface.inference.embedding_cache import EmbeddingCache
-from marginface.inference.model_file import ModelFile, open_model
+from marginface.inference.model_file import ModelFile
+from marginface.inference.open_model import open_model
 from marginface.utils.console import progress_bar, rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError, raise_problems
 

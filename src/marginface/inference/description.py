@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from marginface.backbones.preprocessing import MIDDLE, Color
 from marginface.data.alignment.template import Points, standard_template
+from marginface.data.preprocessing import MIDDLE, Color
 from marginface.metrics.thresholds import Threshold
 from marginface.utils.errors import InputError
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from marginface.backbones.preprocessing import MIDDLE, Color, embed_with_flip, normalize_images
 from marginface.data.alignment.template import align, standard_template
 from marginface.data.image_dataset import ImageDataset
 from marginface.data.loader import make_loader
+from marginface.data.preprocessing import MIDDLE, Color, embed_with_flip, normalize_images
 from marginface.inference.description import NetworkInput
-from marginface.inference.model_file import ModelFile, open_model
+from marginface.inference.model_file import ModelFile
+from marginface.inference.open_model import open_model
 from marginface.utils.errors import InputError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # as the trainer calls them

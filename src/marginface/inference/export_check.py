@@ -126,10 +126,11 @@ def check_graph(
         (network(images[at : at + BATCHES[-1]]), graph(images[at : at + BATCHES[-1]]))
         for at in rest
     ]
-    expected, found = (_unit(np.concatenate(side)) for side in zip(*whole, strict=True))
+    expected = _unit(np.concatenate([one for one, _ in whole]))
+    found = _unit(np.concatenate([other for _, other in whole]))
     differences, cosines = [], []
-    for one, other in [*pairs[:-1], (expected, found)]:
-        a, b = _unit(one), _unit(other)
+    units = [(_unit(one), _unit(other)) for one, other in pairs[:-1]]
+    for a, b in [*units, (expected, found)]:
         differences.append(float(np.abs(a - b).max()))
         cosines.append((a * b).sum(1))
     rates = None if people is None else _rates(expected, found, people)

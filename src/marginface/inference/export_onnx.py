@@ -1,7 +1,7 @@
 """Exports a network to one ONNX file that says how it is used, checked before it has its name."""
 
-import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import marginface
 from marginface.inference.aligned_faces import read_aligned
 from marginface.inference.description import DESCRIPTION_KEY, Description
 from marginface.inference.embedder import Embedder
+from marginface.inference.evaluation_folder import read_evaluation
 from marginface.inference.export_check import Check, Embed, Floats, Precision, check_graph
-from marginface.inference.model_file import ModelFile, weights_digest
+from marginface.inference.model_file import ModelFile
 from marginface.inference.onnx import open_onnx
 from marginface.inference.onnx_graph import (
     DEFAULT_OPSET,
@@ -25,7 +25,6 @@ from marginface.inference.onnx_graph import (
     without_traces,
 )
 from marginface.inference.onnx_precision import FEWEST_FACES, Quantization, to_fp16, to_int8
-from marginface.metrics.thresholds import Threshold
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.optional_packages import require_package
 
@@ -126,51 +125,15 @@ def described(model: ModelFile, options: ExportOptions) -> Description:
         thresholds, min_norm = read_evaluation(options.evaluation, model)
     return stated.model_copy(
         update={
-            "version": marginface.__version__,
+            "version": version("marginface"),
             "layout": options.layout,
             "precision": options.precision,
             "flip": flip,
             "thresholds": thresholds,
             "min_norm": min_norm,
-            "digest": digest_of(model),
+            "digest": model.digest(),
         }
     )
-
-
-def digest_of(model: ModelFile) -> str:
-    """`Description.digest`, computed where the file does not state it."""
-    if model.description.digest:
-        return model.description.digest
-    if model.path.suffix == ".onnx":
-        return model.fingerprint()
-    return weights_digest(model.build())
-
-
-def read_evaluation(folder: Path, model: ModelFile) -> tuple[tuple[Threshold, ...], float | None]:
-    """Thresholds, and the norm below which 1 % of embeddings are, of an evaluation of this model.
-
-    Raises:
-        MissingInputError: no evaluation there.
-        InputError: one of another network.
-    """
-    path = folder / "thresholds.json"
-    if not path.is_file():
-        raise MissingInputError(
-            f"no {path}; give the folder of an evaluation (evaluate.py prints where its report is)"
-        )
-    try:
-        content = json.loads(path.read_text())
-        thresholds = tuple(Threshold(**entry) for entry in content["thresholds"])
-        of_digest, of_file = content["digest"], content["weights_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not hold the thresholds of an evaluation") from error
-    own = model.description.digest
-    if of_file != model.fingerprint() and not (own and own == of_digest):
-        raise InputError(
-            f"{folder} is the evaluation of another network (file {of_file[:12]}..., this is "
-            f"{model.fingerprint()[:12]}...); evaluate {model.path}"
-        )
-    return thresholds, content.get("min_norm")
 
 
 def _check_options(model: ModelFile, target: Path, options: ExportOptions) -> None:

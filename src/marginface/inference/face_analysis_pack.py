@@ -8,8 +8,8 @@ and a multiplication among them. A float graph of 112 pixels of ours is read rig
 import shutil
 from pathlib import Path
 
-from marginface.backbones.preprocessing import MIDDLE
 from marginface.data.alignment.template import standard_template
+from marginface.data.preprocessing import MIDDLE
 from marginface.inference.export_onnx import ExportOptions
 from marginface.inference.model_file import ModelFile
 from marginface.utils.errors import InputError

@@ -299,7 +299,7 @@ class Gallery:
                 raise InputError(f"a threshold is a cosine, -1 to 1, got {threshold}")
             return SearchThreshold(threshold, None, "given", len(self))
         if fpir not in self._thresholds:
-            self._thresholds[fpir] = search_threshold(self, fpir)
+            self._thresholds[fpir] = search_threshold(self.memory, self.model, fpir)
         return self._thresholds[fpir]
 
     def _not_empty(self) -> list[str]:

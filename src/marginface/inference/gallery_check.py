@@ -61,7 +61,7 @@ def check_gallery(gallery: Gallery) -> GalleryCheck:
     single = [memory.names[n] for n in np.flatnonzero(counts == 1)]
     if people < 2:
         return GalleryCheck(people, len(memory.owner), damage, [], [], single, [])
-    best = strangers(gallery)
+    best = strangers(memory)
     thresholds = [(fpir, threshold_of(best, fpir), fpir * people >= 2) for fpir in _FPIRS]
     return GalleryCheck(
         people,
@@ -147,17 +147,17 @@ def export_gallery(gallery: Gallery, target: Path) -> int:
     pa: Any = require_package("pyarrow", extra="parquet")
     pq: Any = require_package("pyarrow.parquet", extra="parquet")
     rows = gallery.file.rows(gallery.model.embedding_size)
-    details = {number: more for number, *more in gallery.file.details()}
+    details = {row[0]: row for row in gallery.file.details()}
     vectors = pa.array(rows.vectors.astype(np.float32).reshape(-1))
     kept = [details[int(number)] for number in rows.images]
     table = pa.table(
         {
             "id": pa.array(rows.images),
-            "subject": pa.array([name for name, *_ in kept]),
+            "subject": pa.array([row[1] for row in kept]),
             "vector": pa.FixedSizeListArray.from_arrays(vectors, rows.vectors.shape[1]),
-            "norm": pa.array([norm for _, norm, *_ in kept], pa.float32()),
-            "score": pa.array([score for _, _, score, *_ in kept], pa.float32()),
-            "added": pa.array([datetime.fromtimestamp(row[3], UTC) for row in kept]),
+            "norm": pa.array([row[2] for row in kept], pa.float32()),
+            "score": pa.array([row[3] for row in kept], pa.float32()),
+            "added": pa.array([datetime.fromtimestamp(row[4], UTC) for row in kept]),
         }
     ).replace_schema_metadata({"marginface": json.dumps(gallery.file.about())})
     with atomic_write(target) as file:

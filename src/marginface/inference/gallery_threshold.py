@@ -6,18 +6,17 @@ that makes one false name among N people as rare as is wanted.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from marginface.inference.gallery_memory import GalleryMemory
+from marginface.inference.model import Model
 from marginface.metrics.identification import search
 from marginface.metrics.verification import rate_name
 from marginface.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from marginface.inference.gallery import Gallery
 
 _FEWEST = 2  # false names that are expected among the people enrolled
 _MOST = 4_000  # images that are searched for that
@@ -51,7 +50,7 @@ class SearchThreshold:
         return f"threshold {self.cosine:.3f} ({rate}{words[self.source]})"
 
 
-def search_threshold(gallery: "Gallery", fpir: float) -> SearchThreshold:
+def search_threshold(memory: GalleryMemory, model: Model, fpir: float) -> SearchThreshold:
     """The threshold for a rate, from the gallery where it is large enough, else from the model.
 
     Raises:
@@ -59,16 +58,16 @@ def search_threshold(gallery: "Gallery", fpir: float) -> SearchThreshold:
     """
     if not 0 < fpir < 1:
         raise InputError(f"a false positive identification rate is between 0 and 1, got {fpir}")
-    people = len(gallery)
+    people = len(memory.names)
     if fpir * people >= _FEWEST - 1e-9:
-        return SearchThreshold(threshold_of(strangers(gallery), fpir), fpir, "gallery", people)
+        return SearchThreshold(threshold_of(strangers(memory), fpir), fpir, "gallery", people)
     fmr = 1 - (1 - fpir) ** (1 / people)
     too_small = (
         f"FPIR {rate_name(fpir)} needs {int(np.ceil(_FEWEST / fpir))} people to be calibrated by "
         f"the gallery, which has {people}"
     )
     try:
-        found = gallery.model.threshold(fmr)
+        found = model.threshold(fmr)
     except InputError as error:
         raise InputError(
             f"{too_small}; and of the model's thresholds (FMR {rate_name(fmr)} is needed): {error}"
@@ -76,22 +75,22 @@ def search_threshold(gallery: "Gallery", fpir: float) -> SearchThreshold:
     if not found.supported:
         raise InputError(
             f"{too_small}; and the model's thresholds do not know FMR {rate_name(fmr)}, which is "
-            f"needed then: {gallery.model.caution(found)}. Enroll more people, ask for a higher "
+            f"needed then: {model.caution(found)}. Enroll more people, ask for a higher "
             "rate (--fpir), or give a cosine (--threshold)"
         )
     return SearchThreshold(found.cosine, fpir, "model", people)
 
 
-def strangers(gallery: "Gallery") -> Tensor:
+def strangers(memory: GalleryMemory) -> Tensor:
     """Best score of an image among all people but its own, of up to 4,000 images.
 
     Each image is a probe as it is, and others are templates, as in a search; of more images the
     first of each person comes first.
     """
-    order = _people_in_turn(gallery.memory.owner)[:_MOST]
-    probes = gallery.memory.vectors[torch.from_numpy(order)]
-    scores, places = search(probes, gallery.memory.templates, min(2, len(gallery)))
-    own = torch.from_numpy(gallery.memory.owner[order])[:, None]
+    order = _people_in_turn(memory.owner)[:_MOST]
+    probes = memory.vectors[torch.from_numpy(order)]
+    scores, places = search(probes, memory.templates, min(2, len(memory.names)))
+    own = torch.from_numpy(memory.owner[order])[:, None]
     return scores.masked_fill(places == own, -2.0).amax(1)
 
 

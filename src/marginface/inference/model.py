@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from marginface.backbones.preprocessing import Color
 from marginface.data.alignment.faces import FaceFinder, Which
+from marginface.data.preprocessing import Color
 from marginface.inference.description import Description
 from marginface.inference.embedder import Embedder, Precision, check_devices, model_embedder
-from marginface.inference.export_onnx import digest_of, read_evaluation
-from marginface.inference.model_file import ModelFile, open_model
+from marginface.inference.evaluation_folder import read_evaluation
+from marginface.inference.model_file import ModelFile, weights_digest
+from marginface.inference.open_model import open_model
 from marginface.inference.photo_options import PhotoOptions
 from marginface.inference.photographs import (
     Faces,
@@ -151,7 +152,7 @@ class Model:
         """
         if isinstance(photos, str | Path) or hasattr(photos, "dtype"):
             photos = [photos]  # type: ignore[list-item]  # one of them
-        several: list[Photo] = list(photos)  # type: ignore[arg-type]
+        several: list[Photo] = list(photos)
         names = [str(photo) for photo in several if isinstance(photo, str | Path)]
         found = list(
             embed_photos(
@@ -341,11 +342,8 @@ def open_source(
 
 
 def _digest(file: ModelFile, embedder: Embedder) -> str:
-    if file.path.suffix == ".onnx":
-        return digest_of(file)
-    from marginface.inference.model_file import weights_digest
-
-    return weights_digest(embedder.networks[0])
+    is_graph = file.path.suffix == ".onnx"
+    return file.digest() if is_graph else weights_digest(embedder.networks[0])
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

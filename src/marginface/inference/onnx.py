@@ -13,6 +13,8 @@ from marginface.inference.description import DESCRIPTION_KEY, Description, read_
 from marginface.utils.errors import InputError, first_line
 from marginface.utils.optional_packages import require_package
 
+_PLACE = b"location"  # key of what stands in another file
+
 
 class OnnxNetwork(nn.Module):
     """The first output, (B, D), of an ONNX graph.
@@ -82,7 +84,6 @@ def open_onnx(path: Path) -> OnnxFile:
             folder, or its input is not such images.
     """
     runtime = require_package("onnxruntime", extra="export")
-    external_weight_files(path)
     session = _session(runtime, path)
     text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION_KEY)
     description = None if text is None else read_description(text, f"{path} (its metadata)")
@@ -144,8 +145,10 @@ def external_weight_files(path: Path) -> list[Path]:
     """Files with weights that an ONNX file refers to, as exporters write for large networks.
 
     Raises:
-        InputError: one outside the folder of the file: nothing else is read for it.
+        InputError: one outside the folder of the file; onnxruntime does not read it either.
     """
+    if _PLACE not in path.read_bytes():
+        return []  # and onnx need not be imported
     onnx = require_package("onnx", extra="export")
     try:
         graph = onnx.load(str(path), load_external_data=False).graph

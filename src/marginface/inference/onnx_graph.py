@@ -32,6 +32,9 @@ class PixelNetwork(nn.Module):
         flip: add the embedding of the mirror image.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, taken: NetworkInput, flip: bool) -> None:
         super().__init__()
         self.network, self.color, self.flip = network, taken.color, flip

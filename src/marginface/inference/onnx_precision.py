@@ -89,7 +89,7 @@ def to_int8(graph: Any, images: NDArray[Any] | None, kind: Quantization) -> Any:
 def _reader(name: str, images: NDArray[Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Faces(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    class Faces(CalibrationDataReader):
         def __init__(self) -> None:
             self._parts: Iterator[NDArray[Any]] = iter(
                 np.array_split(images, max(len(images) // _AT_ONCE, 1))

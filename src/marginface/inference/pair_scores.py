@@ -71,10 +71,10 @@ def score_pairs(model: Model, pairs: Path, out: Path, limit: Verification) -> Pa
     with atomic_write(out, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["first", "second", "cosine", "decision", "reason", *["same"] * has_same])
-        for row in rows:
-            cosine, decision, reason = _decide(of_name[row[0]], of_name[row[1]], row, limit)
+        for pair in rows:
+            cosine, decision, reason = _decide(of_name[pair[0]], of_name[pair[1]], pair, limit)
             decisions.append(decision)
-            writer.writerow([row[0], row[1], cosine, decision, reason, *row[2:]])
+            writer.writerow([pair[0], pair[1], cosine, decision, reason, *pair[2:]])
     counts = {word: decisions.count(word) for word in ("same", "different", "failed")}
     return PairScores(len(rows), **counts, threshold=limit.threshold, out=str(out))
 

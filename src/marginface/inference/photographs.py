@@ -103,9 +103,11 @@ def embed_photos(
     rows: list[tuple[str, int, AlignedFace | str]] = []
     faces = 0
     for number, (name, outcome) in enumerate(_aligned(photos, finder), start=1):
-        found = [outcome] if isinstance(outcome, str) else outcome
-        rows += [(name, place, face) for place, face in enumerate(found)]
-        faces += 0 if isinstance(outcome, str) else len(found)
+        if isinstance(outcome, str):
+            rows.append((name, 0, outcome))
+        else:
+            rows += [(name, place, face) for place, face in enumerate(outcome)]
+            faces += len(outcome)
         if faces >= batch_size or len(rows) >= 16 * batch_size:
             yield from _embedded(rows, embedder, batch_size)
             rows, faces = [], 0

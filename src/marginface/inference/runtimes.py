@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.inference.model_file import ModelFile
+from marginface.inference.open_model import open_model
 from marginface.utils.errors import InputError, check_choice, first_line
 from marginface.utils.optional_packages import require_package
 
@@ -71,8 +72,6 @@ def for_runtime(file: ModelFile, runtime: str) -> ModelFile:
             "marginface export"
         )
     if not is_graph:  # the graph in a shared folder
-        from marginface.inference.model_file import open_model
-
         file = open_model(graph)
     if runtime == "onnxruntime":
         return file

@@ -100,9 +100,16 @@ def _between(low: Threshold, high: Threshold, fmr: float) -> Threshold:
         one, other = getattr(low, name), getattr(high, name)
         return float(one + share * (other - one))
 
-    names = ("cosine", "low", "high", "fmr_low", "fmr_high")
-    matches = round(mean("false_matches"))
-    return replace(low, fmr=fmr, false_matches=matches, **{name: mean(name) for name in names})
+    return replace(
+        low,
+        fmr=fmr,
+        cosine=mean("cosine"),
+        low=mean("low"),
+        high=mean("high"),
+        fmr_low=mean("fmr_low"),
+        fmr_high=mean("fmr_high"),
+        false_matches=round(mean("false_matches")),
+    )
 
 
 def _none_fits(known: Sequence[Threshold], flip: bool, int8: bool) -> str:

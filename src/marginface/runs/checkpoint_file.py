@@ -8,9 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from marginface.utils.errors import InputError
 from marginface.utils.torch_files import load_tensors
@@ -43,6 +40,11 @@ def read_centers(checkpoint: Checkpoint, path: Path) -> Tensor:
     about = checkpoint["marginface"].get("head")
     if about is None or about["folder"] is None:
         return weight
+    # Imported here: it takes as long as torch itself, and a network alone does not need it.
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     folder = complete_folder(path.parent / about["folder"])
     saved = FileSystemReader(folder).read_metadata().state_dict_metadata["weight"]
     assert isinstance(saved, TensorStorageMetadata)

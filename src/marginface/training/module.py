@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from marginface.backbones.preprocessing import Color, embed_with_flip, normalize_images
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.image_dataset import Batch
+from marginface.data.preprocessing import Color, embed_with_flip, normalize_images
 from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.batch_norm import check_images_left

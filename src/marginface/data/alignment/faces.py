@@ -107,7 +107,8 @@ class FaceFinder:
         return usable
 
     def _check(self, face: DetectedFace, rgb: Pixels) -> None:
-        check_points(face.points, *rgb.shape[:2], self.min_face, self.max_misfit)
+        height, width = rgb.shape[:2]
+        check_points(face.points, height, width, self.min_face, self.max_misfit)
 
     def _detect(self, rgb: Pixels, photo: str) -> list[DetectedFace]:
         """Faces, looked for again with a border around it: some fill their photograph."""

@@ -1,0 +1,190 @@
+"""Opens trained networks: run folders, our checkpoints, bare weights, ONNX, shared folders."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from marginface.data.preprocessing import Color
+from marginface.inference.description import Description, NetworkInput, network_input
+from marginface.inference.model_file import ModelFile
+from marginface.inference.onnx import OnnxFile, open_onnx
+from marginface.inference.shared_folder import open_shared_folder
+from marginface.metrics.thresholds import Threshold
+from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.runs.folder import RunFolder
+from marginface.utils.console import rank_zero_warn
+from marginface.utils.errors import InputError, MissingInputError
+
+
+def open_model(
+    path: str | Path,
+    backbone: dict[str, Any] | None = None,
+    color: Color | None = None,
+    *,
+    checkpoint: str = "best",
+    given: Mapping[str, Any] | None = None,
+) -> ModelFile:
+    """Find out what a file holds.
+
+    Args:
+        path: a run folder, a .ckpt, weights (.pth, .pt, .safetensors; insightface's as they are),
+            .onnx, or a shared folder.
+        backbone: configuration of the network in a file of bare weights; without it the file is
+            compared with insightface's networks.
+        color: channel order, where the file does not state it; rgb when not given.
+        checkpoint: of a run folder, see `RunFolder.checkpoint`.
+        given: further fields of `NetworkInput`, for files that do not state them.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: nothing known, or another color order or network than the file states.
+    """
+    path = Path(path)
+    stated = {k: v for k, v in (given or {}).items() if v is not None}
+    if color is not None:
+        stated["color"] = color
+    if path.is_dir() and (path / "config.json").is_file():
+        _check_nothing_given(path, backbone, stated)
+        return open_shared_folder(path)
+    if path.is_dir():
+        path = RunFolder(path).checkpoint(checkpoint)
+    if not path.is_file():
+        raise MissingInputError(
+            f"no checkpoint {path}; give a run folder, a .ckpt, .pth, .safetensors or .onnx file"
+        )
+    if path.suffix == ".onnx":
+        return _from_onnx(path, open_onnx(path), backbone, stated)
+    if path.suffix != ".safetensors":
+        content = read_checkpoint(path)
+        about = content.get("marginface", {})
+        if isinstance(about, dict) and about.get("description") is not None:
+            if backbone is not None:
+                raise InputError(f"{path} states which network it holds; leave backbone= out")
+            return _from_checkpoint(path, about, stated)
+    return _from_weights(path, backbone, stated)
+
+
+def _from_onnx(
+    path: Path, file: OnnxFile, backbone: dict[str, Any] | None, stated: dict[str, Any]
+) -> ModelFile:
+    if file.description is not None:
+        _check_nothing_given(path, backbone, stated)
+        name = (file.description.backbone or {}).get("name", path.stem)
+        return ModelFile(path, str(name), {}, file.build, file.description, own=True)
+    if backbone is not None:
+        raise InputError(f"{path} states which network it holds; leave backbone= out")
+    if stated.setdefault("size", file.size) != file.size:
+        raise InputError(f"{path} takes images of {file.size} pixels, input.size={stated['size']}")
+    assumed = [key for key in ("color", "mean", "std") if key not in stated]
+    if file.size % 112 and file.size % 128:
+        assumed += ["template"] if "template" not in stated else []
+    found = network_input(stated, str(path))
+    if assumed:
+        rank_zero_warn(
+            f"{path} does not say how its images are made. Assumed: {_assumption(assumed, found)}; "
+            f"state what is otherwise ({', '.join(f'input.{key}' for key in assumed)})"
+        )
+    return ModelFile(path, path.stem, {}, file.build, Description(input=found))
+
+
+def _assumption(keys: list[str], found: NetworkInput) -> str:
+    words = {
+        "color": found.color.upper(),
+        "mean": f"mean {found.mean[0]:g}",
+        "std": f"standard deviation {found.std[0]:g}",
+        "template": f"the template of 112 pixels at the scale of {found.size}",
+    }
+    return ", ".join(words[key] for key in keys)
+
+
+def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) -> ModelFile:
+    run: dict[str, Any] = about["description"]
+    config = dict(run["config"]["backbone"])
+    trained_in = config.pop("color")
+    del config["weights"]
+    if stated.get("color", trained_in) != trained_in:
+        raise InputError(
+            f"{path} was trained in {trained_in} order; color={stated['color']} would give it "
+            "other images than it knows, leave color out"
+        )
+    _check_nothing_given(path, None, {k: v for k, v in stated.items() if k != "color"})
+    # What starting weights it was trained from does not matter any more.
+    config["pretrained"] = False
+    plugins = run["config"].get("plugins", [])
+    folder = RunFolder(path.absolute().parent.parent)
+    description = Description(
+        backbone=config,
+        input=NetworkInput(color=trained_in, size=config["image_size"]),  # type: ignore[call-arg]
+        thresholds=tuple(Threshold(**t) for t in folder.read_thresholds(about.get("step"))),
+        training={
+            "head": run["config"]["head"]["name"],
+            "data": run["config"]["data"].get("name"),
+            "steps": about.get("step"),
+        },
+    )
+    return ModelFile(
+        path,
+        config["name"],
+        config,
+        lambda: _with_plugins(config, path, plugins),
+        description,
+        own=True,
+    )
+
+
+def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str, Any]) -> ModelFile:
+    from marginface.backbones.weights import identify_network  # timm takes seconds to import
+
+    config = dict(backbone) if backbone is not None else identify_network(path)
+    config.pop("weights", None)
+    usual = config.pop("color", None) or "rgb"
+    found = network_input(
+        {"color": usual, "size": config["image_size"], **stated}, str(path)
+    )  # fmt: skip
+    return ModelFile(
+        path,
+        config["name"],
+        config,
+        lambda: _with_weights(config, path),
+        Description(backbone=config, input=found),
+    )
+
+
+def _with_plugins(config: dict[str, Any], path: Path, plugins: list[str]) -> nn.Module:
+    """The network; an error names the plugins that may define it, but does not import them.
+
+    What a file names is not run: who trusts it says so.
+    """
+    import timm
+
+    import marginface.backbones  # noqa: F401  # registers ours
+
+    missing = [name for name in plugins if name not in sys.modules]
+    if missing and not timm.is_model(config["name"]):
+        raise InputError(
+            f"{path} holds the network {config['name']!r} of a run with plugins of its own; add "
+            f"plugins=[{','.join(missing)}]"
+        )
+    return _with_weights(config, path)
+
+
+def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:
+    from marginface.backbones import create_backbone, load_backbone_weights
+
+    network = create_backbone(**config)
+    load_backbone_weights(network, path)
+    return network
+
+
+def _check_nothing_given(
+    path: Path, backbone: dict[str, Any] | None, stated: dict[str, Any]
+) -> None:
+    if backbone is not None:
+        raise InputError(f"{path} states which network it holds; leave backbone= out")
+    if stated:
+        key = sorted(stated)[0]
+        name = key if key == "color" else f"input.{key}"
+        raise InputError(f"{path} states how its images are made; leave {name}= out")
