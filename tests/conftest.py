@@ -68,6 +68,19 @@ def run(tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One benchmark of each kind."""
+    from helpers.benchmark_sets import write_gallery, write_ijb, write_pairs_csv, write_tinyface
+
+    root = tmp_path_factory.mktemp("sets")
+    write_pairs_csv(root / "pairs")
+    write_ijb(root / "ijb")
+    write_tinyface(root / "tinyface")
+    write_gallery(root / "gallery", strangers=True)
+    return root
+
+
 @pytest.fixture
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python command line of the project in a process of its own, for a bounded time."""

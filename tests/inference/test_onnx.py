@@ -2,39 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from helpers.benchmark_sets import write_tinyface
 from helpers.evaluations import settings
+from helpers.small_models import write_onnx
 from marginface.evaluation.run import evaluate
 from marginface.inference import onnx as onnx_network
 from marginface.inference.embedder import Embedder
 from marginface.inference.open_model import open_model
 from marginface.utils.errors import InputError
-
-
-def write_onnx(path: Path, batch: int | str, side: int | str = 32) -> np.ndarray:
-    """A graph that averages an image over 4 x 4 and multiplies the channels by a matrix."""
-    weight = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
-    nodes = [
-        helper.make_node("AveragePool", ["data"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["embedding"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 5])],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, path)
-    return weight
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 4])

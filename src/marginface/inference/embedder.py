@@ -185,8 +185,13 @@ def model_embedder(
     flip: bool,
     devices: Sequence[str] | None = None,
     precision: Precision = "32-true",
+    warp: bool = True,
 ) -> Embedder:
-    """The network of a file, for aligned images of `model.input.aligned_size`.
+    """The network of a file.
+
+    Args:
+        warp: images are on the standard template, of `model.input.aligned_size`, and come from
+            there onto the network's own; else they are on that already.
 
     Raises:
         InputError: see `check_execution`.
@@ -202,5 +207,5 @@ def model_embedder(
         precision=precision,
         mean=taken.mean,
         std=taken.std,
-        warp=None if taken.aligned_size == taken.size else taken,
+        warp=taken if warp and taken.aligned_size != taken.size else None,
     )

@@ -311,7 +311,10 @@ def load(
     file = for_runtime(file, runtime)
     embeds_flip = file.description.flip if flip is None else flip
     devices = check_devices(device)[:1]
-    embedder = model_embedder(file, flip=embeds_flip, devices=devices, precision=precision)
+    # Photographs are aligned to the network's template, whatever it is.
+    embedder = model_embedder(
+        file, flip=embeds_flip, devices=devices, precision=precision, warp=False
+    )
     digest = description.digest or _digest(file, embedder)
     return Model(
         description.model_copy(update={"flip": embeds_flip, "digest": digest}),
