@@ -269,6 +269,7 @@ def test_export_that_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.M
     refused = marginface("export", str(run), f"{tmp_path}/a.onnx")
     assert refused.exit_code == 1
     assert "was not written: it is wrong. Measured: max difference" in refused.stdout
+    assert refused.stderr == ""
     assert list(tmp_path.iterdir()) == []
     forced = marginface("export", str(run), f"{tmp_path}/a.onnx", "--force")
     assert forced.exit_code == 0

@@ -215,6 +215,13 @@ def test_graphs_of_others_to_fewer_bits(people: Path, tmp_path: Path) -> None:
         export_onnx(model, tmp_path / "b.onnx", ExportOptions())
     check = export_onnx(model, tmp_path / "b.onnx", ExportOptions(precision="fp16", faces=people))
     assert check.min_cosine > 0.9995
+    eight = ExportOptions(precision="int8", calibration=people, faces=people)
+    old = onnx.load(str(tmp_path / "net.onnx"))  # before scales per channel
+    del old.opset_import[:]
+    old.opset_import.append(onnx.helper.make_opsetid("", 11))
+    onnx.save(old, str(tmp_path / "old.onnx"))
+    source = open_model(tmp_path / "old.onnx", given={"color": "rgb"})
+    assert export_onnx(source, tmp_path / "i.onnx", eight).mean_cosine > 0.98
     with pytest.raises(InputError, match="is in fp16 already"):
         export_onnx(open_model(tmp_path / "b.onnx"), tmp_path / "c.onnx",
                     ExportOptions(precision="fp16"))  # fmt: skip

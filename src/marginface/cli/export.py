@@ -107,7 +107,7 @@ def export_command(
                 check = write_shared_folder(source, target, folder)
         except ExportRefusedError as refused:
             print(refused)
-            raise typer.Exit(1) from None
+            raise SystemExit(1) from None
         if pack is not None:
             print(f"for FaceAnalysis: {write_pack(pack, target)}")
         print(f"{target} written and checked: {check.words()}")

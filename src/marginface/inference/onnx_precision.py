@@ -16,6 +16,7 @@ from marginface.utils.optional_packages import require_package
 Quantization = Literal["per-channel", "per-tensor", "dynamic"]
 FEWEST_FACES = 100  # to calibrate with
 _AT_ONCE = 8
+_PER_CHANNEL = 13  # opset
 # Lengths of embeddings of several hundred do not fit 16 bits when they are squared.
 _KEPT_IN_FP32 = ["ReduceL2", "ReduceSumSquare", "Pow", "Sqrt", "Div", "Clip", "LpNormalization"]
 
@@ -57,6 +58,9 @@ def to_int8(graph: Any, images: NDArray[Any] | None, kind: Quantization) -> Any:
         source, ready, target = (str(Path(folder, n)) for n in ("a.onnx", "b.onnx", "c.onnx"))
         onnx.save(graph, source)
         try:
+            if kind != "dynamic":
+                graph = _with_axes(graph)
+                onnx.save(graph, source)
             quant_pre_process(source, ready, skip_symbolic_shape=True)
             if kind == "dynamic":
                 q.quantize_dynamic(ready, target, weight_type=q.QuantType.QInt8)
@@ -84,6 +88,14 @@ def to_int8(graph: Any, images: NDArray[Any] | None, kind: Quantization) -> Any:
             raise InputError(f"onnxruntime cannot quantize it: {first_line(error)}") from error
     without_traces(quantized)
     return quantized
+
+
+def _with_axes(graph: Any) -> Any:
+    """The graph in an opset whose quantized tensors have a scale per channel (13 or later)."""
+    from onnx import version_converter
+
+    own = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    return graph if own >= _PER_CHANNEL else version_converter.convert_version(graph, _PER_CHANNEL)
 
 
 def _reader(name: str, images: NDArray[Any]) -> Any:

@@ -120,8 +120,8 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
         input=NetworkInput(color=trained_in, size=config["image_size"]),  # type: ignore[call-arg]
         thresholds=tuple(Threshold(**t) for t in folder.read_thresholds(about.get("step"))),
         training={
-            "head": run["config"]["head"]["name"],
-            "data": run["config"]["data"].get("name"),
+            "head": run["config"].get("head", {}).get("name"),
+            "data": run["config"].get("data", {}).get("name"),
             "steps": about.get("step"),
         },
     )
