@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from marginface.backbones import create_backbone
-from marginface.data.preprocessing import normalize_images
 from marginface.classifier import ClassifierOptions
 from marginface.data.formats.recordio import write_recordio
+from marginface.data.preprocessing import normalize_images
 from marginface.heads import MarginHead, create_head
 from marginface.training.optimizers import SGD, step_in_backward
 
