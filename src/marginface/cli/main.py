@@ -26,6 +26,7 @@ COMMANDS = {
     "enroll": ("enroll", "enroll_command", "Add people to a gallery."),
     "identify": ("identify", "identify_command", "Who the faces in photographs are."),
     "gallery": ("gallery", "app", "Look into a gallery, remove people, export it."),
+    "demo": ("demo", "demo_command", "A page on this machine to try a model."),
     "profile": ("profile", "profile_command", "Time and memory of a network, by runtime."),
     "push": ("hub", "push_command", "Upload a shared folder to the Hugging Face Hub."),
     "pull": ("hub", "pull_command", "Fetch a shared folder from the Hugging Face Hub."),

@@ -342,8 +342,8 @@ def test_tiles_for_crowds(tmp_path: Path) -> None:
     yunet = YuNetOfPlaces(face, 3)
     (found,) = yunet(photo, "a.jpg")
     np.testing.assert_allclose(found.points, face, atol=4)  # the place is known to 4 pixels
-    assert len(yunet.parts) == 1 + 9
-    assert yunet.parts[5] == (200, 268)  # the middle: a third and two eighths of one
+    assert len(yunet.parts) == 2 + 9  # the whole at two sizes
+    assert yunet.parts[6] == (200, 268)  # the middle: a third and two eighths of one
     with pytest.raises(InputError, match="--tiles must be 1 to 16, got 0"):
         YuNet(tmp_path / "any", tiles=0)
 

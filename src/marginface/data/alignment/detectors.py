@@ -21,6 +21,7 @@ from marginface.data.images import Pixels, exif_orientation
 from marginface.utils.errors import InputError, MissingInputError, check_choice, first_line
 
 LONG_SIDE = 640  # pixels, at which YuNet was trained
+_LARGE = 200  # pixels from eyes to mouth; of larger faces the points are off by more
 YUNET_VARIABLE = "MARGINFACE_YUNET"
 _WHERE = (
     "download face_detection_yunet_2023mar.onnx from the model page opencv/face_detection_yunet at "
@@ -92,8 +93,9 @@ class YuNet:
     """OpenCV's FaceDetectorYN with the user's ONNX file (opencv_zoo's face_detection_yunet).
 
     It finds faces of about 10 to 300 pixels, so photographs are looked at with a long side of 640
-    pixels, whether they are larger or smaller; at half of that when none is found, for faces that
-    fill the photograph. Small faces in large photographs are found in tiles.
+    pixels, whether they are larger or smaller; and at half of that when none is found, or one that
+    is large there, whose points it places better then. Small faces in large photographs are found
+    in tiles.
 
     Args:
         path: the ONNX file.
@@ -144,10 +146,13 @@ class YuNet:
 
     def __call__(self, rgb: Pixels, path: str) -> list[DetectedFace]:
         found = self._in_part(rgb, self.size)
+        limit = _LARGE * max(rgb.shape[:2]) / self.size
+        if not found or any(_extent(face) > limit for face in found):
+            found = _with_better(found, self._in_part(rgb, self.size // 2), limit)
         for left, top, right, bottom in _parts(rgb.shape[1], rgb.shape[0], self._tiles):
             for face in self._in_part(rgb[top:bottom, left:right], self.size):
                 found.append(face._replace(points=face.points + np.array([left, top])))
-        return _different(found) or self._in_part(rgb, self.size // 2)
+        return _different(found)
 
     def _in_part(self, rgb: Pixels, long_side: int) -> list[DetectedFace]:
         detector = self._detector()
@@ -237,12 +242,35 @@ def _parts(width: int, height: int, tiles: int) -> Iterator[tuple[int, int, int,
         )
 
 
+def _with_better(
+    found: list[DetectedFace], smaller: list[DetectedFace], limit: float
+) -> list[DetectedFace]:
+    """Large faces as they were found in the smaller photograph, where they were."""
+    if not found:
+        return smaller
+    better = []
+    for face in found:
+        same = [other for other in smaller if _is_same(face, other)]
+        if _extent(face) > limit and same:
+            face = max(same, key=lambda other: other.score or 0)
+        better.append(face)
+    return better
+
+
+def _extent(face: DetectedFace) -> float:
+    return float(np.ptp(face.points, axis=0).max())
+
+
+def _is_same(face: DetectedFace, other: DetectedFace) -> bool:
+    """Whether both are one face, by the middle of their points."""
+    return float(np.hypot(*(face.points - other.points).mean(0))) <= _extent(face) / 2
+
+
 def _different(faces: list[DetectedFace]) -> list[DetectedFace]:
     """One of each face that was found in several tiles: the one with the best score."""
     kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda face: -(face.score or 0)):
-        extent = np.ptp(face.points, axis=0).max()
-        if all(np.hypot(*(face.points - k.points).mean(0)) > extent / 2 for k in kept):
+        if not any(_is_same(face, other) for other in kept):
             kept.append(face)
     return kept
 
