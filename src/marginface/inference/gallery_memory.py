@@ -36,12 +36,10 @@ class GalleryMemory:
         self.place = {name: n for n, name in enumerate(self.names)}
         self._count = len(rows.owner)
         self._owner = rows.owner.copy()
-        # A writable copy in the precision that is searched.
-        self._vectors = torch.from_numpy(rows.vectors.astype(np.float32))
+        self._vectors = torch.from_numpy(rows.vectors).float()  # the precision that is searched
         self._check(rows, path)
-        self._sums = torch.zeros(len(self.names), width)
-        self._sums.index_add_(0, torch.from_numpy(self._owner), self._vectors)
-        self._templates: Tensor | None = None
+        self._width = width
+        self._room: tuple[Tensor, Tensor] | None = None  # sums and templates, made when needed
 
     @property
     def vectors(self) -> Tensor:
@@ -56,9 +54,7 @@ class GalleryMemory:
     @property
     def templates(self) -> Tensor:
         """(S, D) the normalized mean of each person's unit vectors."""
-        if self._templates is None:
-            self._templates = F.normalize(self._sums)
-        return self._templates[: len(self.names)]
+        return self._sums_and_templates(len(self.names))[1][: len(self.names)]
 
     def add(self, subject: str, vectors: NDArray[np.float32]) -> None:
         """Add images of a person; as the file holds them."""
@@ -67,7 +63,7 @@ class GalleryMemory:
             self.place[subject] = len(self.names)
             self.names.append(subject)
         place = self.place[subject]
-        templates = self.templates_with_room(len(self.names))
+        sums, templates = self._sums_and_templates(len(self.names))
         end = self._count + len(stored)
         if end > len(self._owner):
             more = max(end, 2 * len(self._owner), _ROOM) - len(self._owner)
@@ -76,19 +72,21 @@ class GalleryMemory:
         self._owner[self._count : end] = place
         self._vectors[self._count : end] = stored
         self._count = end
-        self._sums[place] += stored.sum(0)
-        templates[place] = F.normalize(self._sums[place], dim=0)
+        sums[place] += stored.sum(0)
+        templates[place] = F.normalize(sums[place], dim=0)
 
-    def templates_with_room(self, people: int) -> Tensor:
-        """The table of templates, as long as so many people need or longer."""
-        if self._templates is None:
-            self._templates = F.normalize(self._sums)
-        if people > len(self._sums):
-            more = max(people, 2 * len(self._sums), _ROOM) - len(self._sums)
-            room = torch.zeros(more, self._sums.shape[1])
-            self._sums = torch.cat([self._sums, room])
-            self._templates = torch.cat([self._templates, room])
-        return self._templates
+    def _sums_and_templates(self, people: int) -> tuple[Tensor, Tensor]:
+        """Tables of a row per person, as long as so many people need or longer."""
+        if self._room is None:
+            known = int(self.owner.max()) + 1 if self._count else 0
+            sums = torch.zeros(known, self._width)
+            sums.index_add_(0, torch.from_numpy(self.owner), self.vectors)
+            self._room = sums, F.normalize(sums)
+        if people > len(self._room[0]):
+            rows = max(people, 2 * len(self._room[0]), _ROOM)
+            more = torch.zeros(rows - len(self._room[0]), self._width)
+            self._room = torch.cat([self._room[0], more]), torch.cat([self._room[1], more])
+        return self._room
 
     def _check(self, rows: Rows, path: Path) -> None:
         off = (self._vectors.norm(dim=1) - 1).abs()
