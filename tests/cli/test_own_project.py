@@ -112,6 +112,22 @@ def test_a_head_without_its_plugin_says_what_to_do() -> None:
     assert "Heads of your own are made known by plugins=[<module>]" in problem
 
 
+def test_resuming_without_the_plugin_names_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "run").mkdir()
+    (project / "run" / "config.yaml").write_text("plugins: [mine.heads]\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "head=myhead", "hydra.run.dir=run", "plugins=[]"])
+    from marginface.cli.train import main
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "unknown head 'myhead'" in said
+    assert "run was begun with plugins of its own; add plugins=[mine.heads]" in said
+
+
 def test_a_network_without_its_plugin_is_named(tmp_path: Path) -> None:
     import torch
 
@@ -197,6 +213,9 @@ def test_the_wheel_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         "num_workers=0", "hydra.run.dir=e", cwd=tmp_path / "p",
     )  # fmt: skip
     assert "accuracy" in evaluated
+    run("export", "one", "one.onnx", "--input", "uint8", cwd=tmp_path / "p")
+    pair = ["faces/p0/0.jpg", "faces/p0/0.jpg"]
+    assert "same: cosine 1.0" in run("verify", "one.onnx", *pair, "--aligned", cwd=tmp_path / "p")
     listed = run("heads", cwd=tmp_path / "p")
     assert "myhead (" in listed
 

@@ -1,8 +1,10 @@
 """Makes a command with Hydra's overrides from a function of a composed configuration."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -11,6 +13,8 @@ from marginface.cli.errors import clear_errors
 from marginface.config.command_line import Problems, check_command_line
 from marginface.config.quoting import with_quotes
 from marginface.config.resolve import config_dir, with_own_configs
+from marginface.runs.folder import RunFolder
+from marginface.utils.errors import InputError
 
 
 def hydra_command(
@@ -37,7 +41,8 @@ def hydra_command(
             with clear_errors():
                 # Hydra reads them again, and so do further processes.
                 sys.argv[1:] = with_own_configs(with_quotes(sys.argv[1:]))
-                check_command_line(config_name, sys.argv[1:], problems)
+                with _plugins_named(sys.argv[1:]):
+                    check_command_line(config_name, sys.argv[1:], problems)
             # An absolute path: a relative one fails when a console script imports the function.
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
                 with_clear_errors
@@ -46,3 +51,28 @@ def hydra_command(
         return main
 
     return decorate
+
+
+@contextmanager
+def _plugins_named(arguments: list[str]) -> Iterator[None]:
+    """A mistake in the command of a run that is there names the plugins that it was begun with."""
+    try:
+        yield
+    except InputError as error:
+        given = dict(word.split("=", 1) for word in arguments if "=" in word)
+        for key in ("hydra.run.dir", "resume", "run", "checkpoint"):
+            missing = _plugins_of(Path(given.get(key, "")).expanduser())
+            if missing:
+                raise InputError(
+                    f"{error}\n{given[key]} was begun with plugins of its own; add "
+                    f"plugins=[{','.join(missing)}]"
+                ) from error
+        raise
+
+
+def _plugins_of(folder: Path) -> list[str]:
+    """Those of a run folder that are not imported."""
+    run = RunFolder(folder)
+    if str(folder) == "." or not run.config.is_file():
+        return []
+    return [name for name in run.read_config().get("plugins", []) if name not in sys.modules]
