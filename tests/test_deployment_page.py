@@ -17,7 +17,8 @@ COMMANDS = [
     line.split("  #")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for line in block.strip().splitlines()
-    if "runs-with-network" not in line and not line.startswith("pip ")
+    if not any(word in line for word in ("runs-with-network", "stays open"))
+    and not line.startswith("pip ")
 ]
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 _PEOPLE, _IMAGES = 24, 4

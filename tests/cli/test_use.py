@@ -193,7 +193,7 @@ def test_a_gallery(place: Path, tmp_path: Path) -> None:
     assert too_rare.exit_code == 2
     assert "FPIR 1e-2 needs 200 people" in too_rare.stderr
     assert "p3\t3\t20" in marginface("gallery", "list", file).stdout
-    check = marginface("gallery", "check", "net.onnx", file, *STATED)
+    check = marginface("gallery", "check", file)
     assert check.exit_code == 0, check.stderr
     assert "10 people, 30 images\nthe file is whole" in check.stdout
     removed = marginface("gallery", "remove", file, "p3")
@@ -203,7 +203,7 @@ def test_a_gallery(place: Path, tmp_path: Path) -> None:
     assert "9 people, 27 images" in info
     assert "3 images of removed people emptied" in info
     assert "bytes before" in marginface("gallery", "compact", file).stdout
-    exported = marginface("gallery", "export", "net.onnx", file, f"{tmp_path}/g.parquet", *STATED)
+    exported = marginface("gallery", "export", file, f"{tmp_path}/g.parquet")
     assert exported.stdout == f"27 images in {tmp_path}/g.parquet\n"
     nobody = marginface("enroll", "net.onnx", file, str(probes), *common)
     assert "does not say who its photographs show" in nobody.stderr

@@ -412,7 +412,7 @@ def test_check(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:
         gallery.enroll_aligned("alone", pictures[50, :1])
         gallery.enroll_aligned("twin of p3", pictures[3, 3:], force=True)
         gallery.enroll_aligned("p5", pictures[6, 3:], force=True)
-        check = check_gallery(gallery)
+        check = check_gallery(gallery.file)
     assert (check.people, check.images, check.damage) == (PEOPLE + 2, 3 * PEOPLE + 3, None)
     assert ("p3", "twin of p3") in [pair[:2] for pair in check.alike]
     assert check.single == ["alone", "twin of p3"]
@@ -433,7 +433,7 @@ def test_export_to_parquet_and_into_qdrant(
     from qdrant_client import QdrantClient, models
 
     target = tmp_path / "people.parquet"
-    assert export_gallery(gallery, target) == 3 * PEOPLE
+    assert export_gallery(gallery.file, target) == 3 * PEOPLE
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     table = pq.read_table(target)
     vectors = np.stack(table["vector"].to_numpy())
@@ -451,9 +451,9 @@ def test_export_to_parquet_and_into_qdrant(
     found = client.query_points("people", probe.tolist(), limit=1, search_params=exact).points[0]
     assert found.payload == {"subject": "person 5"}
     with pytest.raises(InputError, match="exists; choose another name"):
-        export_gallery(gallery, target)
+        export_gallery(gallery.file, target)
     with pytest.raises(InputError, match="is exported as .parquet"):
-        export_gallery(gallery, tmp_path / "a.csv")
+        export_gallery(gallery.file, tmp_path / "a.csv")
 
 
 def test_size_on_disk(tmp_path: Path) -> None:

@@ -6,29 +6,11 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    Aligned,
-    CheckpointOption,
-    Describe,
-    DetectorOption,
-    DetectorSize,
-    Device,
-    Face,
-    Flip,
-    Landmarks,
-    MaxMisfit,
-    MinFace,
-    ModelArgument,
-    Plugins,
-    Precision,
-    Runtime,
-    Yunet,
-    input_fields,
-    photo_options,
-)
+from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError
 
 
+@takes(using=UseOptions, finding=FaceOptions)
 def embed_command(
     model: ModelArgument,
     photos: Annotated[
@@ -37,37 +19,18 @@ def embed_command(
     out: Annotated[Path, typer.Argument(help="new .npz or .parquet file")],
     batch: Annotated[int, typer.Option(help="faces embedded at once")] = 64,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
-    detector: DetectorOption = "yunet",
-    yunet: Yunet = None,
-    detector_size: DetectorSize = 640,
-    landmarks: Landmarks = None,
-    aligned: Aligned = False,
-    face: Face = "all",
-    min_face: MinFace = 10.0,
-    max_misfit: MaxMisfit = 19.0,
+    *,
+    using: UseOptions,
+    finding: FaceOptions,
 ) -> None:
     """Find, align and embed the faces of photographs; unit vectors with points, score and norm."""
     with clear_errors():
         from marginface.inference.embedding_file import embed_to_file
-        from marginface.inference.model import load
         from marginface.inference.photographs import photos_of
         from marginface.utils.console import progress_bar
 
-        options = photo_options(
-            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
-        )
         root, names, subjects = photos_of(photos)
-        opened = load(
-            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
-        )  # fmt: skip
+        opened, options = using.load(model), finding.photos()
         with progress_bar() as bar:
             task = bar.add_task("photographs", total=len(names))
             faces = embed_to_file(

@@ -6,30 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    Aligned,
-    CheckpointOption,
-    Describe,
-    DetectorOption,
-    DetectorSize,
-    Device,
-    EvaluationOption,
-    Face,
-    Flip,
-    Landmarks,
-    MaxMisfit,
-    MinFace,
-    ModelArgument,
-    Plugins,
-    Precision,
-    Runtime,
-    Yunet,
-    input_fields,
-    photo_options,
-)
+from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError
 
 
+@takes(using=UseOptions, finding=FaceOptions)
 def enroll_command(
     model: ModelArgument,
     gallery: Annotated[Path, typer.Argument(help="file; it is made when it is not there")],
@@ -48,37 +29,16 @@ def enroll_command(
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="store where photographs are")
     ] = False,
-    evaluation: EvaluationOption = None,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
-    detector: DetectorOption = "yunet",
-    yunet: Yunet = None,
-    detector_size: DetectorSize = 640,
-    landmarks: Landmarks = None,
-    aligned: Aligned = False,
-    face: Face = "only",
-    min_face: MinFace = 10.0,
-    max_misfit: MaxMisfit = 19.0,
+    *,
+    using: UseOptions,
+    finding: FaceOptions,
 ) -> None:
     """Add people to a gallery; photographs that are not good enough are named and left out."""
     with clear_errors():
         from marginface.inference.gallery import Gallery
-        from marginface.inference.model import load
 
-        options = photo_options(
-            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
-        )
         people = people_in(photos, name)
-        opened = load(
-            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
-            evaluation=evaluation, **options,
-        )  # fmt: skip
+        opened = using.load(model, **finding.photos())
         with Gallery.open(gallery, opened, create=True, keep_paths=keep_paths) as into:
             enroll_people(into, people, force=force, min_norm=min_norm)
 

@@ -6,16 +6,11 @@ from typing import Annotated, get_args
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    CheckpointOption,
-    Describe,
-    ModelArgument,
-    Plugins,
-    input_fields,
-)
+from marginface.cli.model_options import ModelArgument, SourceOptions, takes
 from marginface.utils.errors import InputError, check_choice
 
 
+@takes(source=SourceOptions)
 def export_command(
     model: ModelArgument,
     target: Annotated[Path, typer.Argument(help="new file x.onnx, or new folder")],
@@ -56,9 +51,8 @@ def export_command(
     force: Annotated[
         bool, typer.Option("--force", help="keep a file that the check refuses")
     ] = False,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
+    *,
+    source: SourceOptions,
 ) -> None:
     """Write an ONNX file, checked against the network, or a folder to share."""
     with clear_errors():
@@ -71,7 +65,6 @@ def export_command(
             export_onnx,
         )
         from marginface.inference.face_analysis_pack import check_pack, write_pack
-        from marginface.inference.model import open_source
         from marginface.inference.onnx_precision import Quantization
 
         check_choice("--input", input, get_args(Layout))
@@ -88,15 +81,13 @@ def export_command(
             evaluation=evaluation,
             force=force,
         )
-        source = open_source(
-            model, checkpoint=checkpoint, input=input_fields(describe), plugins=plugins or ()
-        )
+        file = source.open(model)
         if pack is not None:
-            check_pack(pack, source, options)
+            check_pack(pack, file, options)
         try:
             if target.suffix == ".onnx":
                 _check_no_folder_options(license, license_file, training_data, with_head)
-                check = export_onnx(source, target, options)
+                check = export_onnx(file, target, options)
             else:
                 if license is None:
                     raise InputError(
@@ -104,7 +95,7 @@ def export_command(
                         "the weights' license, or unknown. The data trained on may forbid sharing"
                     )
                 folder = FolderOptions(license, license_file, training_data, with_head, options)
-                check = write_shared_folder(source, target, folder)
+                check = write_shared_folder(file, target, folder)
         except ExportRefusedError as refused:
             print(refused)
             raise SystemExit(1) from None

@@ -7,18 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    Aligned,
-    CheckpointOption,
-    Describe,
-    DetectorOption,
-    Flip,
-    ModelArgument,
-    Plugins,
-    Runtime,
-    Yunet,
-    input_fields,
-)
+from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError, did_you_mean
 
 app = typer.Typer(no_args_is_help=True, help="Look into a gallery, remove people, export it.")
@@ -73,46 +62,33 @@ def compact_command(gallery: GalleryArgument) -> None:
 
 @app.command("check")
 def check_command(
-    model: ModelArgument,
     gallery: GalleryArgument,
-    runtime: Runtime = "auto",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
 ) -> None:
     """Thresholds by FPIR, people too alike, images that look like somebody else's; the file."""
     with clear_errors():
         from marginface.inference.gallery_check import check_gallery, check_lines
 
-        with _with_model(model, gallery, runtime, flip, checkpoint, describe, plugins) as opened:
-            check = check_gallery(opened)
-            for line in check_lines(check):
-                print(line)
+        check = check_gallery(_open(gallery))
+        for line in check_lines(check):
+            print(line)
     if check.damage is not None:
         raise typer.Exit(1)
 
 
 @app.command("export")
 def export_command(
-    model: ModelArgument,
     gallery: GalleryArgument,
     out: Annotated[Path, typer.Argument(help="new .parquet file")],
-    runtime: Runtime = "auto",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
 ) -> None:
     """Write people and vectors to a .parquet file, for a database that takes more of them."""
     with clear_errors():
         from marginface.inference.gallery_check import export_gallery
 
-        with _with_model(model, gallery, runtime, flip, checkpoint, describe, plugins) as opened:
-            print(f"{export_gallery(opened, out)} images in {out}")
+        print(f"{export_gallery(_open(gallery), out)} images in {out}")
 
 
 @app.command("rebuild")
+@takes(using=UseOptions, finding=FaceOptions)
 def rebuild_command(
     gallery: GalleryArgument,
     model: ModelArgument,
@@ -120,20 +96,14 @@ def rebuild_command(
         Path, typer.Argument(help="folder with a folder per person, or a .csv path,subject")
     ],
     force: Annotated[bool, typer.Option("--force", help="skip the gates")] = False,
-    runtime: Runtime = "auto",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
-    detector: DetectorOption = "yunet",
-    yunet: Yunet = None,
-    aligned: Aligned = False,
+    *,
+    using: UseOptions,
+    finding: FaceOptions,
 ) -> None:
     """Make a gallery anew for another model, from the photographs of the people in it."""
     with clear_errors():
         from marginface.cli.enroll import enroll_people, people_in
         from marginface.inference.gallery import Gallery
-        from marginface.inference.model import load
 
         wanted = {name for name, _, _ in _open(gallery).listing()}
         people = {name: paths for name, paths in people_in(photos, None).items() if name in wanted}
@@ -143,11 +113,7 @@ def rebuild_command(
                 f"{photos} has no photographs of {len(missing)} people of {gallery}, the first is "
                 f"{missing[0]!r}; remove them from the gallery, or add their photographs"
             )
-        opened = load(
-            model, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-            input=input_fields(describe), plugins=plugins or (),
-            detector="none" if aligned else detector, yunet=yunet,
-        )  # fmt: skip
+        opened = using.load(model, **finding.photos())
         anew = gallery.with_name(f".{gallery.name}.rebuilding")
         anew.unlink(missing_ok=True)
         try:
@@ -168,22 +134,3 @@ def _open(gallery: Path) -> Any:
     from marginface.inference.gallery_file import open_gallery_file
 
     return open_gallery_file(gallery)
-
-
-def _with_model(
-    model: str,
-    gallery: Path,
-    runtime: str,
-    flip: bool | None,
-    checkpoint: str,
-    describe: list[str] | None,
-    plugins: list[str] | None,
-) -> Any:
-    from marginface.inference.gallery import Gallery
-    from marginface.inference.model import load
-
-    opened = load(
-        model, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-        input=input_fields(describe), plugins=plugins or (),
-    )  # fmt: skip
-    return Gallery.open(gallery, opened)

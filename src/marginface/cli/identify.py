@@ -9,30 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    Aligned,
-    CheckpointOption,
-    Describe,
-    DetectorOption,
-    DetectorSize,
-    Device,
-    EvaluationOption,
-    Face,
-    Flip,
-    Landmarks,
-    MaxMisfit,
-    MinFace,
-    ModelArgument,
-    Plugins,
-    Precision,
-    Runtime,
-    Yunet,
-    input_fields,
-    photo_options,
-)
+from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError
 
 
+@takes(using=UseOptions, finding=FaceOptions)
 def identify_command(
     model: ModelArgument,
     gallery: Annotated[Path, typer.Argument(help="file that marginface enroll made")],
@@ -42,40 +23,19 @@ def identify_command(
     top: Annotated[int, typer.Option(help="candidates that are named")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, an object a face")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, a line a face")] = False,
-    evaluation: EvaluationOption = None,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
-    detector: DetectorOption = "yunet",
-    yunet: Yunet = None,
-    detector_size: DetectorSize = 640,
-    landmarks: Landmarks = None,
-    aligned: Aligned = False,
-    face: Face = "all",
-    min_face: MinFace = 10.0,
-    max_misfit: MaxMisfit = 19.0,
+    *,
+    using: UseOptions,
+    finding: FaceOptions,
 ) -> None:
     """Name the faces in photographs, or say unknown; exit code 1 when nobody was found."""
     with clear_errors():
         from marginface.inference.gallery import Gallery
-        from marginface.inference.model import load
         from marginface.inference.photographs import photos_of
 
         if as_json and as_csv:
             raise InputError("--json and --csv exclude each other")
-        options = photo_options(
-            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
-        )
         root, names, _ = photos_of(photos)
-        opened = load(
-            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
-            evaluation=evaluation, **options,
-        )  # fmt: skip
+        opened = using.load(model, **finding.photos())
         paths = [str(root / name) for name in names]
         with Gallery.open(gallery, opened) as among:
             limit = among.threshold(fpir, threshold)

@@ -9,16 +9,11 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    CheckpointOption,
-    Describe,
-    ModelArgument,
-    Plugins,
-    input_fields,
-)
+from marginface.cli.model_options import ModelArgument, SourceOptions, takes
 from marginface.utils.errors import InputError
 
 
+@takes(source=SourceOptions)
 def profile_command(
     model: ModelArgument,
     batch: Annotated[str, typer.Option(help="images at once")] = "1,32",
@@ -32,28 +27,24 @@ def profile_command(
     ] = None,
     memory: Annotated[bool, typer.Option(help="measure memory, in a process for each row")] = True,
     out: Annotated[Path | None, typer.Option(help="new .json file with the same")] = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
+    *,
+    source: SourceOptions,
 ) -> None:
     """Time and memory of a network; the runtimes take turns, so their ratios can be trusted."""
     with clear_errors():
         from marginface.inference.aligned_faces import read_aligned
-        from marginface.inference.model import open_source
         from marginface.inference.profile import Timing, network_size, profile
         from marginface.utils.files import write_json
         from marginface.utils.tables import make_table, print_line, print_table
 
         if out is not None and out.exists():
             raise InputError(f"{out} exists; choose another name, nothing is overwritten")
-        source = open_source(
-            model, checkpoint=checkpoint, input=input_fields(describe), plugins=plugins or ()
-        )
-        faces = None if calibration is None else read_aligned(calibration, source.input, 500)[0]
-        chosen = runtimes.split(",") if runtimes else _usual(source.path.suffix == ".onnx")
-        size = network_size(source)
+        file = source.open(model)
+        faces = None if calibration is None else read_aligned(calibration, file.input, 500)[0]
+        chosen = runtimes.split(",") if runtimes else _usual(file.path.suffix == ".onnx")
+        size = network_size(file)
         rows: list[Timing] = profile(
-            source,
+            file,
             runtimes=chosen,
             batches=_numbers("--batch", batch),
             threads=_numbers("--threads", threads),
@@ -62,13 +53,13 @@ def profile_command(
         )
         if size.parameters is not None and size.multiply_adds is not None:
             print_line(
-                f"{source.name}: {size.parameters / 1e6:.2f} million parameters, "
+                f"{file.name}: {size.parameters / 1e6:.2f} million parameters, "
                 f"{size.multiply_adds / 1e9:.2f} billion multiply-adds an image, "
                 f"{size.file_bytes / 1e6:.1f} MB file"
             )
         print_table(make_table(_HEADINGS, map(_cells, rows), f"on {_processor()}"))
         if out is not None:
-            content = {"processor": _processor(), "model": str(source.path), **asdict(size)}
+            content = {"processor": _processor(), "model": str(file.path), **asdict(size)}
             write_json(out, content | {"rows": [asdict(row) for row in rows]})
 
 

@@ -8,30 +8,11 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.cli.model_options import (
-    Aligned,
-    CheckpointOption,
-    Describe,
-    DetectorOption,
-    DetectorSize,
-    Device,
-    EvaluationOption,
-    Face,
-    Flip,
-    Landmarks,
-    MaxMisfit,
-    MinFace,
-    ModelArgument,
-    Plugins,
-    Precision,
-    Runtime,
-    Yunet,
-    input_fields,
-    photo_options,
-)
+from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError
 
 
+@takes(using=UseOptions, finding=FaceOptions)
 def verify_command(
     model: ModelArgument,
     first: Annotated[Path | None, typer.Argument(help="photograph")] = None,
@@ -45,37 +26,16 @@ def verify_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="for --pairs: new .csv of scores")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    evaluation: EvaluationOption = None,
-    runtime: Runtime = "auto",
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    flip: Flip = None,
-    checkpoint: CheckpointOption = "best",
-    describe: Describe = None,
-    plugins: Plugins = None,
-    detector: DetectorOption = "yunet",
-    yunet: Yunet = None,
-    detector_size: DetectorSize = 640,
-    landmarks: Landmarks = None,
-    aligned: Aligned = False,
-    face: Face = "only",
-    min_face: MinFace = 10.0,
-    max_misfit: MaxMisfit = 19.0,
+    *,
+    using: UseOptions,
+    finding: FaceOptions,
 ) -> None:
     """Say whether two photographs show one person; exit code 0 for yes, 1 for no."""
     with clear_errors():
-        from marginface.inference.model import load
         from marginface.utils.console import rank_zero_warn
 
         _check_arguments(first, second, pairs, out)
-        options = photo_options(
-            detector, yunet, detector_size, landmarks, aligned, face, min_face, max_misfit
-        )
-        opened = load(
-            model, device=device, runtime=runtime, checkpoint=checkpoint, flip=flip,  # type: ignore[arg-type]
-            precision=precision, input=input_fields(describe), plugins=plugins or (),  # type: ignore[arg-type]
-            evaluation=evaluation, **options,
-        )  # fmt: skip
+        opened = using.load(model, **finding.photos())
         limit = opened.limit(fmr, threshold)
         if limit.caution is not None:
             rank_zero_warn(limit.caution)

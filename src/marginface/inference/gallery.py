@@ -147,7 +147,7 @@ class Gallery:
         listed = list(photos)
         if force:
             options = {"face": "largest", "min_face": 0.0, "max_misfit": np.inf} | options
-        faces = self.model.embed(listed, faulty="keep", **options)
+        faces = self.model.embed(listed, faulty="keep", usual="only", **options)
         contents = [_content(photo) for photo in listed]
         return self._enroll(subject, faces, contents, force, refused, min_norm)
 
@@ -247,7 +247,7 @@ class Gallery:
         Raises:
             InputError: an empty gallery, no face, or a rate that nothing supports.
         """
-        faces = self.model.embed(photo, **({"face": "all"} | options))
+        faces = self.model.embed(photo, **options)
         limit = self.threshold(fpir, threshold).cosine
         return self.identify_faces(faces, limit, top)
 

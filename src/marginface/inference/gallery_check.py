@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
-from marginface.inference.gallery import Gallery
+from marginface.inference.gallery_file import GalleryFile
+from marginface.inference.gallery_memory import GalleryMemory
 from marginface.inference.gallery_threshold import strangers, threshold_of
 from marginface.metrics.identification import search
 from marginface.utils.errors import InputError, MissingInputError
@@ -46,17 +48,19 @@ class GalleryCheck:
     outliers: list[tuple[int, str, float, str, float]]
 
 
-def check_gallery(gallery: Gallery) -> GalleryCheck:
+def check_gallery(file: GalleryFile) -> GalleryCheck:
     """Look for what makes searches wrong.
 
     Raises:
         InputError: an empty gallery.
     """
-    damage = gallery.file.damage()
-    memory = gallery.memory
+    damage = file.damage()
+    width = _width(file)
+    rows = file.rows(width)
+    memory = GalleryMemory(rows, width, file.path)
     people = len(memory.names)
     if not people:
-        raise InputError(f"{gallery.file.path} is empty; enroll somebody first")
+        raise InputError(f"{file.path} is empty; enroll somebody first")
     counts = np.bincount(memory.owner, minlength=people)
     single = [memory.names[n] for n in np.flatnonzero(counts == 1)]
     if people < 2:
@@ -68,14 +72,13 @@ def check_gallery(gallery: Gallery) -> GalleryCheck:
         len(memory.owner),
         damage,
         thresholds,
-        _alike(gallery, threshold_of(best, _ALIKE)),
+        _alike(memory, threshold_of(best, _ALIKE)),
         single,
-        _outliers(gallery, counts),
+        _outliers(memory, rows.images, counts),
     )
 
 
-def _alike(gallery: Gallery, limit: float) -> list[tuple[str, str, float]]:
-    memory = gallery.memory
+def _alike(memory: GalleryMemory, limit: float) -> list[tuple[str, str, float]]:
     scores, places = search(memory.templates, memory.templates, 2)
     own = torch.arange(len(memory.names))[:, None]
     best, at = scores.masked_fill(places == own, -2.0).max(1)
@@ -87,10 +90,10 @@ def _alike(gallery: Gallery, limit: float) -> list[tuple[str, str, float]]:
     return [(memory.names[a], memory.names[b], cosine) for (a, b), cosine in ordered]
 
 
-def _outliers(gallery: Gallery, counts: np.ndarray) -> list[tuple[int, str, float, str, float]]:
-    memory = gallery.memory
+def _outliers(
+    memory: GalleryMemory, ids: NDArray[np.int64], counts: NDArray[np.int64]
+) -> list[tuple[int, str, float, str, float]]:
     several = np.flatnonzero(counts[memory.owner] > 1)
-    ids = gallery.file.rows(gallery.model.embedding_size).images
     sums = torch.zeros_like(memory.templates)
     sums.index_add_(0, torch.from_numpy(memory.owner.copy()), memory.vectors)
     found = []
@@ -130,7 +133,7 @@ def check_lines(check: GalleryCheck) -> list[str]:
     return lines
 
 
-def export_gallery(gallery: Gallery, target: Path) -> int:
+def export_gallery(file: GalleryFile, target: Path) -> int:
     """Write people and vectors to a .parquet file, for databases; returns the number of images.
 
     Columns: id, subject, vector (D float32 of unit length), norm, score, added.
@@ -146,8 +149,8 @@ def export_gallery(gallery: Gallery, target: Path) -> int:
         raise MissingInputError(f"no folder {target.parent} for {target.name}; make it first")
     pa: Any = require_package("pyarrow", extra="parquet")
     pq: Any = require_package("pyarrow.parquet", extra="parquet")
-    rows = gallery.file.rows(gallery.model.embedding_size)
-    details = {row[0]: row for row in gallery.file.details()}
+    rows = file.rows(_width(file))
+    details = {row[0]: row for row in file.details()}
     vectors = pa.array(rows.vectors.astype(np.float32).reshape(-1))
     kept = [details[int(number)] for number in rows.images]
     table = pa.table(
@@ -159,8 +162,16 @@ def export_gallery(gallery: Gallery, target: Path) -> int:
             "score": pa.array([row[3] for row in kept], pa.float32()),
             "added": pa.array([datetime.fromtimestamp(row[4], UTC) for row in kept]),
         }
-    ).replace_schema_metadata({"marginface": json.dumps(gallery.file.about())})
-    with atomic_write(target) as file:
-        pq.write_table(table, file)
+    ).replace_schema_metadata({"marginface": json.dumps(file.about())})
+    with atomic_write(target) as opened:
+        pq.write_table(table, opened)
     target.chmod(0o600)
     return len(kept)
+
+
+def _width(file: GalleryFile) -> int:
+    """Length of the vectors."""
+    word = file.about().get("embedding_size", "")
+    if not word.isdigit() or not int(word):
+        raise InputError(f"{file.path} is damaged: it does not say how long its vectors are")
+    return int(word)

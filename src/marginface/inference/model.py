@@ -88,7 +88,7 @@ class Model:
     ) -> None:
         self.description, self.digest, self.photos = description, digest, photos
         self._embedder = embedder
-        self._finders: dict[PhotoOptions, FaceFinder] = {}
+        self._finders: dict[tuple[PhotoOptions, Which], FaceFinder] = {}
         self._width: int | None = None
 
     @property
@@ -136,6 +136,7 @@ class Model:
         faulty: Literal["stop", "keep"] = "stop",
         batch_size: int = BATCH,
         on_photo: Callable[[int], None] = lambda done: None,
+        usual: Which = "all",
         **options: Any,
     ) -> Faces:
         """Faces found in photographs, aligned and embedded; a row each.
@@ -145,6 +146,7 @@ class Model:
             faulty: a photograph without a usable face is an error, or keeps a row that says why.
             batch_size: faces that are embedded at once.
             on_photo: called with the number of photographs done.
+            usual: which face of several, unless options say so: all of them, a row each.
             options: other `PhotoOptions` than the model's, for this call.
 
         Raises:
@@ -157,7 +159,7 @@ class Model:
         found = list(
             embed_photos(
                 several,
-                self.finder(names, **options),
+                self.finder(names, usual, **options),
                 self._embedder,
                 batch_size=batch_size,
                 on_photo=on_photo,
@@ -192,7 +194,9 @@ class Model:
             InputError: no face, or several; a model without thresholds.
         """
         limit = self.limit(fmr, threshold)
-        one, other = (self.embed([p], **options).embedding[0] for p in (first, second))
+        one, other = (
+            self.embed([p], usual="only", **options).embedding[0] for p in (first, second)
+        )
         return replace(limit, same=(c := float(one @ other)) >= limit.threshold, cosine=c)
 
     def limit(self, fmr: float = 1e-3, threshold: float | None = None) -> Verification:
@@ -234,19 +238,23 @@ class Model:
             f"{rate_name(found.fmr)} (rule of 30); supported there: {least}"
         )
 
-    def finder(self, photos: Sequence[str] = (), **options: Any) -> FaceFinder:
+    def finder(
+        self, photos: Sequence[str] = (), usual: Which = "all", **options: Any
+    ) -> FaceFinder:
         """What finds faces for this model.
 
         Args:
             photos: paths, for a landmark file.
+            usual: which face of several, unless options say so.
             options: other `PhotoOptions` than the model's.
         """
         wanted = replace(self.photos, **_checked(options))
         if wanted.landmarks is not None:
-            return wanted.finder(self.description.input, photos)
-        if wanted not in self._finders:
-            self._finders[wanted] = wanted.finder(self.description.input)
-        return self._finders[wanted]
+            return wanted.finder(self.description.input, photos, usual)
+        key = wanted, usual
+        if key not in self._finders:
+            self._finders[key] = wanted.finder(self.description.input, usual=usual)
+        return self._finders[key]
 
     def embed_stream(self, photos: Iterable[Photo], finder: FaceFinder, **more: Any) -> Any:
         """`embed_photos` with this network."""
@@ -270,7 +278,7 @@ def load(
     backbone: dict[str, Any] | None = None,
     evaluation: str | Path | None = None,
     plugins: Sequence[str] = (),
-    face: Which = "only",
+    face: Which | None = None,
     **photos: Any,
 ) -> Model:
     """Open a network to use it.
@@ -289,7 +297,8 @@ def load(
         backbone: configuration of the network in a file of bare weights.
         evaluation: folder of an evaluation of this network, whose thresholds are taken.
         plugins: modules to import first, which define the network.
-        face: which face of a photograph with several.
+        face: which face of a photograph with several; unless it is given `embed` and searches take
+            all of them, and `verify` and enrolling refuse more than one.
         photos: further `PhotoOptions`: yunet, detector_size, landmarks, min_face, max_misfit.
 
     Raises:

@@ -58,7 +58,7 @@ def score_pairs(model: Model, pairs: Path, out: Path, limit: Verification) -> Pa
     paths = [str(pairs.parent / name) for name in names]
     with progress_bar() as bar:
         task = bar.add_task("photographs", total=len(paths))
-        finder = model.finder(paths)
+        finder = model.finder(paths, "only")
         found = {}
         for part in model.embed_stream(
             paths, finder, on_photo=lambda n: bar.update(task, completed=n)

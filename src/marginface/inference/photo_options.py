@@ -34,7 +34,7 @@ class PhotoOptions:
         detector_size: long side in pixels at which YuNet looks at photographs.
         tiles: for crowds, see `detectors.YuNet`.
         landmarks: file with the points of the faces, instead of a detector.
-        face: which one of several, see `FaceFinder`.
+        face: which one of several, see `FaceFinder`; None: what the call is usually wanted for.
         min_face, max_misfit: see `FaceFinder`.
     """
 
@@ -43,21 +43,25 @@ class PhotoOptions:
     detector_size: int = LONG_SIDE
     tiles: int = 1
     landmarks: Path | None = None
-    face: Which = "only"
+    face: Which | None = None
     min_face: float = 10.0
     max_misfit: float = MAX_MISFIT
 
-    def finder(self, taken: NetworkInput, photos: Sequence[str] = ()) -> FaceFinder:
+    def finder(
+        self, taken: NetworkInput, photos: Sequence[str] = (), usual: Which = "all"
+    ) -> FaceFinder:
         """The finder for a network.
 
         Args:
             taken: template and size that faces are aligned to.
             photos: paths, for a landmark file.
+            usual: which face, where the options leave it open.
 
         Raises:
             InputError: an option that is wrong, a detector or file that is missing.
         """
-        check_choice("--face", self.face, WHICH)
+        which = self.face or usual
+        check_choice("--face", which, WHICH)
         if self.min_face < 0 or self.max_misfit <= 0:
             raise InputError(
                 f"--min-face must be 0 or more and --max-misfit above 0, got {self.min_face} and "
@@ -68,7 +72,7 @@ class PhotoOptions:
             taken.size,
             taken.points,
             taken.border,
-            self.face,
+            which,
             self.min_face,
             self.max_misfit,
         )
