@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marginface.inference.gallery import Gallery
-    from marginface.inference.model import load
+    from marginface.inference.loading import load
 
 __all__ = ["Gallery", "load"]
 
@@ -20,7 +20,7 @@ except PackageNotFoundError:  # a source tree that is only on the import path
     __version__ = "0+source"
 
 # Imported when they are asked for: `import marginface` waits for neither torch nor Lightning.
-_LATER = {"load": "marginface.inference.model", "Gallery": "marginface.inference.gallery"}
+_LATER = {"load": "marginface.inference.loading", "Gallery": "marginface.inference.gallery"}
 
 
 def __getattr__(name: str) -> Any:

@@ -55,6 +55,7 @@ def test_verify(place: Path, tmp_path: Path) -> None:
     assert rows[2]["reason"] == "none.png: cannot be read (No such file or directory)"
     for arguments, words in (
         (["faces/p0/0.png"], "give two photographs, or --pairs"),
+        (["faces/p0/0.png", *listed], "--pairs names its photographs itself; leave faces/p0/0.png"),
         (listed[:2], "--pairs and --out go together"),
         (listed, "scores.csv exists; choose another name"),
         (["faces/p0/0.png", "faces/p0/1.png", "--landmarks", "x"], "exclude each other"),
@@ -89,13 +90,13 @@ def test_embed(place: Path, tmp_path: Path) -> None:
     assert "48 faces of 49 photographs" in done.stdout
     assert "1 without an embedding: not a decodable image (4 bytes)" in done.stderr
     content = np.load(out)
-    assert content["embedding"].shape == (49, 64)
+    assert content["embeddings"].shape == (49, 64)
     assert content["path"][0] == "p0/0.png"
     assert content["subject"].tolist().count("p0") == 5
     failed = content["status"] != "ok"
     assert content["path"][failed].tolist() == ["p0/bad.png"]
-    assert np.isnan(content["embedding"][failed]).all()
-    np.testing.assert_allclose(np.linalg.norm(content["embedding"][~failed], axis=1), 1, atol=1e-5)
+    assert np.isnan(content["embeddings"][failed]).all()
+    np.testing.assert_allclose(np.linalg.norm(content["embeddings"][~failed], axis=1), 1, atol=1e-5)
     about = json.loads(str(content["about"]))
     assert about["digest"] == package.load(place / "net.onnx").digest
     assert "e.npz exists; choose another name" in marginface(*command).stderr
@@ -107,14 +108,45 @@ def test_embed(place: Path, tmp_path: Path) -> None:
 
     table = pq.read_table(tmp_path / "e.parquet")
     assert table["path"].to_pylist() == content["path"].tolist()
-    vectors = np.stack(table["embedding"].to_numpy())
-    np.testing.assert_array_equal(vectors[~failed], content["embedding"][~failed])
+    vectors = np.stack(table["embeddings"].to_numpy())
+    np.testing.assert_array_equal(vectors[~failed], content["embeddings"][~failed])
     assert table.schema.field("points").type.list_size == 10
+
+
+def test_subjects_of_a_list_are_those_of_its_lines(place: Path, tmp_path: Path) -> None:
+    """However a photograph is written, and when it stands there twice."""
+    here = place / "faces"
+    names = ["./p0/0.png", "p0//1.png", f"{here}/p1/0.png", "p0/0.png", "none.png"]
+    lines = [f"{name},{subject}" for name, subject in zip(names, "abcde", strict=True)]
+    (here / "list.csv").write_text("path,subject\n" + "\n".join(lines))
+    try:
+        done = marginface(
+            "embed", "net.onnx", "faces/list.csv", f"{tmp_path}/e.npz", "--aligned", *STATED
+        )
+    finally:
+        (here / "list.csv").unlink()
+    assert done.exit_code == 0, done.stderr
+    content = np.load(tmp_path / "e.npz")
+    assert content["subject"].tolist() == list("abcde")
+    assert content["path"].tolist() == names
+    assert (content["status"] == "ok").tolist() == [True] * 4 + [False]
+    assert (tmp_path / "e.npz").stat().st_mode & 0o077 == 0
+
+
+def test_nobody_in_any_photograph(place: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.png").write_bytes(b"x")
-    nobody = marginface(*command[:2], f"{tmp_path}/none", f"{tmp_path}/n.npz", *command[4:])
-    assert nobody.exit_code == 2
-    assert "no face in 1 photographs" in nobody.stderr
+    for target in ("n.npz", "n.parquet"):
+        nobody = marginface(
+            "embed", "net.onnx", f"{tmp_path}/none", f"{tmp_path}/{target}", "--aligned", *STATED
+        )
+        assert nobody.exit_code == 2
+        assert "no face in 1 photographs; " in nobody.stderr
+    assert np.load(tmp_path / "n.npz")["embeddings"].shape == (1, 64)
+    wrong = marginface(
+        "embed", "net.onnx", "faces", f"{tmp_path}/x.npz", "--aligned", "--batch", "0", *STATED
+    )
+    assert (wrong.exit_code, "the batch must be 1 face or more" in wrong.stderr) == (2, True)
 
 
 def test_embedding_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +187,7 @@ def test_embedding_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     whole = package.load(place / "net.onnx", detector="none").embed(
         [str(Path("faces") / name) for name in np.load(out)["path"].tolist()]
     )
-    np.testing.assert_allclose(np.load(out)["embedding"], whole.embedding, atol=1e-6)
+    np.testing.assert_allclose(np.load(out)["embeddings"], whole.embedding, atol=1e-6)
 
 
 def test_a_gallery(place: Path, tmp_path: Path) -> None:
@@ -234,9 +266,38 @@ def test_rebuilding_a_gallery(place: Path, tmp_path: Path) -> None:
     assert Path(file).read_bytes() == before
     done = marginface("gallery", "rebuild", file, other, "faces", *common)
     assert done.exit_code == 0, done.stderr
+    assert done.stdout.endswith(f"12 people in {file}\n")
     found = marginface("identify", other, file, "faces/p0/0.png", "--threshold", "0.9", *common)
     assert ": p0: cosine" in found.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gallery", "faces", "other.onnx"]
+
+
+def test_people_removed_while_rebuilding_stay_removed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marginface.cli import enroll
+    from marginface.inference.gallery_file import open_gallery_file
+
+    file = str(tmp_path / "a.gallery")
+    common = ["--aligned", *STATED]
+    made = marginface("enroll", "net.onnx", file, "faces", "--keep-paths", *common)
+    assert made.exit_code == 0, made.stderr
+    again = marginface("gallery", "rebuild", file, "net.onnx", "faces", *common)
+    assert again.exit_code == 0, again.stderr
+    paths = {row[5] for row in open_gallery_file(Path(file)).details()}
+    assert "faces/p0/0.png" in paths
+    as_it_was = enroll.enroll_people
+
+    def meanwhile(*rest: object, **more: object) -> None:
+        as_it_was(*rest, **more)  # type: ignore[arg-type]
+        assert marginface("gallery", "remove", file, "p2").exit_code == 0
+
+    monkeypatch.setattr(enroll, "enroll_people", meanwhile)
+    changed = marginface("gallery", "rebuild", file, "net.onnx", "faces", *common)
+    assert changed.exit_code == 2
+    assert "was changed while it was rebuilt, and was left as it is" in changed.stderr
+    assert "p2" not in marginface("gallery", "list", file).stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["a.gallery"]
 
 
 def test_export(run: Path, tmp_path: Path) -> None:
@@ -301,6 +362,9 @@ def test_profile(run: Path, tmp_path: Path) -> None:
         wrong = marginface("profile", str(run), *rest)
         assert wrong.exit_code == 2
         assert words in wrong.stderr
+    with_plugins = ["--batch", "1", "--runtimes", "torch", "--plugins", "json.tool"]
+    measured = marginface("profile", str(run), *with_plugins)
+    assert measured.exit_code == 0, measured.stderr
     graph = marginface("profile", "net.onnx", "--runtimes", "torch", *STATED)
     assert "is a graph; --runtimes onnxruntime,openvino" in graph.stderr
 

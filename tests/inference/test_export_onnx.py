@@ -227,6 +227,12 @@ def test_graphs_of_others_to_fewer_bits(people: Path, tmp_path: Path) -> None:
                     ExportOptions(precision="fp16"))  # fmt: skip
 
 
+def test_a_graph_keeps_its_flip(exported: Path, tmp_path: Path) -> None:
+    half = ExportOptions(layout="uint8", precision="fp16", flip=False)
+    with pytest.raises(InputError, match="adds the mirror image itself, and stays so"):
+        export_onnx(open_model(exported / "u.onnx"), tmp_path / "h.onnx", half)
+
+
 def test_a_wrong_graph_is_refused(people: Path) -> None:
     """The check itself: what is not equal has numbers and reasons."""
     faces = random_faces(20, 6).reshape(-1, 112, 112, 3)

@@ -98,7 +98,7 @@ def test_small_galleries_take_the_threshold_of_the_model(
 
     def known(impostors: int) -> tuple[Threshold, ...]:
         return tuple(
-            Threshold(f, 0.5 - 0.1 * np.log10(f), 0, 1, 0, 1, 0, impostors, "s", True, "")
+            Threshold(f, 0.5 - 0.1 * np.log10(f), 0, 1, 0, impostors, "s", True, "")
             for f in (1e-2, 1e-3, 1e-4)
         )
 
@@ -106,7 +106,7 @@ def test_small_galleries_take_the_threshold_of_the_model(
         update = {"thresholds": known(impostors)}
         about = gallery.model.description.model_copy(update=update)
         monkeypatch.setattr(gallery.model, "description", about)
-        gallery._thresholds.clear()
+        gallery._known().thresholds.clear()
 
     with_thresholds(10**6)
     found = gallery.threshold(0.01)
@@ -148,7 +148,7 @@ def test_gates(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="bad.png: not a decodable image"):
             gallery.enroll("z", [tmp_path / "bad.png"], force=True)
         before = gallery.memory
-        gallery.__dict__.pop("memory")  # what the file holds is what was kept in memory
+        gallery._kept = None  # what the file holds is what was kept in memory
         assert gallery.memory.names == before.names
         assert torch.equal(gallery.memory.vectors, before.vectors)
         torch.testing.assert_close(gallery.memory.templates, before.templates)
@@ -401,8 +401,71 @@ def test_a_full_disk(model: Model, pictures: np.ndarray, tmp_path: Path) -> None
             for person in range(1, 60):
                 gallery.enroll_aligned(f"p{person}", pictures[person, :4], force=True)
         names = gallery.names
-        gallery.__dict__.pop("memory")
+        gallery._kept = None
         assert gallery.names == names
+
+
+def test_changes_by_others_are_seen(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:
+    """A person who is removed by another program is not named any more."""
+    path = tmp_path / "a.gallery"
+    with (
+        marginface.Gallery.open(path, model, create=True) as gallery,
+        marginface.Gallery.open(path, model) as other,
+    ):
+        gallery.enroll_aligned("a", pictures[0, :2])
+        gallery.enroll_aligned("b", pictures[1, :2])
+        assert other.identify_aligned(pictures[0, 2], threshold=0.5)[0].name == "a"
+        gallery.remove("a")
+        (answer,) = other.identify_aligned(pictures[0, 2], threshold=0.5)
+        assert answer.name != "a"
+        assert other.names == ["b"]
+        other.enroll_aligned("a", pictures[0, :2])  # the same photographs, which are forgotten
+        assert gallery.names == ["b", "a"]
+
+
+def test_names_and_photographs_of_other_kinds(
+    model: Model, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    import cv2
+
+    one = str(tmp_path / "one.png")
+    cv2.imwrite(one, pictures[0, 0][..., ::-1])
+    with marginface.Gallery.open(tmp_path / "a.gallery", model, create=True) as gallery:
+        assert gallery.enroll("one", one).added == 1
+        assert gallery.enroll("two", pictures[1, 0]).added == 1
+        for name, words in (
+            (5, "a person needs a name, got 5"),
+            ("x\udcff", "the name .* is no UTF-8"),
+        ):
+            with pytest.raises(InputError, match=words):
+                gallery.enroll_aligned(name, pictures[2, :1])  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="one face a photograph, not face=all"):
+            gallery.enroll("x", one, face="all")
+
+        class Picture:
+            def convert(self, mode: str) -> None: ...
+
+        with pytest.raises(InputError, match="np.asarray\\(image.convert"):
+            gallery.identify(Picture(), threshold=0.5)  # type: ignore[arg-type]
+
+
+def test_norms_of_another_flip_are_no_gate(pictures: np.ndarray, tmp_path: Path) -> None:
+    from marginface.inference.description import Description
+
+    for flip in (True, False):
+        model = small_model(tmp_path, flip=flip)
+        about = model.description.model_dump() | {"min_norm": 1e9, "min_norm_flip": True}
+        stated = Description.model_validate(about)
+        assert stated.min_norm == 1e9
+    from marginface.inference.export_onnx import ExportOptions, export_onnx
+    from marginface.inference.open_model import open_model
+
+    source = open_model(tmp_path / "small.onnx", given={"color": "rgb"})
+    source = type(source)(**{**vars(source), "description": stated})
+    export_onnx(source, tmp_path / "half.onnx", ExportOptions(precision="fp16"))
+    evaluated, other = (marginface.load(tmp_path / "half.onnx", flip=f) for f in (True, False))
+    assert evaluated.description.min_norm == 1e9
+    assert other.description.min_norm is None
 
 
 def test_check(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:

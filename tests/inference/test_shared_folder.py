@@ -171,6 +171,19 @@ def test_damaged_and_hostile_folders(copy: Path, tmp_path: Path) -> None:
         marginface.load(copy)
 
 
+def test_a_graph_of_other_weights_is_not_run(copy: Path, tmp_path: Path) -> None:
+    from helpers.small_models import write_onnx
+
+    write_onnx(copy / "model.onnx", side=32)
+    with pytest.raises(InputError, match="is not the graph of .*get the folder again"):
+        marginface.load(copy, runtime="onnxruntime")
+    shutil.copy(copy / "model.safetensors", tmp_path / "alone.safetensors")
+    write_onnx(tmp_path / "model.onnx", side=32)
+    with pytest.raises(InputError, match="holds weights; write one with"):
+        config = json.loads((copy / "config.json").read_text())["backbone"]
+        marginface.load(tmp_path / "alone.safetensors", backbone=config, runtime="onnxruntime")
+
+
 class FolderHub:
     """A hub whose repositories are folders; the functions of huggingface_hub that are called."""
 

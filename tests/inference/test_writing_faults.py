@@ -18,7 +18,7 @@ from helpers.small_models import random_faces, write_onnx
 LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import torch, marginface.inference.model, marginface.inference.export_onnx  # their caches are files
+import torch, marginface.inference.loading, marginface.inference.export_onnx  # with caches
 limit = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 from marginface.cli.main import app

@@ -1,5 +1,7 @@
 """Thresholds by false match rate: counted by loops, with intervals, interpolated, refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,9 +98,16 @@ def test_listed_pairs() -> None:
 def at(fmr: float, cosine: float, impostors: int = 10**6, **more: object) -> Threshold:
     facts = {"set": "a", "flip": True, "precision": "32-true"} | more
     return Threshold(
-        fmr, cosine, cosine - 0.1, cosine + 0.1, fmr / 2, fmr * 2,
-        round(fmr * impostors), impostors, **facts,  # type: ignore[arg-type]
-    )  # fmt: skip
+        fmr,
+        cosine,
+        cosine - 0.1,
+        cosine + 0.1,
+        round(fmr * impostors),
+        impostors,
+        **facts,  # type: ignore[arg-type]
+        fmr_low=fmr / 2,
+        fmr_high=fmr * 2,
+    )
 
 
 def test_looking_one_up() -> None:
@@ -107,6 +116,9 @@ def test_looking_one_up() -> None:
     between = threshold_for(known, 1e-3, flip=True)
     assert between.cosine == pytest.approx(0.3)
     assert (between.fmr, between.set) == (1e-3, "a")
+    assert between.fmr_low == pytest.approx((5e-3 + 5e-5) / 2)
+    without = [replace(t, fmr_low=None) for t in known]  # as in files of others
+    assert threshold_for(without, 1e-3, flip=True).fmr_low is None
     for fmr, words in {
         1e-5: "from 1e-4 to 1e-2 on a, not for 1e-5",
         0.0: "between 0 and 1, got 0",

@@ -1,5 +1,6 @@
 """`marginface demo`: a page on this machine to try a model."""
 
+import signal
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,6 +38,8 @@ def demo_command(
             served(opened, among, port=port, fmr=fmr, fpir=fpir, threshold=threshold) as page,
         ):
             print(f"open {page.local_url} (only this machine can); Ctrl+C ends it", flush=True)
+            for number in (signal.SIGTERM, signal.SIGHUP):  # pictures are deleted then, too
+                signal.signal(number, signal.default_int_handler)
             try:
                 while True:
                     time.sleep(1)

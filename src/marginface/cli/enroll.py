@@ -66,9 +66,17 @@ def people_in(photos: Path, name: str | None) -> dict[str, list[str]]:
 
 
 def enroll_people(
-    gallery: Any, people: dict[str, list[str]], *, force: bool, min_norm: float | None
+    gallery: Any,
+    people: dict[str, list[str]],
+    *,
+    force: bool,
+    min_norm: float | None,
+    called: Path | None = None,
 ) -> None:
     """Enroll one after the other, and say what was left out.
+
+    Args:
+        called: the file's name, where it will have another one.
 
     Raises:
         InputError: nobody could be enrolled.
@@ -97,5 +105,5 @@ def enroll_people(
         raise InputError(f"nobody was enrolled: all {refused} photographs were refused")
     print(
         f"{images} photographs of {done} people enrolled, {refused} refused; "
-        f"{len(gallery)} people in {gallery.file.path}"
+        f"{len(gallery)} people in {called or gallery.file.path}"
     )

@@ -105,7 +105,9 @@ def rebuild_command(
         from marginface.cli.enroll import enroll_people, people_in
         from marginface.inference.gallery import Gallery
 
-        wanted = {name for name, _, _ in _open(gallery).listing()}
+        old = _open(gallery)
+        listing = old.listing()
+        wanted = {name for name, _, _ in listing}
         people = {name: paths for name, paths in people_in(photos, None).items() if name in wanted}
         missing = sorted(wanted - people.keys())
         if missing:
@@ -117,15 +119,16 @@ def rebuild_command(
         anew = gallery.with_name(f".{gallery.name}.rebuilding")
         anew.unlink(missing_ok=True)
         try:
-            with Gallery.open(anew, opened, create=True) as into:
-                enroll_people(into, people, force=force, min_norm=None)
+            keep_paths = old.keeps_paths()
+            with Gallery.open(anew, opened, create=True, keep_paths=keep_paths) as into:
+                enroll_people(into, people, force=force, min_norm=None, called=gallery)
                 lost = sorted(wanted - set(into.names))
             if lost:
                 raise InputError(
                     f"{len(lost)} people have no photograph that is good enough, the first is "
                     f"{lost[0]!r}; {gallery} was left as it is. --force skips the gates"
                 )
-            anew.replace(gallery)
+            old.replace_by(anew, listing)
         finally:
             anew.unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ class SourceOptions:
 
     def open(self, model: str) -> "ModelFile":
         """The file, not loaded yet."""
-        from marginface.inference.model import open_source
+        from marginface.inference.loading import open_source
 
         return open_source(
             model,
@@ -73,7 +73,7 @@ class UseOptions(SourceOptions):
 
     def load(self, model: str, **photos: Any) -> "Model":
         """The model; `photos` are fields of `PhotoOptions`."""
-        from marginface.inference.model import load
+        from marginface.inference.loading import load
 
         return load(
             model,
@@ -94,14 +94,18 @@ class FaceOptions:
     """How faces are found in photographs."""
 
     detector: Annotated[
-        str, typer.Option(help="yunet, mtcnn, package.module:function, or none (aligned faces)")
-    ] = "yunet"
+        str | None,
+        typer.Option(
+            help="yunet, mtcnn, package.module:function, or none (aligned faces); else as the "
+            "model says, yunet"
+        ),
+    ] = None
     yunet: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; MARGINFACE_YUNET otherwise")
     ] = None
     detector_size: Annotated[
-        int, typer.Option(help="long side at which YuNet looks, in pixels")
-    ] = 640
+        int | None, typer.Option(help="long side at which YuNet looks, 640 pixels")
+    ] = None
     tiles: Annotated[
         int, typer.Option(help="for YuNet and crowds: parts along each side to look at as well")
     ] = 1
@@ -137,7 +141,7 @@ class FaceOptions:
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         if found.pop("aligned"):
             found["detector"] = "none"
-        return found
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def takes(**groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -201,7 +205,7 @@ def _field(key: str, value: str) -> Any:
         path = Path(value)
         if not path.is_file():
             raise MissingInputError(f"--describe template={value}: no such file")
-        value = path.read_text()
+        value = path.read_text(errors="replace")
     if key == "color":
         return value
     try:

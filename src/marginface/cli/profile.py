@@ -50,17 +50,25 @@ def profile_command(
             threads=_numbers("--threads", threads),
             calibration=faces,
             memory=memory,
+            plugins=source.plugins or (),
         )
-        if size.parameters is not None and size.multiply_adds is not None:
-            print_line(
-                f"{file.name}: {size.parameters / 1e6:.2f} million parameters, "
-                f"{size.multiply_adds / 1e9:.2f} billion multiply-adds an image, "
-                f"{size.file_bytes / 1e6:.1f} MB file"
-            )
+        print_line(
+            f"{file.name}: {_size_words(size.parameters, size.multiply_adds)}"
+            f"{size.file_bytes / 1e6:.1f} MB file"
+        )
         print_table(make_table(_HEADINGS, map(_cells, rows), f"on {_processor()}"))
         if out is not None:
             content = {"processor": _processor(), "model": str(file.path), **asdict(size)}
             write_json(out, content | {"rows": [asdict(row) for row in rows]})
+
+
+def _size_words(parameters: int | None, multiply_adds: int | None) -> str:
+    if parameters is None or multiply_adds is None:
+        return ""
+    return (
+        f"{parameters / 1e6:.2f} million parameters, {multiply_adds / 1e9:.2f} billion "
+        "multiply-adds an image, "
+    )
 
 
 _HEADINGS = ("runtime", "computes in", "batch", "threads", "median ms", "p95 ms", "images/s",

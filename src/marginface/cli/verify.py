@@ -55,7 +55,9 @@ def verify_command(
 def _check_arguments(
     first: Path | None, second: Path | None, pairs: Path | None, out: Path | None
 ) -> None:
-    if (pairs is None) == (first is None or second is None):
+    if pairs is not None and first is not None:
+        raise InputError(f"--pairs names its photographs itself; leave {first} out")
+    if pairs is None and (first is None or second is None):
         raise InputError("give two photographs, or --pairs pairs.csv --out scores.csv")
     if (pairs is None) != (out is None):
         raise InputError("--pairs and --out go together: pairs to read, scores to write")

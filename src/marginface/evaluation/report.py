@@ -98,6 +98,7 @@ class Evaluation:
         return {
             "weights_sha256": self.facts["weights_sha256"],
             "digest": self.facts["digest"],
+            "flip": how["flip"],
             "min_norm": min(norms, default=None),
             "thresholds": [vars(t) | how for b in self.results for t in b.thresholds],
         }

@@ -12,8 +12,9 @@ import numpy as np
 from marginface.data.alignment.faces import AlignedFace
 from marginface.data.images import Pixels
 from marginface.inference.gallery import Gallery
-from marginface.inference.model import Model, Verification
+from marginface.inference.model import Model
 from marginface.inference.pixels import check_photo
+from marginface.inference.verification import Verification
 from marginface.metrics.verification import rate_name
 from marginface.utils.errors import InputError
 from marginface.utils.optional_packages import require_package
@@ -73,12 +74,16 @@ def _meaning(limit: Verification, cosine: float) -> str:
     else:
         lines.append(
             f"At this threshold {_one_in(limit.fmr)} pairs of two different people is called the "
-            f"same (FMR {rate_name(limit.fmr)}, 95 % {limit.low:.1e} to {limit.high:.1e}), as "
-            f"measured on {limit.set} with {limit.impostors:,} pairs."
+            f"same (FMR {rate_name(limit.fmr)}{_interval(limit)}), as measured on {limit.set} with "
+            f"{limit.impostors:,} pairs."
         )
     if limit.caution is not None:
         lines.append(f"**Careful:** {limit.caution}.")
     return "\n\n".join(lines)
+
+
+def _interval(limit: Verification) -> str:
+    return "" if limit.low is None else f", 95 % {limit.low:.1e} to {limit.high:.1e}"
 
 
 def _one_in(rate: float) -> str:

@@ -96,6 +96,7 @@ class Description(_Part):
         flip: whether embeddings are those of image and mirror image added.
         thresholds: by false match rate.
         min_norm: norm below which 1 % of the embeddings of an evaluation are.
+        min_norm_flip: whether these were of image and mirror image added.
         training: data, head and run, as far as known.
         check: what was measured when the file was written.
     """
@@ -113,6 +114,7 @@ class Description(_Part):
     metric: Literal["cosine"] = "cosine"
     thresholds: tuple[Threshold, ...] = ()
     min_norm: float | None = None
+    min_norm_flip: bool = True
     training: dict[str, Any] = {}
     check: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def embed_to_file(
         on_photo: called with the number of photographs done.
         options: other `PhotoOptions` than the model's.
 
+    The file can be read by its owner alone: embeddings are biometric data.
+
     Raises:
         InputError: a target that exists, the parts of another run, or no space.
     """
@@ -73,12 +76,13 @@ def embed_to_file(
                 stream = model.embed_stream(
                     some, finder, batch_size=batch_size, on_photo=lambda n, at=at: on_photo(at + n)
                 )
-                _save(folder / f"{number:06d}.npz", join_faces_of(list(stream)))
+                part = join_faces_of(list(stream), model.embedding_size)
+                _save(folder / f"{number:06d}.npz", replace(part, number=part.number + at))
             on_photo(min(at + _PART, len(photos)))
-        faces = join_faces_of([_load(path) for path in sorted(folder.glob("*.npz"))])
-        faces = _named(faces, root)
-        of_photo = None if subjects is None else dict(zip(photos, subjects, strict=True))
-        _write(target, faces, model, of_photo)
+        parts = [_load(path) for path in sorted(folder.glob("*.npz"))]
+        faces = join_faces_of(parts, model.embedding_size)
+        faces = replace(faces, photo=np.array(photos)[faces.number])
+        _write(target, faces, model, subjects)
     except OSError as error:
         if isinstance(error, InputError):
             raise
@@ -93,7 +97,7 @@ def _begin(folder: Path, key: dict[str, Any], resume: bool, target: Path) -> set
     """Numbers of the parts that are there."""
     path = folder / _KEY
     if not folder.exists():
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         write_json(path, key)
         return set()
     found = {int(part.stem) for part in folder.glob("*.npz") if part.stem.isdigit()}
@@ -111,7 +115,7 @@ def _begin(folder: Path, key: dict[str, Any], resume: bool, target: Path) -> set
 
 
 def _save(path: Path, faces: Faces) -> None:
-    with atomic_write(path) as file:
+    with atomic_write(path, private=True) as file:
         np.savez(file, **vars(faces))
 
 
@@ -120,20 +124,14 @@ def _load(path: Path) -> Faces:
         return Faces(**{name: content[name] for name in content.files})
 
 
-def _named(faces: Faces, root: Path) -> Faces:
-    """With paths as they were given, relative to the folder."""
-    front = str(root / "x")[:-1]
-    names = np.array([name.removeprefix(front) for name in faces.photo.tolist()])
-    return Faces(**{**vars(faces), "photo": names})
-
-
-def _write(target: Path, faces: Faces, model: Model, subjects: dict[str, str] | None) -> None:
+def _write(target: Path, faces: Faces, model: Model, subjects: list[str] | None) -> None:
     columns: dict[str, Any] = {"path": faces.photo}
     if subjects is not None:
-        columns["subject"] = np.array([subjects[name] for name in faces.photo.tolist()])
-    columns |= {name: column for name, column in vars(faces).items() if name != "photo"}
+        columns["subject"] = np.array(subjects)[faces.number]
+    columns |= {name: vars(faces)[name] for name in ("face", "status", "points", "score", "norm")}
+    columns["embeddings"] = faces.embedding
     about = {"digest": model.digest, "flip": model.flip, "embedding_size": model.embedding_size}
-    with atomic_write(target) as file:
+    with atomic_write(target, private=True) as file:
         if target.suffix == ".npz":
             np.savez(file, about=np.array(json.dumps(about)), **columns)
         else:

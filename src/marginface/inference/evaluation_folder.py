@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from marginface.inference.model_file import ModelFile
 from marginface.metrics.thresholds import Threshold
 from marginface.utils.errors import InputError, MissingInputError
 
 
-def read_evaluation(folder: Path, model: ModelFile) -> tuple[tuple[Threshold, ...], float | None]:
-    """Thresholds, and the norm below which 1 % of embeddings are, of an evaluation of this model.
+def read_evaluation(folder: Path, model: ModelFile) -> dict[str, Any]:
+    """Fields of a `Description`: thresholds, and the norm below which 1 % of embeddings are.
 
     Raises:
         MissingInputError: no evaluation there.
@@ -32,4 +33,8 @@ def read_evaluation(folder: Path, model: ModelFile) -> tuple[tuple[Threshold, ..
             f"{folder} is the evaluation of another network (file {of_file[:12]}..., this is "
             f"{model.fingerprint()[:12]}...); evaluate {model.path}"
         )
-    return thresholds, content.get("min_norm")
+    return {
+        "thresholds": thresholds,
+        "min_norm": content.get("min_norm"),
+        "min_norm_flip": bool(content.get("flip", True)),
+    }

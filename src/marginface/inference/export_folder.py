@@ -98,7 +98,10 @@ def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
     write_json(folder / CONFIG, facts)
     metrics: dict[str, float] = {}
     if options.onnx.evaluation is not None:
-        metrics = json.loads((options.onnx.evaluation / "result.json").read_text())
+        result = options.onnx.evaluation / "result.json"
+        if not result.is_file():
+            raise MissingInputError(f"no {result}; give the whole folder of the evaluation")
+        metrics = json.loads(result.read_text())
         write_json(folder / METRICS, metrics)
     if options.with_head:
         run = model.path

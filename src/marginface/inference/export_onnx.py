@@ -120,19 +120,18 @@ def described(model: ModelFile, options: ExportOptions) -> Description:
     """
     stated = model.description
     flip = stated.flip if options.flip is None else options.flip
-    thresholds, min_norm = stated.thresholds, stated.min_norm
+    measured = {}
     if options.evaluation is not None:
-        thresholds, min_norm = read_evaluation(options.evaluation, model)
+        measured = read_evaluation(options.evaluation, model)
     return stated.model_copy(
         update={
             "version": version("marginface"),
             "layout": options.layout,
             "precision": options.precision,
             "flip": flip,
-            "thresholds": thresholds,
-            "min_norm": min_norm,
             "digest": model.digest(),
         }
+        | measured
     )
 
 
@@ -164,6 +163,9 @@ def _check_options(model: ModelFile, target: Path, options: ExportOptions) -> No
             raise InputError(
                 f"{model.path} is in {model.description.precision} already; take the file in fp32"
             )
+        if options.flip not in (None, model.description.flip):
+            does = "adds the mirror image" if model.description.flip else "adds no mirror image"
+            raise InputError(f"{model.path} {does} itself, and stays so; export the run otherwise")
         if options.layout != model.description.layout:
             raise InputError(
                 f"{model.path} takes {model.description.layout} images; leave --input "

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,46 +20,15 @@ from marginface.inference.gallery_file import (
 )
 from marginface.inference.gallery_memory import GalleryMemory
 from marginface.inference.gallery_threshold import SearchThreshold, search_threshold
+from marginface.inference.identification import Identification
 from marginface.inference.model import Model
-from marginface.inference.photographs import OK, Faces, Photo
+from marginface.inference.photographs import OK, Faces, Photo, one_or_several
 from marginface.inference.pixels import check_aligned
 from marginface.metrics.identification import search
 from marginface.utils.errors import InputError, MissingInputError, did_you_mean
+from marginface.utils.text_table import readable
 
 _CONTENT = 16  # bytes of a SHA-256
-
-
-@dataclass(frozen=True)
-class Identification:
-    """Who a face is.
-
-    Attributes:
-        name: of the nearest person, None for unknown.
-        cosine: to that person's template, whether it is reached or not.
-        threshold: from which on a person is found.
-        candidates: nearest people and their cosines, nearest first.
-        photo, face: where the face is.
-        points: (5, 2) in pixels; None where it was aligned already.
-    """
-
-    name: str | None
-    cosine: float
-    threshold: float
-    candidates: list[tuple[str, float]]
-    photo: str = ""
-    face: int = 0
-    points: NDArray[np.float32] | None = None
-
-    def __str__(self) -> str:
-        nearest = f"nearest {self.candidates[0][0]} " if self.name is None else ""
-        line = (
-            f"{self.name or 'unknown'}: {nearest}cosine {self.cosine:.3f}, threshold "
-            f"{self.threshold:.3f}"
-        )
-        if len(self.candidates) > 1:
-            name, cosine = self.candidates[1]
-            line += f", next {name} {cosine:.3f}"
-        return line
 
 
 class Gallery:
@@ -68,6 +36,7 @@ class Gallery:
 
     def __init__(self, file: GalleryFile, model: Model, keep_paths: bool) -> None:
         self._file, self.model, self.keep_paths = file, model, keep_paths
+        self._kept: _Known | None = None
 
     @classmethod
     def open(
@@ -124,7 +93,7 @@ class Gallery:
     def enroll(
         self,
         subject: str,
-        photos: Iterable[Photo],
+        photos: Photo | Iterable[Photo],
         force: bool = False,
         *,
         refused: Literal["stop", "skip"] = "stop",
@@ -135,7 +104,7 @@ class Gallery:
 
         Args:
             subject: name; more photographs of somebody who is there are added to the others.
-            photos: paths, or uint8 RGB arrays (H, W, 3).
+            photos: paths, or uint8 RGB arrays (H, W, 3); or one of them.
             force: skip every gate but unreadable input.
             refused: photographs that a gate refuses are an error, or are left out and named.
             min_norm: norm of the embedding; smaller ones are refused. The model's when not given.
@@ -144,7 +113,9 @@ class Gallery:
         Raises:
             InputError: a photograph that is refused, or none that is good enough.
         """
-        listed = list(photos)
+        listed = one_or_several(photos)
+        if options.get("face", self.model.photos.face) == "all":
+            raise InputError("enrolling wants one face a photograph, not face=all")
         if force:
             options = {"face": "largest", "min_face": 0.0, "max_misfit": np.inf} | options
         faces = self.model.embed(listed, faulty="keep", usual="only", **options)
@@ -165,6 +136,7 @@ class Gallery:
         units, norms = self.model.norms_aligned(checked)
         count = len(checked)
         faces = Faces(
+            np.arange(count),
             np.array([f"array {n}" for n in range(count)]),
             np.zeros(count, np.int64),
             np.array([OK] * count),
@@ -185,11 +157,16 @@ class Gallery:
         refused: Literal["stop", "skip"],
         min_norm: float | None,
     ) -> Enrollment:
-        if not subject.strip():
-            raise InputError("a person needs a name, got an empty one")
+        _check_name(subject)
         least = self.model.description.min_norm if min_norm is None else min_norm
         kept, problems = passed_gates(
-            subject, faces, contents, self.memory, self._contents, min_norm=least, force=force
+            subject,
+            faces,
+            contents,
+            self.memory,
+            self._known().contents,
+            min_norm=least,
+            force=force,
         )
         if problems and (refused == "stop" or not len(kept)):
             words = "; ".join(f"{p.photo}: {p.reason}" for p in problems[:5])
@@ -207,8 +184,8 @@ class Gallery:
         ]
         self._file.add(subject, rows)
         self.memory.add(subject, faces.embedding[kept])
-        self._contents.update({contents[n]: subject for n in kept})
-        self._thresholds.clear()
+        self._known().contents.update({contents[n]: subject for n in kept})
+        self._known().thresholds.clear()
         return Enrollment(subject, len(rows), problems)
 
     def remove(self, subject: str) -> int:
@@ -220,8 +197,7 @@ class Gallery:
         count = self._file.remove(subject)
         if not count:
             raise InputError(f"nobody is called {subject!r}.{did_you_mean(subject, self.names)}")
-        for name in ("memory", "_contents", "_thresholds"):
-            self.__dict__.pop(name, None)
+        self._kept = None
         return count
 
     # -- identifying ---------------------------------------------------------------------------
@@ -298,9 +274,10 @@ class Gallery:
             if not -1 <= threshold <= 1:
                 raise InputError(f"a threshold is a cosine, -1 to 1, got {threshold}")
             return SearchThreshold(threshold, None, "given", len(self))
-        if fpir not in self._thresholds:
-            self._thresholds[fpir] = search_threshold(self.memory, self.model, fpir)
-        return self._thresholds[fpir]
+        known = self._known()
+        if fpir not in known.thresholds:
+            known.thresholds[fpir] = search_threshold(known.memory, self.model, fpir)
+        return known.thresholds[fpir]
 
     def _not_empty(self) -> list[str]:
         if not self.memory.names:
@@ -309,19 +286,39 @@ class Gallery:
 
     # -- in memory -----------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def memory(self) -> GalleryMemory:
-        """Everybody, as they are searched."""
-        width = self.model.embedding_size
-        return GalleryMemory(self._file.rows(width), width, self._file.path)
+        """Everybody, as they are searched; read again when another program changed the file."""
+        return self._known().memory
 
-    @cached_property
-    def _contents(self) -> dict[bytes, str]:
-        return self._file.contents()
+    def _known(self) -> "_Known":
+        version = self._file.version()
+        if self._kept is None or self._kept.version != version:
+            width = self.model.embedding_size
+            memory = GalleryMemory(self._file.rows(width), width, self._file.path)
+            self._kept = _Known(version, memory, self._file.contents(), {})
+        return self._kept
 
-    @cached_property
-    def _thresholds(self) -> dict[float, SearchThreshold]:
-        return {}
+
+@dataclass(frozen=True)
+class _Known:
+    """What was read of a file, at one of its versions."""
+
+    version: int
+    memory: GalleryMemory
+    contents: dict[bytes, str]
+    thresholds: dict[float, SearchThreshold]
+
+
+def _check_name(subject: str) -> None:
+    if not isinstance(subject, str) or not subject.strip():
+        raise InputError(f"a person needs a name, got {subject!r}")
+    try:
+        subject.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the name {readable(subject)!r} is no UTF-8; write it in UTF-8"
+        ) from error
 
 
 def _content(photo: Photo) -> bytes:

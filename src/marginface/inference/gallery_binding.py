@@ -8,12 +8,16 @@ from marginface.utils.errors import InputError
 
 def bound_to(model: Model) -> dict[str, str]:
     """What of a model its embeddings depend on."""
+    detector = model.photos.detector
     return {
         "digest": model.digest,
         "flip": str(model.flip).lower(),
         "int8": str(model.description.precision == "int8").lower(),
         "embedding_size": str(model.embedding_size),
         "input": model.description.input.model_dump_json(),
+        # For people; a model may be computed otherwise, and faces be found otherwise.
+        "precision": model.description.precision,
+        "detector": detector if isinstance(detector, str) else getattr(detector, "__name__", "own"),
     }
 
 

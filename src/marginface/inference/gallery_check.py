@@ -163,9 +163,8 @@ def export_gallery(file: GalleryFile, target: Path) -> int:
             "added": pa.array([datetime.fromtimestamp(row[4], UTC) for row in kept]),
         }
     ).replace_schema_metadata({"marginface": json.dumps(file.about())})
-    with atomic_write(target) as opened:
+    with atomic_write(target, private=True) as opened:
         pq.write_table(table, opened)
-    target.chmod(0o600)
     return len(kept)
 
 

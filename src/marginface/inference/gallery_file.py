@@ -87,6 +87,12 @@ class GalleryFile:
         """Close the file."""
         self._connection.close()
 
+    def version(self) -> int:
+        """A number that changes when another program changes the file."""
+        with self._reading():
+            (number,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(number)
+
     def about(self) -> dict[str, str]:
         """What the gallery is bound to."""
         with self._reading():
@@ -160,6 +166,32 @@ class GalleryFile:
             ).rowcount
             run("UPDATE subject SET name = '', added = 0 WHERE id = ?", found)
         return max(count, 1)
+
+    def replace_by(self, other: Path, expected: list[tuple[str, int, int]]) -> None:
+        """Put another file in the place of this one, unless somebody changed this one meanwhile.
+
+        Args:
+            other: a gallery, closed.
+            expected: the `listing` of this one that `other` was made from.
+
+        Raises:
+            InputError: it is another one now.
+        """
+        with self._writing():  # nobody else writes until it is replaced
+            if self.listing() != expected:
+                raise InputError(
+                    f"{self.path} was changed while it was rebuilt, and was left as it is; rebuild "
+                    "it again"
+                )
+            other.replace(self.path)
+
+    def keeps_paths(self) -> bool:
+        """Whether the path of any image is stored."""
+        with self._reading():
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM image WHERE path IS NOT NULL"
+            ).fetchone()
+        return int(count) > 0
 
     def compact(self) -> tuple[int, int]:
         """Give back the room of people who were removed; returns the bytes before and after."""

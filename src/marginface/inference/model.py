@@ -1,7 +1,7 @@
 """A network to use: photographs and aligned faces to embeddings, and whether two are one person."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from marginface.data.alignment.faces import FaceFinder, Which
 from marginface.data.preprocessing import Color
 from marginface.inference.description import Description
-from marginface.inference.embedder import Embedder, Precision, check_devices, model_embedder
-from marginface.inference.evaluation_folder import read_evaluation
-from marginface.inference.model_file import ModelFile, weights_digest
-from marginface.inference.open_model import open_model
+from marginface.inference.embedder import Embedder
 from marginface.inference.photo_options import PhotoOptions
 from marginface.inference.photographs import (
     Faces,
@@ -23,8 +20,10 @@ from marginface.inference.photographs import (
     embed_photos,
     embed_pixels,
     join_faces_of,
+    one_or_several,
 )
 from marginface.inference.pixels import check_aligned
+from marginface.inference.verification import Verification
 from marginface.metrics.thresholds import Threshold, lowest_supported, threshold_for
 from marginface.metrics.verification import rate_name
 from marginface.utils.errors import InputError
@@ -32,43 +31,6 @@ from marginface.utils.errors import InputError
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = ("auto", "torch", "onnxruntime", "openvino")
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Whether two faces are one person.
-
-    Attributes:
-        same: whether the cosine reaches the threshold.
-        cosine: of the two embeddings.
-        threshold: that it is compared with.
-        fmr: false match rate the threshold is for; None where the threshold was given.
-        low, high: 95 % interval of that rate.
-        set: images it was measured on.
-        false_matches, impostors: of these.
-        caution: why the threshold is uncertain, in words.
-    """
-
-    same: bool
-    cosine: float
-    threshold: float
-    fmr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    set: str | None = None
-    false_matches: int | None = None
-    impostors: int | None = None
-    caution: str | None = None
-
-    def __str__(self) -> str:
-        word = "same" if self.same else "different"
-        line = f"{word}: cosine {self.cosine:.3f}, threshold {self.threshold:.3f}"
-        if self.fmr is None:
-            return f"{line} (given)"
-        return (
-            f"{line} (FMR {rate_name(self.fmr)}, 95 % {self.low:.1e} to {self.high:.1e}, on "
-            f"{self.set}, {self.false_matches} false matches)"
-        )
 
 
 class Model:
@@ -152,9 +114,7 @@ class Model:
         Raises:
             InputError: no photographs, an array that is no photograph, or a faulty photograph.
         """
-        if isinstance(photos, str | Path) or hasattr(photos, "dtype"):
-            photos = [photos]  # type: ignore[list-item]  # one of them
-        several: list[Photo] = list(photos)
+        several = one_or_several(photos)
         names = [str(photo) for photo in several if isinstance(photo, str | Path)]
         found = list(
             embed_photos(
@@ -167,7 +127,7 @@ class Model:
         )
         if not found:
             raise InputError("no photographs were given")
-        faces = join_faces_of(found)
+        faces = join_faces_of(found, self.embedding_size)
         if faulty == "stop" and not faces.found.all():
             row = int((~faces.found).argmax())
             raise InputError(f"{faces.photo[row]}: {faces.status[row]}")
@@ -248,7 +208,7 @@ class Model:
             usual: which face of several, unless options say so.
             options: other `PhotoOptions` than the model's.
         """
-        wanted = replace(self.photos, **_checked(options))
+        wanted = replace(self.photos, **checked_options(options))
         if wanted.landmarks is not None:
             return wanted.finder(self.description.input, photos, usual)
         key = wanted, usual
@@ -261,104 +221,14 @@ class Model:
         return embed_photos(photos, finder, self._embedder, **more)
 
     def _parts(self, images: NDArray[np.uint8], batch_size: int) -> Any:
+        if batch_size < 1:
+            raise InputError(f"the batch must be 1 face or more, got {batch_size}")
         for at in range(0, len(images), batch_size):
             yield embed_pixels(images[at : at + batch_size], self._embedder)
 
 
-def load(
-    path: str | Path,
-    *,
-    device: str = "auto",
-    runtime: Runtime = "auto",
-    detector: str | Callable[..., Any] | None = None,
-    checkpoint: str = "best",
-    flip: bool | None = None,
-    precision: Precision = "32-true",
-    input: Mapping[str, Any] | None = None,
-    backbone: dict[str, Any] | None = None,
-    evaluation: str | Path | None = None,
-    plugins: Sequence[str] = (),
-    face: Which | None = None,
-    **photos: Any,
-) -> Model:
-    """Open a network to use it.
-
-    Args:
-        path: run folder, .ckpt, .pth, .safetensors, .onnx, shared folder, or
-            "hf:owner/name@revision".
-        device: of torch; "auto" is the first GPU, else the CPU.
-        runtime: "torch", "onnxruntime" or "openvino"; "auto" is what the file is for.
-        detector: see `PhotoOptions`; YuNet when not given.
-        checkpoint: of a run folder, "best" by validation or "last".
-        flip: add the mirror image; as the file says when not given.
-        precision: "32-true", "bf16-mixed" or "16-mixed", for torch.
-        input: fields of `NetworkInput` (color, mean, std, size, template, border) for files that do
-            not state them.
-        backbone: configuration of the network in a file of bare weights.
-        evaluation: folder of an evaluation of this network, whose thresholds are taken.
-        plugins: modules to import first, which define the network.
-        face: which face of a photograph with several; unless it is given `embed` and searches take
-            all of them, and `verify` and enrolling refuse more than one.
-        photos: further `PhotoOptions`: yunet, detector_size, landmarks, min_face, max_misfit.
-
-    Raises:
-        MissingInputError: nothing there.
-        InputError: a file that is no network, or options that do not fit it.
-    """
-    from marginface.inference.runtimes import for_runtime
-
-    chosen = _checked({"face": face, **photos})
-    if detector is not None:
-        chosen["detector"] = detector
-    file = open_source(path, checkpoint=checkpoint, input=input, backbone=backbone, plugins=plugins)
-    description = file.description
-    if evaluation is not None:
-        thresholds, min_norm = read_evaluation(Path(evaluation), file)
-        description = description.model_copy(
-            update={"thresholds": thresholds, "min_norm": min_norm}
-        )
-    file = for_runtime(file, runtime)
-    embeds_flip = file.description.flip if flip is None else flip
-    devices = check_devices(device)[:1]
-    # Photographs are aligned to the network's template, whatever it is.
-    embedder = model_embedder(
-        file, flip=embeds_flip, devices=devices, precision=precision, warp=False
-    )
-    digest = description.digest or _digest(file, embedder)
-    return Model(
-        description.model_copy(update={"flip": embeds_flip, "digest": digest}),
-        embedder,
-        digest,
-        PhotoOptions(**chosen),
-    )
-
-
-def open_source(
-    path: str | Path,
-    *,
-    checkpoint: str = "best",
-    input: Mapping[str, Any] | None = None,
-    backbone: dict[str, Any] | None = None,
-    plugins: Sequence[str] = (),
-) -> ModelFile:
-    """The file of a network, fetched first where it is "hf:owner/name@revision"."""
-    if plugins:
-        from marginface.utils.plugins import load_plugins
-
-        load_plugins(plugins)
-    if str(path).startswith("hf:"):
-        from marginface.inference.hub import pull
-
-        path = pull(str(path))
-    return open_model(path, backbone, checkpoint=checkpoint, given=input)
-
-
-def _digest(file: ModelFile, embedder: Embedder) -> str:
-    is_graph = file.path.suffix == ".onnx"
-    return file.digest() if is_graph else weights_digest(embedder.networks[0])
-
-
-def _checked(options: dict[str, Any]) -> dict[str, Any]:
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `PhotoOptions`; InputError for a name that is none."""
     unknown = sorted(options.keys() - PhotoOptions.__dataclass_fields__.keys())
     if unknown:
         known = ", ".join(PhotoOptions.__dataclass_fields__)

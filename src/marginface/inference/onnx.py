@@ -42,22 +42,27 @@ class OnnxNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1) if self.takes_bytes else x.float()
         images = np.ascontiguousarray(x.cpu().numpy())
-        size = self.batch or len(images)
-        parts = []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            missing = size - len(part)  # a graph of fixed batch size wants its number
-            filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-            rows = self._run(filled)
-            _check_embedding(rows.shape, self.session)
-            parts.append(torch.from_numpy(rows[: len(part)].astype(np.float32)))
-        return torch.cat(parts).to(x.device)
+        return torch.from_numpy(in_batches(self._run, images, self.batch)).to(x.device)
 
     def _run(self, images: Any) -> Any:
         try:
-            return self.session.run([self.output_name], {self.input_name: images})[0]
+            rows = self.session.run([self.output_name], {self.input_name: images})[0]
         except Exception as error:  # onnxruntime has many ways to fail
             raise InputError(f"the ONNX graph fails on {images.shape}: {_reason(error)}") from error
+        _check_embedding(rows.shape, self.session)
+        return rows
+
+
+def in_batches(run: Callable[[Any], Any], images: Any, batch: int | None) -> Any:
+    """float32 (N, D) of images (N, ...), from a graph that may take a fixed number of them only."""
+    size = batch or len(images)
+    parts = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        missing = size - len(part)  # a graph of fixed batch size wants its number
+        filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+        parts.append(run(filled)[: len(part)].astype(np.float32))
+    return np.concatenate(parts)
 
 
 class OnnxFile(NamedTuple):

@@ -21,6 +21,20 @@ _PER_CHANNEL = 13  # opset
 _KEPT_IN_FP32 = ["ReduceL2", "ReduceSumSquare", "Pow", "Sqrt", "Div", "Clip", "LpNormalization"]
 
 
+def graph_precision(path: Path) -> str:
+    """What most weights of a graph are: "fp32", "fp16" or "int8"."""
+    onnx = require_package("onnx", extra="export")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16",
+             onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "int8"}  # fmt: skip
+    found: dict[str, int] = {}
+    for tensor in graph.initializer:
+        if tensor.data_type in names:
+            name = names[tensor.data_type]
+            found[name] = found.get(name, 0) + int(np.prod(tensor.dims))
+    return max(found, key=lambda name: found[name]) if found else "fp32"
+
+
 def to_fp16(graph: Any) -> Any:
     """Weights and products in float16, images and embeddings in float32 as before."""
     require_package("onnxruntime", extra="export")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from marginface.data.pairs.files import read_photo_pairs
-from marginface.inference.model import Model, Verification
+from marginface.inference.model import Model
 from marginface.inference.photographs import OK
+from marginface.inference.verification import Verification
 from marginface.utils.console import progress_bar
 from marginface.utils.files import atomic_write
 

@@ -40,7 +40,8 @@ class Faces:
     """Faces of photographs, a row each; a photograph without a usable face has a row as well.
 
     Attributes:
-        photo: (N,) path of the photograph, or "array 0" and so on.
+        number: (N,) place of the photograph among those that were given.
+        photo: (N,) its path, or "array 0" and so on.
         face: (N,) number of the face within it, 0 for the largest.
         status: (N,) "ok", or why there is no embedding.
         points: (N, 5, 2) in pixels of the photograph; NaN where it was aligned already.
@@ -49,6 +50,7 @@ class Faces:
         embedding: (N, D) float32 of unit length; NaN where there is none.
     """
 
+    number: NDArray[np.int64]
     photo: NDArray[np.str_]
     face: NDArray[np.int64]
     status: NDArray[np.str_]
@@ -71,10 +73,25 @@ class Faces:
         return Faces(**{name: column[rows] for name, column in vars(self).items()})
 
 
-def join_faces_of(parts: Sequence[Faces]) -> Faces:
-    """All rows of several."""
+def one_or_several(photos: Any) -> list[Photo]:
+    """A list of photographs, of one of them or of several.
+
+    Raises:
+        InputError: something else, such as a picture of another library.
+    """
+    if isinstance(photos, str | Path) or hasattr(photos, "dtype"):
+        return [photos]
+    if hasattr(photos, "convert") or not isinstance(photos, Iterable):
+        raise InputError(
+            f"a photograph is a path or an array, got {type(photos).__name__}; of Pillow's images "
+            "np.asarray(image.convert('RGB'))"
+        )
+    return list(photos)
+
+
+def join_faces_of(parts: Sequence[Faces], width: int) -> Faces:
+    """All rows of several, with embeddings of `width` numbers."""
     columns = {name: [vars(part)[name] for part in parts] for name in vars(parts[0])}
-    width = max(part.embedding.shape[1] for part in parts)
     # A part without any face does not know how long embeddings are.
     columns["embedding"] = [
         part if part.shape[1] else np.full((len(part), width), np.nan, np.float32)
@@ -100,13 +117,15 @@ def embed_photos(
         batch_size: faces that are embedded at once.
         on_photo: called with the number of photographs done.
     """
-    rows: list[tuple[str, int, AlignedFace | str]] = []
+    if batch_size < 1:
+        raise InputError(f"the batch must be 1 face or more, got {batch_size}")
+    rows: list[_Row] = []
     faces = 0
     for number, (name, outcome) in enumerate(_aligned(photos, finder), start=1):
         if isinstance(outcome, str):
-            rows.append((name, 0, outcome))
+            rows.append((number - 1, name, 0, outcome))
         else:
-            rows += [(name, place, face) for place, face in enumerate(outcome)]
+            rows += [(number - 1, name, place, face) for place, face in enumerate(outcome)]
             faces += len(outcome)
         if faces >= batch_size or len(rows) >= 16 * batch_size:
             yield from _embedded(rows, embedder, batch_size)
@@ -117,26 +136,29 @@ def embed_photos(
         on_photo(number)
 
 
-def _embedded(
-    rows: list[tuple[str, int, AlignedFace | str]], embedder: Embedder, batch_size: int
-) -> Iterator[Faces]:
-    images = [face.pixels for _, _, face in rows if not isinstance(face, str)]
+# Place and name of a photograph, number of the face in it, the face or why there is none.
+_Row = tuple[int, str, int, AlignedFace | str]
+
+
+def _embedded(rows: list[_Row], embedder: Embedder, batch_size: int) -> Iterator[Faces]:
+    images = [face.pixels for *_, face in rows if not isinstance(face, str)]
     parts = [
         embed_pixels(np.stack(images[at : at + batch_size]), embedder)
         for at in range(0, len(images), batch_size)
     ]
-    known = [not isinstance(face, str) for _, _, face in rows]
+    known = [not isinstance(face, str) for *_, face in rows]
     width = parts[0][0].shape[1] if parts else 0
     embedding = np.full((len(rows), width), np.nan, np.float32)
     norm = np.full(len(rows), np.nan, np.float32)
     if parts:
         embedding[known] = np.concatenate([part for part, _ in parts])
         norm[known] = np.concatenate([length for _, length in parts])
-    faces = [AlignedFace(np.empty(0, np.uint8)) if isinstance(f, str) else f for _, _, f in rows]
+    faces = [AlignedFace(np.empty(0, np.uint8)) if isinstance(f, str) else f for *_, f in rows]
     yield Faces(
-        np.array([name for name, _, _ in rows]),
-        np.array([place for _, place, _ in rows], np.int64),
-        np.array([face if isinstance(face, str) else OK for _, _, face in rows]),
+        np.array([number for number, *_ in rows], np.int64),
+        np.array([name for _, name, *_ in rows]),
+        np.array([place for *_, place, _ in rows], np.int64),
+        np.array([face if isinstance(face, str) else OK for *_, face in rows]),
         np.stack([_NO_POINTS if f.points is None else f.points for f in faces]).astype(np.float32),
         np.array([np.nan if f.score is None else f.score for f in faces], np.float32),
         norm,
@@ -209,7 +231,7 @@ def photos_of(source: Path) -> tuple[Path, list[str], list[str] | None]:
     """
     if source.is_dir():
         photos = find_photos(source)
-        owners = [photo.rpartition("/")[0] for photo in photos]
+        owners = [readable(photo.rpartition("/")[0]) for photo in photos]
         return source, photos, owners if all(owners) else None
     if not source.is_file():
         raise MissingInputError(f"no photograph, folder or list {source}")

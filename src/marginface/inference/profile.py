@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from marginface.data.preprocessing import normalize_images
 from marginface.inference.model_file import ModelFile
 from marginface.inference.onnx import open_onnx
-from marginface.inference.onnx_precision import to_int8
+from marginface.inference.onnx_precision import graph_precision, to_int8
 from marginface.inference.runtimes import OpenVinoNetwork
 from marginface.utils.errors import InputError, check_choice
 from marginface.utils.optional_packages import require_package
+from marginface.utils.plugins import load_plugins
 
 RUNTIMES = ("torch", "bf16", "onnxruntime", "openvino", "int8")
 _ROUNDS, _WARM_UP = 9, 2
@@ -97,6 +98,7 @@ def profile(
     threads: Sequence[int],
     calibration: NDArray[np.uint8] | None = None,
     memory: bool = True,
+    plugins: Sequence[str] = (),
     on_row: Callable[[Timing], None] = lambda row: None,
 ) -> list[Timing]:
     """Time a network in several runtimes, which take turns in every round.
@@ -107,6 +109,7 @@ def profile(
         batches, threads: to measure with.
         calibration: aligned faces (N, S, S, 3) for int8.
         memory: start a process for each runtime to measure its memory.
+        plugins: modules that define the network.
         on_row: called with each row when it is done.
 
     Raises:
@@ -122,7 +125,7 @@ def profile(
                 torch.set_num_threads(count)
                 networks = {r: _network(model, r, graphs.get(r)) for r in runtimes}
                 for batch in batches:
-                    rows += _rows(model, networks, graphs, batch, count, memory, on_row)
+                    rows += _rows(model, networks, graphs, batch, count, memory, plugins, on_row)
         finally:
             torch.set_num_threads(before)
     return rows
@@ -198,8 +201,8 @@ class _Bf16(nn.Module):
         return found
 
 
-def computes_in(runtime: str, network: nn.Module) -> str:
-    """The precision a runtime says it computes in."""
+def computes_in(runtime: str, network: nn.Module, graph: Path | None) -> str:
+    """The precision a runtime says it computes in; onnxruntime's is that of the graph."""
     if runtime == "openvino":
         return str(getattr(network, "computes_in", "?"))
     if runtime == "bf16":
@@ -207,9 +210,7 @@ def computes_in(runtime: str, network: nn.Module) -> str:
             return "bf16 (AMX)"
         native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return "bf16" if native else "bf16 (this processor has no instruction for it)"
-    if runtime == "int8":
-        return "int8 where onnxruntime has it, else fp32"
-    return "fp32"
+    return "fp32" if graph is None else graph_precision(graph)
 
 
 def _rows(
@@ -219,6 +220,7 @@ def _rows(
     batch: int,
     threads: int,
     memory: bool,
+    plugins: Sequence[str],
     on_row: Callable[[Timing], None],
 ) -> list[Timing]:
     images = _images(model, batch)
@@ -227,10 +229,12 @@ def _rows(
     rows = []
     for runtime, network in networks.items():
         median = statistics.median(seconds[runtime])
-        peak = _peak(model, runtime, graphs.get(runtime), batch, threads) if memory else None
+        peak = None
+        if memory:
+            peak = _peak(model, runtime, graphs.get(runtime), batch, threads, plugins)
         row = Timing(
             runtime,
-            computes_in(runtime, network),
+            computes_in(runtime, network, graphs.get(runtime)),
             batch,
             threads,
             1e3 * median,
@@ -280,7 +284,14 @@ def _take_turns(
     return seconds, embeddings
 
 
-def _peak(model: ModelFile, runtime: str, graph: Path | None, batch: int, threads: int) -> float:
+def _peak(
+    model: ModelFile,
+    runtime: str,
+    graph: Path | None,
+    batch: int,
+    threads: int,
+    plugins: Sequence[str],
+) -> float:
     """MiB of a process of its own that embeds one batch."""
     facts = {
         "path": str(model.path),
@@ -289,6 +300,7 @@ def _peak(model: ModelFile, runtime: str, graph: Path | None, batch: int, thread
         "graph": None if graph is None else str(graph),
         "batch": batch,
         "threads": threads,
+        "plugins": list(plugins),
     }
     command = [sys.executable, "-m", "marginface.inference.profile", json.dumps(facts)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -302,6 +314,8 @@ def _measure_memory(facts: dict[str, Any]) -> float:
     from marginface.inference.open_model import open_model
 
     torch.set_num_threads(facts["threads"])
+    if facts["plugins"]:
+        load_plugins(facts["plugins"])
     model = open_model(facts["path"], facts["settings"] or None)
     graph = None if facts["graph"] is None else Path(facts["graph"])
     network = _network(model, facts["runtime"], graph)

@@ -120,9 +120,19 @@ def thresholds_of(
         found = _over_people(impostors, fmrs, cosines, found, seed)
     return [
         Threshold(
-            fmr, cosine, *interval, int((scores >= cosine).sum()), total, name, flip, precision
+            fmr,
+            cosine,
+            low,
+            high,
+            int((scores >= cosine).sum()),
+            total,
+            name,
+            flip,
+            precision,
+            fmr_low,
+            fmr_high,
         )
-        for fmr, cosine, interval in zip(fmrs, cosines, found, strict=True)
+        for fmr, cosine, (low, high, fmr_low, fmr_high) in zip(fmrs, cosines, found, strict=True)
     ]
 
 

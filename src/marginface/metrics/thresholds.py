@@ -20,25 +20,25 @@ class Threshold:
         fmr: false match rate it is for.
         cosine: accept scores >= it.
         low, high: 95 % interval of that cosine.
-        fmr_low, fmr_high: 95 % interval of the false match rate at that cosine.
         false_matches: impostor pairs accepted.
         impostors: impostor pairs in all.
         set: name of the images.
         flip: whether the embedding of the mirror image was added.
         precision: of the network.
+        fmr_low, fmr_high: 95 % interval of the false match rate at that cosine, where known.
     """
 
     fmr: float
     cosine: float
     low: float
     high: float
-    fmr_low: float
-    fmr_high: float
     false_matches: int
     impostors: int
     set: str
     flip: bool
     precision: str
+    fmr_low: float | None = None
+    fmr_high: float | None = None
 
     @property
     def supported(self) -> bool:
@@ -96,19 +96,21 @@ def lowest_supported(known: Sequence[Threshold], like: Threshold) -> float | Non
 def _between(low: Threshold, high: Threshold, fmr: float) -> Threshold:
     share = (math.log(fmr) - math.log(low.fmr)) / (math.log(high.fmr) - math.log(low.fmr))
 
-    def mean(name: str) -> float:
-        one, other = getattr(low, name), getattr(high, name)
-        return float(one + share * (other - one))
+    def between(one: float, other: float) -> float:
+        return one + share * (other - one)
+
+    def where_known(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else between(one, other)
 
     return replace(
         low,
         fmr=fmr,
-        cosine=mean("cosine"),
-        low=mean("low"),
-        high=mean("high"),
-        fmr_low=mean("fmr_low"),
-        fmr_high=mean("fmr_high"),
-        false_matches=round(mean("false_matches")),
+        cosine=between(low.cosine, high.cosine),
+        low=between(low.low, high.low),
+        high=between(low.high, high.high),
+        fmr_low=where_known(low.fmr_low, high.fmr_low),
+        fmr_high=where_known(low.fmr_high, high.fmr_high),
+        false_matches=round(between(low.false_matches, high.false_matches)),
     )
 
 

@@ -10,18 +10,26 @@ from typing import IO, Any
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a neighbor of `path` for writing and rename it to `path` when the block succeeds."""
+def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iterator[IO[Any]]:
+    """Open a neighbor of `path` for writing and rename it to `path` when the block succeeds.
+
+    Args:
+        private: readable by its owner alone, from the first byte on.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with temporary.open(mode) as file:
+        with open(temporary, mode, opener=_private if private else None) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def time_stamp() -> str:
