@@ -145,7 +145,8 @@ class Model:
         """Whether two photographs show one person.
 
         Args:
-            first, second: paths, or uint8 RGB arrays (H, W, 3).
+            first: path, or uint8 RGB array (H, W, 3).
+            second: likewise.
             fmr: false match rate in (0, 1) whose threshold is taken.
             threshold: a cosine to take instead.
             options: other `PhotoOptions` than the model's.
