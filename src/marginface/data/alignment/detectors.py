@@ -22,6 +22,7 @@ from marginface.utils.errors import InputError, MissingInputError, check_choice,
 
 LONG_SIDE = 640  # pixels, at which YuNet was trained
 _LARGE = 200  # pixels from eyes to mouth; of larger faces the points are off by more
+BORDER = 0.25  # of each side, around a photograph that a face fills
 YUNET_VARIABLE = "MARGINFACE_YUNET"
 _WHERE = (
     "download face_detection_yunet_2023mar.onnx from the model page opencv/face_detection_yunet at "
@@ -215,12 +216,15 @@ def mtcnn(min_face: float = 20.0) -> Detector:
     lock = threading.Lock()  # nothing says that it may be used by several threads
 
     def detect(rgb: Pixels, path: str) -> list[DetectedFace]:
+        # It misplaces points of faces near the border: on 23 close crops by 22 % of the distance
+        # from eyes to mouth, in the median, and with a border around them by 6 %.
+        down, across = (round(BORDER * side) for side in rgb.shape[:2])
         with lock:
-            _, scores, points = network.detect(np.ascontiguousarray(rgb), landmarks=True)
+            _, scores, points = network.detect(with_border(rgb), landmarks=True)
         if points is None:
             return []
         return [
-            DetectedFace(np.asarray(five, np.float64), float(score))
+            DetectedFace(np.asarray(five, np.float64) - [across, down], float(score))
             for five, score in zip(points, scores, strict=True)
         ]
 
@@ -273,6 +277,12 @@ def _different(faces: list[DetectedFace]) -> list[DetectedFace]:
         if not any(_is_same(face, other) for other in kept):
             kept.append(face)
     return kept
+
+
+def with_border(rgb: Pixels) -> Pixels:
+    """A photograph with black around it, a quarter of its side each way."""
+    down, across = (round(BORDER * side) for side in rgb.shape[:2])
+    return np.pad(rgb, ((down, down), (across, across), (0, 0)))
 
 
 def from_function(spec: str) -> Detector:

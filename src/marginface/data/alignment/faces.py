@@ -5,7 +5,13 @@ from typing import Literal
 
 import numpy as np
 
-from marginface.data.alignment.detectors import Detector, LandmarkFile, NoFaceError
+from marginface.data.alignment.detectors import (
+    BORDER,
+    Detector,
+    LandmarkFile,
+    NoFaceError,
+    with_border,
+)
 from marginface.data.alignment.landmarks import DetectedFace
 from marginface.data.alignment.template import (
     MAX_MISFIT,
@@ -20,7 +26,6 @@ from marginface.utils.errors import InputError
 
 Which = Literal["largest", "central", "only", "all"]
 WHICH: tuple[Which, ...] = ("largest", "central", "only", "all")
-_PADDING = 0.25  # of each side, around a photograph that a face fills
 
 
 @dataclass(frozen=True)
@@ -127,10 +132,10 @@ class FaceFinder:
 
     def _in_padded(self, rgb: Pixels, photo: str) -> list[DetectedFace]:
         assert self.detector is not None
-        down, across = (round(_PADDING * side) for side in rgb.shape[:2])
-        padded = np.pad(rgb, ((down, down), (across, across), (0, 0)))
+        down, across = (round(BORDER * side) for side in rgb.shape[:2])
         back = np.array([across, down])
-        return [f._replace(points=f.points - back) for f in self.detector(padded, photo)]
+        found = self.detector(with_border(rgb), photo)
+        return [face._replace(points=face.points - back) for face in found]
 
     def _align(self, rgb: Pixels, face: DetectedFace, found: int) -> AlignedFace:
         pixels = align(rgb, face.points, self.size, self._target(), self.border)
