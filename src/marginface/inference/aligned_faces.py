@@ -5,9 +5,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.data.alignment.template import align, standard_template
+from marginface.data.alignment.faces import FaceFinder
 from marginface.data.image_files import find_photos, read_image_file
-from marginface.data.images import ImageRules, Pixels
+from marginface.data.images import ANY_IMAGE
 from marginface.inference.description import NetworkInput
 from marginface.metrics.linked_people import numbered
 from marginface.utils.errors import InputError
@@ -31,23 +31,16 @@ def read_aligned(
     owners = [str(PurePosixPath(photo).parent) for photo in photos]
     in_folders = "." not in owners
     chosen = _whole_people(owners, most) if in_folders else _spread(len(photos), most)
-    rules = ImageRules(taken.aligned_size, alpha="drop")
+    finder = FaceFinder(None, taken.size, taken.points, taken.border)
     images = []
     for place in chosen:
         try:
-            rgb = rules.decode(read_image_file(folder, photos[place]))
+            rgb = ANY_IMAGE.decode(read_image_file(folder, photos[place]))
+            images.append(finder(rgb, photos[place])[0].pixels)
         except InputError as error:
             raise InputError(f"{folder / photos[place]}: {error}") from error
-        images.append(onto_template(rgb, taken))
     people = numbered([owners[place] for place in chosen]) if in_folders else None
     return np.stack(images), people
-
-
-def onto_template(rgb: Pixels, taken: NetworkInput) -> Pixels:
-    """An aligned face as a network wants it, where that has a template of its own."""
-    if taken.aligned_size == taken.size:
-        return rgb
-    return align(rgb, standard_template(len(rgb)), taken.size, taken.points, taken.border)
 
 
 def _spread(count: int, most: int) -> list[int]:

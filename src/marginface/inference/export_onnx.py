@@ -179,7 +179,7 @@ def _unsuitable(options: ExportOptions) -> list[str]:
     if options.precision != "int8" or options.quantization == "per-channel":
         return []
     return [
-        f"int8 {options.quantization} is not kept, only per-channel is: on trained networks it "
+        f"int8 {options.quantization} is not kept, only per-channel is: with some networks it "
         "raises the scores of strangers (docs/deployment.md has figures)"
     ]
 

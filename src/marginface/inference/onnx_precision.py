@@ -71,6 +71,7 @@ def to_int8(graph: Any, images: NDArray[Any] | None, kind: Quantization) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         source, ready, target = (str(Path(folder, n)) for n in ("a.onnx", "b.onnx", "c.onnx"))
         onnx.save(graph, source)
+        logging.disable(logging.WARNING)  # onnxruntime's advice on what it does by itself
         try:
             if kind != "dynamic":
                 graph = _with_axes(graph)
@@ -100,6 +101,8 @@ def to_int8(graph: Any, images: NDArray[Any] | None, kind: Quantization) -> Any:
             raise
         except Exception as error:  # of onnxruntime
             raise InputError(f"onnxruntime cannot quantize it: {first_line(error)}") from error
+        finally:
+            logging.disable(logging.NOTSET)
     without_traces(quantized)
     return quantized
 

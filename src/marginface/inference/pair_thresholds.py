@@ -45,7 +45,11 @@ def set_thresholds(
     else:
         people, _, stated = people_of_pairs(images)
         if stated:
-            impostors = all_impostors(embeddings[images.pairs.T.ravel()], np.concatenate(people))
+            places = images.pairs.T.ravel()
+            # An image in several pairs counts once.
+            content = numbered(images.encoded)[places]
+            once = np.unique(content, return_index=True)[1]
+            impostors = all_impostors(embeddings[places[once]], np.concatenate(people)[once])
         else:
             different = ~images.same
             impostors = listed_impostors(scores[different], *(side[different] for side in people))

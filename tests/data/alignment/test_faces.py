@@ -80,6 +80,12 @@ def test_aligned_faces_need_no_detector() -> None:
     assert FaceFinder(None)(photo, "a")[0].pixels is photo
     twice = FaceFinder(None, 224)(photo, "a")[0].pixels
     np.testing.assert_array_equal(twice, align(photo, TEMPLATE, 224))
+    import cv2
+
+    smaller = FaceFinder(None, 80)(photo, "a")[0].pixels  # averaged, as training does
+    np.testing.assert_array_equal(
+        smaller, cv2.resize(photo, (80, 80), interpolation=cv2.INTER_AREA)
+    )
     own = TEMPLATE * 0.8 + 20
     other = FaceFinder(None, 150, own, 77)(photo, "a")[0].pixels
     np.testing.assert_array_equal(other, align(photo, TEMPLATE, 150, own, 77))

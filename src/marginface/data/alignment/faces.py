@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from marginface.data.alignment.detectors import (
@@ -159,7 +160,13 @@ class FaceFinder:
                 f"{width}x{height} pixels are no aligned face; those are squares of 112 or 128 "
                 f"pixels or a multiple, or {self.size}. Leave --aligned out to find the face"
             )
-        return align(rgb, standard_template(height), self.size, target, self.border)
+        points = standard_template(height)
+        scale = self.size / height
+        if scale < 1 and np.allclose(points * scale, target, atol=1e-3):
+            # The same face in fewer pixels, which warping would leave out instead of averaging.
+            smaller: Pixels = cv2.resize(rgb, (self.size,) * 2, interpolation=cv2.INTER_AREA)
+            return smaller
+        return align(rgb, points, self.size, target, self.border)
 
 
 def _extent(face: DetectedFace) -> float:

@@ -27,6 +27,7 @@ from marginface.metrics.identification_intervals import identification_intervals
 from marginface.metrics.linked_people import numbered
 from marginface.metrics.templates import aggregate_templates
 from marginface.metrics.threshold_estimates import all_impostors, thresholds_of
+from marginface.metrics.thresholds import Threshold
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.text_table import readable
@@ -135,16 +136,19 @@ class GalleryBenchmark:
             counts,
             tables=tables,
             cautions=rate_caution("tpir@fpir", self.fpirs, result.non_mated),
-            thresholds=thresholds_of(
-                all_impostors(
-                    torch.cat(parts[:2]), numbered(lists[0].subjects + lists[1].subjects)
-                ),
-                name=name,
-                flip=True,
-                precision="",
-            ),
+            thresholds=_thresholds(name, parts, lists),
             min_norm=float(torch.cat(parts[:2]).norm(dim=1).double().quantile(0.01)),
         )
+
+
+def _thresholds(name: str, parts: Sequence[Tensor], lists: list[Listed]) -> list[Threshold]:
+    """From all pairs of two people in gallery and probes; none where there is one person only."""
+    people = numbered(lists[0].subjects + lists[1].subjects)
+    if len(np.unique(people)) < 2:
+        return []
+    # How they were embedded is added where that is known.
+    impostors = all_impostors(torch.cat(list(parts[:2])), people)
+    return thresholds_of(impostors, name=name, flip=True, precision="")
 
 
 def same_files(gallery: Listed, probes: Listed, root: Path) -> list[str]:
