@@ -48,6 +48,8 @@ def test_a_new_project(project: Path) -> None:
     assert len((project / "README.md").read_text().splitlines()) <= 12
     again = marginface("new", str(project))
     assert (again.exit_code, "exists; choose another name" in again.stderr) == (2, True)
+    taken = marginface("new", "torch")
+    assert (taken.exit_code, "'torch' is a package that is installed" in taken.stderr) == (2, True)
     wrong = marginface("new", "my-project")
     assert (wrong.exit_code, "'my-project' cannot be imported" in wrong.stderr) == (2, True)
 

@@ -62,11 +62,21 @@ def test_verify(place: Path, tmp_path: Path) -> None:
         (["faces/p0/0.png", "faces/p0/1.png", "--face", "any"], "unknown --face 'any'"),
         (["faces/p0/0.png", "faces/p0/1.png", "--describe", "mean"], "expected key=value"),
         (["faces/p0/0.png", "faces/p0/1.png", "--describe", "mean=a"], "mean=a: expected numbers"),
+        (["faces/p0/0.png", "faces/p0/1.png", "--describe", "colour=rgb"], "Did you mean 'color'?"),
         (["faces/p0/0.png", "none.png"], "none.png: cannot be read"),
     ):
         wrong = marginface("verify", "net.onnx", *arguments, *common)
         assert wrong.exit_code == 2, arguments
         assert words in wrong.stderr
+    (tmp_path / "lost.csv").write_text("first,second\np0/0.png,p0/1.png\n")
+    lost = ["--pairs", f"{tmp_path}/lost.csv", "--out", f"{tmp_path}/lost_scores.csv"]
+    nowhere = marginface("verify", "net.onnx", *lost, *common)
+    assert nowhere.exit_code == 2
+    assert "no photograph of " in nowhere.stderr
+    assert "No such file or directory) (--root names the folder" in nowhere.stderr
+    assert not (tmp_path / "lost_scores.csv").exists()
+    found = marginface("verify", "net.onnx", *lost, "--root", "faces", *common)
+    assert "1 pairs: 1 same" in found.stdout
     without = marginface("verify", "net.onnx", "faces/p0/0.png", "faces/p0/1.png", "--aligned")
     assert without.exit_code == 2
     assert "has no thresholds" in without.stderr
@@ -239,6 +249,9 @@ def test_a_gallery(place: Path, tmp_path: Path) -> None:
     assert exported.stdout == f"27 images in {tmp_path}/g.parquet\n"
     nobody = marginface("enroll", "net.onnx", file, str(probes), *common)
     assert "does not say who its photographs show" in nobody.stderr
+    shutil.copy(probes / "p4.png", tmp_path / "people" / "stray.png")
+    stray = marginface("enroll", "net.onnx", file, f"{tmp_path}/people", *common)
+    assert "people/stray.png is in no person's folder; move it into one" in stray.stderr
     named = marginface("enroll", "net.onnx", file, f"{probes}/p3.png", "--name", "p3", *common)
     assert named.exit_code == 0, named.stderr
 

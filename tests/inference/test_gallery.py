@@ -92,7 +92,7 @@ def test_small_galleries_take_the_threshold_of_the_model(
     gallery: marginface.Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        InputError, match="needs 200 people.*which has 40; and of the model's.*2.51"
+        InputError, match="needs 200 people.*which has 40; and of the model's.*2.5e-4"
     ):
         gallery.threshold(0.01)
 
@@ -484,8 +484,8 @@ def test_check(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:
     assert enough == {0.1: True, 0.05: True, 0.02: False, 0.01: False, 0.001: False}
     lines = "\n".join(check_lines(check))
     assert "2 people have one photograph only: alone, twin of p3" in lines
-    assert "FPIR 0.01: threshold" in lines
-    assert "(a guess: 200 people are needed)" in lines
+    assert "FPIR 0.1: threshold 0." in lines
+    assert "FPIR 0.01: not known, 200 people are needed" in lines
 
 
 def test_export_to_parquet_and_into_qdrant(

@@ -240,13 +240,14 @@ def test_what_is_assumed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     marginface.load(tmp_path / "net.onnx")
     said = capsys.readouterr().err
     assert "does not say how its images are made. Assumed: RGB, mean 127.5" in said
-    assert "(input.color, input.mean, input.std)" in said
+    assert "(input.color, input.mean, input.std; in commands --describe color=...)" in said
     marginface.load(tmp_path / "net.onnx", input=STATED)
     assert capsys.readouterr().err == ""
     for given, words in (
         ({"size": 128}, "takes images of 112 pixels, input.size=128"),
         ({"middle": 3}, "there is no input.middle; known are color, mean"),
         ({"std": [0, 1, 1]}, "input.std.0: Input should be greater than 0, got 0"),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, "in units of 0 to 255.*mean=127.5 and std=127.5"),
         ({"color": "hsv"}, "input.color: Input should be 'rgb' or 'bgr', got 'hsv'"),
         ({"template": [[1, 2]]}, "template has 1 points, expected 5"),
     ):
@@ -261,6 +262,9 @@ def test_faults_of_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is JSON text") as error:
         marginface.load(tmp_path / "a.json")
     assert "weights_only" not in str(error.value)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match="a.jpg is an image, not a model; the model comes first"):
+        marginface.load(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="runtime 'tensorrt'. Known: auto"):
         small_model(tmp_path, runtime="tensorrt")
     with pytest.raises(InputError, match="is an ONNX graph; runtime=onnxruntime or openvino"):

@@ -1,12 +1,19 @@
 """`marginface align`: photographs to aligned faces, one folder per identity."""
 
+import os
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.data.alignment.detectors import Detector, LandmarkFile, YuNet, from_function
+from marginface.data.alignment.detectors import (
+    YUNET_VARIABLE,
+    Detector,
+    LandmarkFile,
+    YuNet,
+    from_function,
+)
 from marginface.data.alignment.photos import align_photos
 from marginface.data.alignment.point_reading import PointFrame
 from marginface.data.image_list import read_image_list
@@ -62,8 +69,13 @@ def align_command(
         check_choice("--missing", missing, ("skip", "center"))
         check_choice("--faulty", faulty, ("skip", "stop"))
         check_choice("--exif", exif, get_args(PointFrame))
+        if landmarks is None and detector is None and yunet is None:
+            yunet = Path(os.environ[YUNET_VARIABLE]) if YUNET_VARIABLE in os.environ else None
         if sum(choice is not None for choice in (landmarks, yunet, detector)) != 1:
-            raise InputError("give one of --landmarks, --yunet and --detector")
+            raise InputError(
+                "give one of --landmarks, --yunet and --detector; without any, MARGINFACE_YUNET "
+                "names YuNet's file"
+            )
         if landmarks is not None:
             finder: Detector = LandmarkFile(landmarks, source, order=order, frame=exif)
         elif yunet is not None:

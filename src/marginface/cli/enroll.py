@@ -54,6 +54,12 @@ def people_in(photos: Path, name: str | None) -> dict[str, list[str]]:
     root, names, subjects = photos_of(photos)
     if name is not None:
         subjects = [name] * len(names)
+    stray = next((photo for photo in names if "/" not in photo), None)
+    if subjects is None and photos.is_dir() and any("/" in photo for photo in names):
+        raise InputError(
+            f"{photos / str(stray)} is in no person's folder; move it into one, or name everybody "
+            "in a .csv with path,subject"
+        )
     if subjects is None:
         raise InputError(
             f"{photos} does not say who its photographs show: a folder per person, a .csv with "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.errors import InputError, MissingInputError, unknown_name
 
 if TYPE_CHECKING:
     from marginface.inference.model import Model
@@ -183,6 +183,9 @@ def takes(**groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
+_DESCRIBED = ("color", "mean", "std", "size", "template", "border")
+
+
 def input_fields(given: list[str] | None) -> dict[str, Any] | None:
     """`--describe key=value` as fields of `NetworkInput`.
 
@@ -196,6 +199,8 @@ def input_fields(given: list[str] | None) -> dict[str, Any] | None:
         key, sign, value = word.partition("=")
         if not sign or not value:
             raise InputError(f"--describe {word}: expected key=value, such as mean=127.5")
+        if key not in _DESCRIBED:
+            raise InputError(unknown_name("--describe", key, _DESCRIBED))
         fields[key] = _field(key, value)
     return fields
 

@@ -1,5 +1,7 @@
 """`marginface new`: a folder for one's own project, with a head in it."""
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +66,8 @@ def new_command(
                 f"{package!r} cannot be imported; use letters, digits and _, not beginning with a "
                 "digit"
             )
+        if _is_installed(package):
+            raise InputError(f"{package!r} is a package that is installed; choose another name")
         if folder.exists():
             raise InputError(f"{folder} exists; choose another name, nothing is overwritten")
         for path, content in _FILES.items():
@@ -71,3 +75,10 @@ def new_command(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content.format(name=package))
         typer.echo(f"{folder} written; try: cd {folder} && marginface train debug=fast head=myhead")
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package of that name would be hidden by the folder."""
+    spec = find_spec(package)
+    origin = (spec.origin or "") if spec is not None else ""
+    return package in sys.stdlib_module_names or "site-packages" in origin

@@ -43,5 +43,6 @@ def pairs_command(
         root = source if source.is_dir() else source.parent
         typer.echo(
             f"{len(same)} pairs of {faces.num_classes} identities written to {target}; verify on "
-            f"them with data.pairs=[{target}] data.pairs_root={root}"
+            f"them with data.pairs=[{target}] data.pairs_root={root}, evaluate a network on them "
+            f"with benchmark.pairs.files=[{target}] benchmark.pairs.root={root}"
         )

@@ -25,6 +25,9 @@ def verify_command(
         Path | None, typer.Option(help=".csv of pairs: first,second (same is kept if there)")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="for --pairs: new .csv of scores")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="for --pairs: folder that its paths are relative to")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     *,
     using: UseOptions,
@@ -43,7 +46,7 @@ def verify_command(
             from marginface.inference.pair_scores import score_pairs
 
             assert out is not None
-            print(score_pairs(opened, pairs, out, limit).as_text(as_json))
+            print(score_pairs(opened, pairs, out, limit, root).as_text(as_json))
             return
         assert first is not None
         assert second is not None

@@ -134,7 +134,14 @@ def network_input(given: dict[str, Any], where: str) -> NetworkInput:
         known = ", ".join(NetworkInput.model_fields)
         raise InputError(f"{where}: there is no input.{unknown[0]}; known are {known}")
     try:
-        return NetworkInput.model_validate(given)
+        found = NetworkInput.model_validate(given)
+        if max(found.std) < 1:
+            raise InputError(
+                f"{where}: input.std={found.std[0]:g} is in units of 0 to 255, as mean is; for "
+                f"(x/255 - {found.mean[0]:g})/{found.std[0]:g} they are mean="
+                f"{255 * found.mean[0]:g} and std={255 * found.std[0]:g}"
+            )
+        return found
     except ValidationError as error:
         raise InputError(f"{where}: {_first_problem(error, 'input')}") from error
 

@@ -116,8 +116,8 @@ def check_lines(check: GalleryCheck) -> list[str]:
     lines = [f"{check.people} people, {check.images} images"]
     lines.append("the file is whole" if check.damage is None else f"DAMAGED: {check.damage}")
     for fpir, cosine, enough in check.thresholds:
-        word = "" if enough else f" (a guess: {int(np.ceil(2 / fpir))} people are needed)"
-        lines.append(f"FPIR {fpir:g}: threshold {cosine:.3f}{word}")
+        needed = f"not known, {int(np.ceil(2 / fpir))} people are needed"
+        lines.append(f"FPIR {fpir:g}: " + (f"threshold {cosine:.3f}" if enough else needed))
     groups: list[tuple[str, list[str]]] = [
         ("pairs of people are alike", [f"{a} and {b} ({c:.3f})" for a, b, c in check.alike]),
         ("people have one photograph only", check.single),

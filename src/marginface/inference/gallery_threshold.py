@@ -62,6 +62,7 @@ def search_threshold(memory: GalleryMemory, model: Model, fpir: float) -> Search
     if fpir * people >= _FEWEST - 1e-9:
         return SearchThreshold(threshold_of(strangers(memory), fpir), fpir, "gallery", people)
     fmr = 1 - (1 - fpir) ** (1 / people)
+    needed = rate_name(float(f"{fmr:.1e}"))
     too_small = (
         f"FPIR {rate_name(fpir)} needs {int(np.ceil(_FEWEST / fpir))} people to be calibrated by "
         f"the gallery, which has {people}"
@@ -70,11 +71,11 @@ def search_threshold(memory: GalleryMemory, model: Model, fpir: float) -> Search
         found = model.threshold(fmr)
     except InputError as error:
         raise InputError(
-            f"{too_small}; and of the model's thresholds (FMR {rate_name(fmr)} is needed): {error}"
+            f"{too_small}; and of the model's thresholds (FMR {needed} is needed): {error}"
         ) from error
     if not found.supported:
         raise InputError(
-            f"{too_small}; and the model's thresholds do not know FMR {rate_name(fmr)}, which is "
+            f"{too_small}; and the model's thresholds do not know FMR {needed}, which is "
             f"needed then: {model.caution(found)}. Enroll more people, ask for a higher "
             "rate (--fpir), or give a cosine (--threshold)"
         )

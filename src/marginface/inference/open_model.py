@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from marginface.data.image_files import is_image_name
 from marginface.data.preprocessing import Color
 from marginface.inference.description import Description, NetworkInput, network_input
 from marginface.inference.model_file import ModelFile
@@ -55,6 +56,8 @@ def open_model(
         raise MissingInputError(
             f"no checkpoint {path}; give a run folder, a .ckpt, .pth, .safetensors or .onnx file"
         )
+    if is_image_name(path.name):
+        raise InputError(f"{path} is an image, not a model; the model comes first")
     if path.suffix == ".onnx":
         return _from_onnx(path, open_onnx(path), backbone, stated)
     if path.suffix != ".safetensors":
@@ -85,7 +88,8 @@ def _from_onnx(
     if assumed:
         rank_zero_warn(
             f"{path} does not say how its images are made. Assumed: {_assumption(assumed, found)}; "
-            f"state what is otherwise ({', '.join(f'input.{key}' for key in assumed)})"
+            f"state what is otherwise ({', '.join(f'input.{key}' for key in assumed)}; in commands "
+            f"--describe {assumed[0]}=...)"
         )
     return ModelFile(path, path.stem, {}, file.build, Description(input=found))
 

@@ -12,6 +12,7 @@ from marginface.inference.model import Model
 from marginface.inference.photographs import OK
 from marginface.inference.verification import Verification
 from marginface.utils.console import progress_bar
+from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
 
 
@@ -45,18 +46,23 @@ class PairScores:
         )
 
 
-def score_pairs(model: Model, pairs: Path, out: Path, limit: Verification) -> PairScores:
+def score_pairs(
+    model: Model, pairs: Path, out: Path, limit: Verification, root: Path | None = None
+) -> PairScores:
     """Write first,second,cosine,decision,reason for each pair, and `same` where the list has it.
 
     Every photograph is embedded once, in however many pairs it is.
 
+    Args:
+        root: folder that paths in the list are relative to; that of the list when not given.
+
     Raises:
         MissingInputError: no list.
-        InputError: other columns, or a file that cannot be written.
+        InputError: other columns, no photograph with a face, or a file that cannot be written.
     """
     rows, has_same = read_photo_pairs(pairs)
     names = list(dict.fromkeys(name for row in rows for name in row[:2]))
-    paths = [str(pairs.parent / name) for name in names]
+    paths = [str((root or pairs.parent) / name) for name in names]
     with progress_bar() as bar:
         task = bar.add_task("photographs", total=len(paths))
         finder = model.finder(paths, "only")
@@ -67,6 +73,12 @@ def score_pairs(model: Model, pairs: Path, out: Path, limit: Verification) -> Pa
             for row in range(len(part)):
                 if part.face[row] == 0:
                     found[part.photo[row]] = part.status[row], part.embedding[row]
+    if all(status != OK for status, _ in found.values()):
+        path, (status, _) = next(iter(found.items()))
+        raise InputError(
+            f"no photograph of {pairs} has a face that can be used; the first, {path}: {status} "
+            "(--root names the folder that paths are relative to)"
+        )
     of_name = dict(zip(names, (found[path] for path in paths), strict=True))
     decisions = []
     with atomic_write(out, "w") as file:

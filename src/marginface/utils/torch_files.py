@@ -53,6 +53,7 @@ _OTHERS = {
     b"<!doctype html": "an HTML page: download the file itself",
     b"<html": "an HTML page: download the file itself",
     b"{": "JSON text",
+    b"sqlite format 3": "a gallery or another SQLite file",
 }
 
 

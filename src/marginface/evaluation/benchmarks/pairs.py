@@ -114,6 +114,8 @@ class PairsBenchmark:
         found = []
         for file in self.files:
             path = Path(file) if self.root is None else Path(self.root) / file
+            if not path.exists() and Path(file).is_file():
+                path = Path(file)  # the root is that of the images
             pairs = load_pairs(path, root=self.root, image_size=image_size, faulty=self.faulty)
             # A published set goes by its name, whatever the file is called.
             title = name if len(self.files) == 1 and name != "pairs" else pairs.name
