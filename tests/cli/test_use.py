@@ -62,7 +62,7 @@ def test_verify(place: Path, tmp_path: Path) -> None:
         (["faces/p0/0.png", "faces/p0/1.png", "--face", "any"], "unknown --face 'any'"),
         (["faces/p0/0.png", "faces/p0/1.png", "--describe", "mean"], "expected key=value"),
         (["faces/p0/0.png", "faces/p0/1.png", "--describe", "mean=a"], "mean=a: expected numbers"),
-        (["faces/p0/0.png", "faces/p0/1.png", "--describe", "colour=rgb"], "Did you mean 'color'?"),
+        (["faces/p0/0.png", "faces/p0/1.png", "--describe", "colr=rgb"], "Did you mean 'color'?"),
         (["faces/p0/0.png", "none.png"], "none.png: cannot be read"),
     ):
         wrong = marginface("verify", "net.onnx", *arguments, *common)
