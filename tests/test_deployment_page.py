@@ -17,8 +17,8 @@ COMMANDS = [
     line.split("  #")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for line in block.strip().splitlines()
-    if not any(word in line for word in ("runs-with-network", "stays open"))
-    and not line.startswith("pip ")
+    if not line.startswith("pip ")
+    and not re.search("runs-with-network|needs-photographs|stays open", line)
 ]
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 _PEOPLE, _IMAGES = 24, 4
