@@ -279,3 +279,21 @@ def test_openvino_computes_as_asked(tmp_path: Path, photos: list[Path]) -> None:
     model = small_model(tmp_path, runtime="openvino")
     assert model._embedder.networks[0].computes_in == "f32"
     np.testing.assert_allclose(model.embed(photos).embedding, expected, atol=1e-5)
+
+
+def test_embeddings_are_not_those_of_another_template(
+    sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cache of embeddings knows how images were made for the network."""
+    write_onnx(tmp_path / "net.onnx", side=112)
+    own = (TEMPLATE * 0.8 + 10).tolist()
+    wanted = ["benchmark=custom_pairs", f"benchmark.custom_pairs.root={sets / 'pairs'}"]
+    for place, template in enumerate((None, own, own)):
+        config = settings(f"checkpoint={tmp_path}/net.onnx", *wanted, folder=tmp_path)
+        config["benchmark"]["custom_pairs"]["bootstrap"] = 10
+        config["input"] = STATED | ({} if template is None else {"template": template})
+        config["paths"] |= {"run_dir": f"{tmp_path}/{place}", "cache_dir": f"{tmp_path}/cache"}
+        evaluate(config)
+        assert ("from the cache" in capsys.readouterr().out) == (place == 2)
+    facts = json.loads((tmp_path / "1" / "evaluation.json").read_text())["facts"]
+    assert facts["normalization"].endswith(", warped onto the network's own template")

@@ -36,9 +36,6 @@ def clear_errors() -> Iterator[None]:
         yield
     except InputError as error:
         raise _ended(error, str(error), 2) from None
-    except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
     except (NonFiniteLossError, CheckpointWriteError, ProcessLostError) as error:
         raise _ended(error, str(error), 1) from None
     except PreemptedError as stop:

@@ -30,12 +30,11 @@ EVALUATE_KEYS: dict[str, Any] = {
 }
 
 
-_OPTIONAL = {"plugins"}
-
-
 def evaluation_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved configuration, in words; empty when nothing is."""
-    problems = mapping_problems("", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS) - _OPTIONAL)
+    problems = mapping_problems(
+        "", config, EVALUATE_KEYS, required=set(EVALUATE_KEYS) - {"plugins"}
+    )
     if problems:
         return problems
     try:

@@ -85,11 +85,9 @@ _USUAL = "(x/255 - 0.5) / 0.5"
 
 
 def _normalization(taken: NetworkInput) -> str:
-    if taken.mean == taken.std == MIDDLE:
-        return _USUAL
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (taken.mean, taken.std))
-    words = f"(x - ({mean})) / ({std})"
-    if taken.aligned_size != taken.size:
+    words = _USUAL if taken.mean == taken.std == MIDDLE else f"(x - ({mean})) / ({std})"
+    if taken.has_own_template:
         words += ", warped onto the network's own template"
     return words
 
@@ -131,7 +129,7 @@ class _Embedding:
             "precision": self.config["precision"],
         }
         if _normalization(self.model.input) != _USUAL:
-            facts["normalization"] = _normalization(self.model.input)
+            facts["input"] = self.model.input.model_dump(mode="json")
         embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
         source = "from the cache" if was_there else f"on {', '.join(self.devices)}"
         rank_zero_print(f"{task.name}: {len(task.faces)} images embedded {source}")

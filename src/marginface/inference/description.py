@@ -71,8 +71,12 @@ class NetworkInput(_Part):
         Aligned faces are on the standard template, and are warped from that onto a template of the
         network's own.
         """
-        is_standard = np.allclose(self.points, standard_template(self.size), atol=1e-3)
-        return self.size if is_standard else 112
+        return 112 if self.has_own_template else self.size
+
+    @property
+    def has_own_template(self) -> bool:
+        """Whether faces stand otherwise than on the standard template of its size."""
+        return not np.allclose(self.points, standard_template(self.size), atol=1e-3)
 
 
 class DetectorFacts(_Part):

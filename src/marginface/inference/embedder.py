@@ -207,5 +207,5 @@ def model_embedder(
         precision=precision,
         mean=taken.mean,
         std=taken.std,
-        warp=taken if warp and taken.aligned_size != taken.size else None,
+        warp=taken if warp and taken.has_own_template else None,
     )

@@ -1,4 +1,4 @@
-"""Embeddings of many photographs in a file, in parts that a stopped run goes on from."""
+"""Embeddings of many photographs in a file, written in parts so that a run can be resumed."""
 
 import json
 import shutil

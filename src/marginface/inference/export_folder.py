@@ -80,16 +80,16 @@ def write_shared_folder(model: ModelFile, target: Path, options: FolderOptions) 
 
 
 def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
-    description = described(model, options.onnx).model_copy(update={"layout": "float"})
+    network = model.build()
+    description = described(model, network, options.onnx).model_copy(update={"layout": "float"})
     training = dict(description.training)
     if options.training_data is not None:
         training["data"] = options.training_data
     description = description.model_copy(update={"training": training})
-    network = model.build()
     weights = _weights(network, half=options.onnx.precision == "fp16")
     content = save(weights, {"format": "pt"})
     (folder / WEIGHTS).write_bytes(content)
-    described_model = replace(model, description=description)
+    described_model = replace(model, description=description, build=lambda: network)
     evaluated = replace(options.onnx, evaluation=None)  # its thresholds are in the description
     check = export_onnx(described_model, folder / GRAPH, evaluated)
     facts = description.model_dump(mode="json")
@@ -104,8 +104,7 @@ def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
         metrics = json.loads(result.read_text())
         write_json(folder / METRICS, metrics)
     if options.with_head:
-        run = model.path
-        export_head(run, folder / HEAD)
+        export_head(model.path, folder / HEAD)
     if options.license_file is not None:
         shutil.copyfile(options.license_file, folder / LICENSE)
     card = Card(description, metrics, options.license, options.with_head, sum(

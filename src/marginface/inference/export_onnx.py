@@ -75,10 +75,10 @@ def export_onnx(model: ModelFile, target: Path, options: ExportOptions) -> Check
         ExportRefusedError: the check failed; no file was written.
     """
     _check_options(model, target, options)
-    given = described(model, options)
     network = model.build()
+    given = described(model, network, options)
     flip = given.flip if options.layout == "uint8" else False
-    graph, opened = _graph(model, network, given, options)
+    graph = _graph(model, network, given, options)
     images, people, what = _check_images(given, options)
     if options.precision == "fp16":
         graph = to_fp16(graph)
@@ -108,11 +108,10 @@ def export_onnx(model: ModelFile, target: Path, options: ExportOptions) -> Check
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
-        del opened
     return check
 
 
-def described(model: ModelFile, options: ExportOptions) -> Description:
+def described(model: ModelFile, network: nn.Module, options: ExportOptions) -> Description:
     """What an exported file says of itself.
 
     Raises:
@@ -129,7 +128,7 @@ def described(model: ModelFile, options: ExportOptions) -> Description:
             "layout": options.layout,
             "precision": options.precision,
             "flip": flip,
-            "digest": model.digest(),
+            "digest": model.digest(network),
         }
         | measured
     )
@@ -184,19 +183,16 @@ def _unsuitable(options: ExportOptions) -> list[str]:
     ]
 
 
-def _graph(
-    model: ModelFile, network: nn.Module, given: Description, options: ExportOptions
-) -> tuple[Any, Any]:
+def _graph(model: ModelFile, network: nn.Module, given: Description, options: ExportOptions) -> Any:
     if model.path.suffix == ".onnx":
         import onnx
 
-        return onnx.load(str(model.path)), None
+        return onnx.load(str(model.path))
     module = network
     if options.layout == "uint8":
         module = PixelNetwork(network, given.input, given.flip)
     as_bytes = options.layout == "uint8"
-    graph = make_graph(module, given.input.size, as_bytes=as_bytes, opset=options.opset)
-    return graph, module
+    return make_graph(module, given.input.size, as_bytes=as_bytes, opset=options.opset)
 
 
 def _check_images(

@@ -31,14 +31,12 @@ class SearchThreshold:
         fpir: false positive identification rate it is for; None where it was given.
         source: "gallery", "model" or "given".
         people: enrolled.
-        caution: what it does not hold for, in words.
     """
 
     cosine: float
     fpir: float | None
     source: Literal["gallery", "model", "given"]
     people: int
-    caution: str | None = None
 
     def __str__(self) -> str:
         words = {

@@ -6,13 +6,13 @@ from typing import Any
 
 from marginface.data.alignment.faces import Which
 from marginface.inference.description import DetectorFacts
-from marginface.inference.embedder import Embedder, Precision, check_devices, model_embedder
+from marginface.inference.embedder import Precision, check_devices, model_embedder
 from marginface.inference.evaluation_folder import read_evaluation
-from marginface.inference.model import Model, Runtime, checked_options
-from marginface.inference.model_file import ModelFile, weights_digest
+from marginface.inference.model import Model, checked_options
+from marginface.inference.model_file import ModelFile
 from marginface.inference.open_model import open_model
 from marginface.inference.photo_options import DETECTORS, PhotoOptions
-from marginface.inference.runtimes import for_runtime
+from marginface.inference.runtimes import Runtime, for_runtime
 
 
 def load(
@@ -71,7 +71,7 @@ def load(
     embedder = model_embedder(
         file, flip=embeds_flip, devices=devices, precision=precision, warp=False
     )
-    digest = description.digest or _digest(file, embedder)
+    digest = file.digest(embedder.networks[0])
     now = {"flip": embeds_flip, "digest": digest}
     if description.min_norm_flip != embeds_flip:
         now["min_norm"] = None  # norms of one image are not those of two added
@@ -101,11 +101,6 @@ def open_source(
 
         path = pull(str(path))
     return open_model(path, backbone, checkpoint=checkpoint, given=input)
-
-
-def _digest(file: ModelFile, embedder: Embedder) -> str:
-    is_graph = file.path.suffix == ".onnx"
-    return file.digest() if is_graph else weights_digest(embedder.networks[0])
 
 
 def _stated_detector(stated: DetectorFacts) -> dict[str, Any]:

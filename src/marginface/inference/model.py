@@ -28,8 +28,6 @@ from marginface.metrics.thresholds import Threshold, lowest_supported, threshold
 from marginface.metrics.verification import rate_name
 from marginface.utils.errors import InputError
 
-Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
-RUNTIMES: tuple[Runtime, ...] = ("auto", "torch", "onnxruntime", "openvino")
 BATCH = 64
 
 

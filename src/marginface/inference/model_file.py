@@ -56,11 +56,11 @@ class ModelFile:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def digest(self) -> str:
-        """`Description.digest`: stated, or computed, for which weights have to be read."""
+    def digest(self, network: nn.Module) -> str:
+        """`Description.digest`, stated or computed of the network that was built."""
         if self.description.digest:
             return self.description.digest
-        return self.fingerprint() if self.path.suffix == ".onnx" else weights_digest(self.build())
+        return self.fingerprint() if self.path.suffix == ".onnx" else weights_digest(network)
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -72,13 +72,11 @@ class OnnxFile(NamedTuple):
         build: gives the network.
         size: side of its images in pixels.
         description: what it says of itself; None in a file of others.
-        width: length of the embedding, None where the file leaves it open.
     """
 
     build: Callable[[], OnnxNetwork]
     size: int
     description: Description | None
-    width: int | None
 
 
 def open_onnx(path: Path) -> OnnxFile:
@@ -109,11 +107,9 @@ def open_onnx(path: Path) -> OnnxFile:
             f"{path}: its metadata says {description.layout} images of {description.input.size} "
             f"pixels, and its input is {taken.type} of shape {shape}; export it again"
         )
-    given = session.get_outputs()[0].shape
-    _check_embedding(given, session)
+    _check_embedding(session.get_outputs()[0].shape, session)
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-    width = given[1] if isinstance(given[1], int) else None
-    return OnnxFile(lambda: OnnxNetwork(session, batch, takes_bytes), side, description, width)
+    return OnnxFile(lambda: OnnxNetwork(session, batch, takes_bytes), side, description)
 
 
 def _session(runtime: Any, path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from marginface.inference.shared_folder import GRAPH, WEIGHTS
 from marginface.utils.errors import InputError, check_choice, first_line
 from marginface.utils.optional_packages import require_package
 
-RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 
 class OpenVinoNetwork(nn.Module):
@@ -68,7 +68,7 @@ def for_runtime(file: ModelFile, runtime: str) -> ModelFile:
     Raises:
         InputError: a runtime the file is not for.
     """
-    check_choice("runtime", runtime, RUNTIMES)
+    check_choice("runtime", runtime, get_args(Runtime))
     is_graph = file.path.suffix == ".onnx"
     if runtime == "auto" or runtime == ("onnxruntime" if is_graph else "torch"):
         return file

@@ -199,7 +199,7 @@ def _over_people(
     found = []
     for place, plain in enumerate(binomial):
         if reached[place] > known / 2 and known < impostors.total:
-            found.append(plain)  # its replicates would lie below the scores at hand
+            found.append(plain)  # beyond the scores whose people are kept
             continue
         both = (*limits[:, place], *rates[:, place])
         found.append(
