@@ -1,6 +1,7 @@
 """`marginface heads` and the page it writes."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -24,11 +25,12 @@ def test_the_list_has_everything() -> None:
 
 
 def test_show_draws_and_prints(tmp_path: Path) -> None:
-    out = tmp_path / "curves.png"
+    out = tmp_path / "curves.svg"
     arguments = ["heads", "show", "x2softmax", "--set", "k=0.6", "--out", str(out)]
     shown = runner.invoke(app, [*arguments, "--against", "arcface:margin=0.6,scale=32"])
     assert shown.exit_code == 0, shown.output
-    assert out.read_bytes()[:4] == b"\x89PNG"
+    drawn = ElementTree.fromstring(out.read_text())
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}svg")) == 4
     assert "x2softmax k=0.6" in shown.stdout
     assert "arcface margin=0.6,scale=32" in shown.stdout
     assert "-0.387" in shown.stdout  # f(60 degrees) = 0.6 - 0.9 (pi/3)^2
@@ -39,6 +41,7 @@ def test_show_draws_and_prints(tmp_path: Path) -> None:
     [
         (["show", "x2sofmax"], "Did you mean 'x2softmax'"),
         (["show", "x2softmax", "--set", "k"], "--set takes key=value"),
+        (["show", "x2softmax", "--out", "x.png"], "drawn as SVG; give a name that ends in .svg"),
         (["show", "x2softmax", "--set", "k=high"], "k='high'"),
         (["advise", "arcface", "--classes", "1"], "num_classes must be at least 2, got 1"),
         (
@@ -62,7 +65,7 @@ def test_advise() -> None:
 def test_the_page_is_current() -> None:
     assert (ROOT / "docs" / "heads.md").read_text() == heads_page(), "run `make docs`"
     for name in list_heads():
-        assert (ROOT / "docs" / "images" / "heads" / f"{name}.png").is_file()
+        assert (ROOT / "docs" / "images" / "heads" / f"{name}.svg").is_file()
 
 
 @pytest.mark.parametrize("name", TARGETS)

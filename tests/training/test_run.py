@@ -41,7 +41,9 @@ def test_a_run_writes_what_the_design_names(tiny_run: list[str], tmp_path: Path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["head"]["name"] == "x2softmax"
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
-    assert (tmp_path / "figures" / "heldout.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text()
+    assert "heldout: ROC" in page
+    assert "Done at step 14 of 14" in page
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])

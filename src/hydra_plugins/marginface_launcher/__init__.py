@@ -45,8 +45,7 @@ class MarginfaceLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Run all jobs, also after one failed, then compare those that have a result."""
         # Imported here: Hydra loads its plugins at every start, also for `--help`.
-        from marginface.runs.comparison import compare_runs, run_folders
-        from marginface.utils.tables import print_table
+        from marginface.pages.sweep_page import finish_sweep
 
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
         returns = []
@@ -56,11 +55,7 @@ class MarginfaceLauncher(Launcher):
             folder = sweep_dir / self._subdir(overrides, number)
             returns.append(self._run(list(overrides), folder))
         # All jobs so far: an optimizing sweeper launches them a few at a time.
-        folders = run_folders(sweep_dir)
-        if folders != [sweep_dir]:
-            table = compare_runs(folders, sweep_dir / "comparison.csv")
-            print_table(table)
-            print(f"sweep folder {sweep_dir}")
+        finish_sweep(sweep_dir)
         failed = [
             i for i, r in enumerate(returns, initial_job_idx) if r.status != JobStatus.COMPLETED
         ]

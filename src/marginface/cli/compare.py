@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 from marginface.cli.errors import clear_errors
-from marginface.runs.comparison import compare_runs, run_folders
+from marginface.pages.groups import group_runs
+from marginface.pages.sweep_page import show_groups, write_comparison_page
+from marginface.runs.comparison import compare_runs, read_compared, run_folders
+from marginface.utils.errors import InputError
 from marginface.utils.files import time_stamp
 from marginface.utils.tables import print_table
 
@@ -16,18 +19,30 @@ def compare_command(
         list[Path], typer.Argument(help="run folders, a sweep folder, or evaluation folders")
     ],
     csv: Annotated[Path | None, typer.Option(help="of runs: also write the numbers here")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="of runs: also write a page (evaluations: always)")
+    ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="of evaluations: the page; default in logs/comparisons")
+        Path | None, typer.Option(help="where the page goes; default in logs/comparisons")
     ] = None,
 ) -> None:
-    """Compare finished runs (settings, metrics) or evaluations (metrics, paired differences)."""
+    """Compare runs (settings, metrics, groups over seeds) or evaluations (paired differences)."""
     # Not needed by the other commands, and slow to import.
     from marginface.evaluation.comparison import compare_evaluations, is_evaluation
 
     with clear_errors():
+        path = html or Path("logs/comparisons") / f"{time_stamp()}.html"
         if any(map(is_evaluation, runs)):
-            page = html or Path("logs/comparisons") / f"{time_stamp()}.html"
-            compare_evaluations(runs, page)
+            compare_evaluations(runs, path)
             return
         folders = [folder for run in runs for folder in run_folders(run)]
         print_table(compare_runs(folders, csv))
+        if len(folders) > 1:
+            show_groups(group_runs(read_compared(folders)))
+        if page or html is not None:
+            if path.exists():
+                raise InputError(
+                    f"{path} exists; choose another name with --html, nothing is overwritten"
+                )
+            names = ", ".join(str(run) for run in runs)
+            typer.echo(f"page {write_comparison_page(folders, path, names)}")

@@ -66,7 +66,7 @@ def show(
             help="another head to compare with, for example arcface or arcface:margin=0.6"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG to draw; <name>.png otherwise")] = None,
+    out: Annotated[Path | None, typer.Option(help="SVG to draw; <name>.svg otherwise")] = None,
 ) -> None:
     """Draw f, implied margin, boundary margin and slope of a head, and print them as a table."""
     with clear_errors():
@@ -78,7 +78,7 @@ def show(
             )
         from marginface.heads.analysis.figure import heads_figure
 
-        path = out or Path(f"{name}.png")
+        path = out or Path(f"{name}.svg")
         heads_figure(margins, path)
         for label, margin in margins.items():
             print_table(_table(label, margin))
@@ -113,7 +113,7 @@ def page(out: Annotated[Path, typer.Argument(help="folder of the docs")]) -> Non
         others = [other for other in ("normface", "arcface") if other != name]
         margins = {each: _create(each, [])[0] for each in (name, *others)}
         (out / "images" / "heads").mkdir(parents=True, exist_ok=True)
-        heads_figure(margins, out / "images" / "heads" / f"{name}.png")
+        heads_figure(margins, out / "images" / "heads" / f"{name}.svg")
 
 
 def _create(name: str, settings: list[str], classes: int = 2) -> tuple[Margin, ClassificationLoss]:

@@ -31,6 +31,8 @@ COMMANDS = {
     "push": ("hub", "push_command", "Upload a shared folder to the Hugging Face Hub."),
     "pull": ("hub", "pull_command", "Fetch a shared folder from the Hugging Face Hub."),
     "export-head": ("export_head", "export_head_command", "Write class centers to a file."),
+    "runs": ("runs", "runs_command", "List run folders: state, step, best accuracy."),
+    "report": ("report", "report_command", "Write the page of a run or a sweep again."),
     "compare": ("compare", "compare_command", "Compare runs, or evaluations, in a table."),
 }
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from marginface.evaluation.benchmarks.base import PairDecisions
-from marginface.evaluation.report import FACTS, RESULT, SCORES, rate_charts, shown
+from marginface.evaluation.page import rate_charts, shown
+from marginface.evaluation.report import FACTS, RESULT, SCORES
 from marginface.metrics.bootstrap import Estimate
 from marginface.metrics.paired_comparison import Comparison, compare_decisions
 from marginface.metrics.scores import sort_scores
@@ -158,8 +159,7 @@ def _add_charts(page: Page, evaluations: Sequence[Evaluated]) -> None:
         }
         if scored:
             page.heading(benchmark)
-            for chart in rate_charts(scored):
-                page.chart(chart)
+            page.charts(rate_charts(scored))
 
 
 def compare_on(evaluations: Sequence[Evaluated], benchmark: str) -> list[Paired]:

@@ -5,17 +5,25 @@ from typing import Any
 
 from marginface.config.instantiate import build
 from marginface.data.preprocessing import MIDDLE
+from marginface.evaluation.acquisition import add_acquisition
 from marginface.evaluation.benchmarks import BenchmarkResult, BenchmarkTask
 from marginface.evaluation.cautions import embedding_cautions
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.report import RESULT, Evaluation, print_results
 from marginface.inference.description import NetworkInput
-from marginface.inference.embedder import Embedder, check_devices, check_execution, model_embedder
+from marginface.inference.embedder import (
+    Embedder,
+    check_devices,
+    check_execution,
+    model_embedder,
+    single_image_latency,
+)
 from marginface.inference.embedding_cache import EmbeddingCache
 from marginface.inference.model_file import ModelFile
 from marginface.inference.open_model import open_model
 from marginface.utils.console import progress_bar, rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError, raise_problems
+from marginface.utils.hardware import machine
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, float]:
@@ -56,6 +64,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         except InputError as error:
             raise InputError(f"{task.name}: {error}") from error
         found += result.cautions
+        add_acquisition(result, task.faces)
         _warn(task.name, found)
         result.cautions = task.cautions + found
         results.append(result)
@@ -70,6 +79,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             "normalization": _normalization(model.input),
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
             "precision": "int8" if model.description.precision == "int8" else config["precision"],
+            **embed.costs(),
         },
         results,
     )
@@ -117,6 +127,19 @@ class _Embedding:
         self.cache = EmbeddingCache(folder)
         self.weights = model.fingerprint()
         self.embedder: Embedder | None = None
+        self._width = 0
+
+    def costs(self) -> dict[str, Any]:
+        """Latency of one image and size of a template, on this machine."""
+        latency: dict[str, Any] = {"latency": "not measured: all embeddings came from the cache"}
+        if self.embedder is not None:
+            latency = single_image_latency(self.embedder, self.model.input.aligned_size)
+        found = machine()
+        return latency | {
+            "bytes_per_template": 4 * self._width,  # float32
+            "machine": f"{found['processor']}, {found['processors']} processors"
+            + "".join(f", {gpu}" for gpu in found["gpus"]),
+        }
 
     def __call__(self, task: BenchmarkTask, images: str) -> Any:
         facts = {
@@ -131,6 +154,7 @@ class _Embedding:
         if _normalization(self.model.input) != _USUAL:
             facts["input"] = self.model.input.model_dump(mode="json")
         embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
+        self._width = embeddings.shape[1]
         source = "from the cache" if was_there else f"on {', '.join(self.devices)}"
         rank_zero_print(f"{task.name}: {len(task.faces)} images embedded {source}")
         return embeddings

@@ -9,6 +9,7 @@ import numpy as np
 from marginface.data.alignment.mean_face import template_face
 from marginface.inspection.findings import Finding, Findings
 from marginface.reporting.html_page import Page
+from marginface.reporting.svg_charts import bar_chart
 from marginface.utils.files import atomic_write
 
 _BOUNDS = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000]
@@ -27,7 +28,7 @@ def write_inspection(findings: Findings, folder: Path) -> Path:
         page.text(note)
     page.table([*findings.counts.items(), ("suspicions", len(findings.suspicions))])
     names, counts = _histogram(findings.images_per_identity)
-    page.histogram(counts, names, "identities by their number of images")
+    page.charts([bar_chart("identities by their number of images", counts, names)])
     _findings(page, "Faults", findings.faults)
     _alignment(page, findings)
     _findings(page, "Suspicions", findings.suspicions)

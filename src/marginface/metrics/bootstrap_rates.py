@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marginface.metrics.bootstrap import Weights
+from marginface.metrics.score_measures import FNMR_AT
 from marginface.metrics.verification import rate_name
 
 Floats = NDArray[np.float64]
@@ -39,6 +40,8 @@ class WeightedRates:
         order = np.argsort(-scores[impostor], kind="stable")
         self.impostor, self.factor = impostor[order], factor[order]
         self.genuine = genuine[np.argsort(-scores[genuine], kind="stable")]
+        self.genuine_scores = scores[self.genuine].astype(np.float64)
+        self.impostor_scores = scores[self.impostor].astype(np.float64)
         high, low = -scores[self.genuine], -scores[self.impostor]  # both ascending
         # Impostors above each genuine score, and not below it; genuine scores above each impostor.
         self.above = np.searchsorted(low, high, side="left")
@@ -90,6 +93,31 @@ class WeightedRates:
         y = np.column_stack([before[self.first], tar[self.genuine_from[self.last]]]).ravel()
         rates["eer"] = _equal_error(np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]]))
         return rates
+
+    def measures(self, weights: Weights) -> dict[str, float]:
+        """d' and the FNMRs of `metrics.score_measures`, weights as above."""
+        own = weights[: len(self.genuine)]
+        others = weights[len(self.genuine) :] * self.factor
+        if not own.any() or not others.any():
+            return dict.fromkeys(["d_prime", *FNMR_AT], float("nan"))
+        mean, variance = _moments(self.genuine_scores, own)
+        other_mean, other_variance = _moments(self.impostor_scores, others)
+        spread = np.sqrt((variance + other_variance) / 2)
+        found = {"d_prime": float(abs(mean - other_mean) / spread) if spread else float("nan")}
+        accepted, passed = np.cumsum(others), np.concatenate([[0.0], np.cumsum(own)])
+        for name, rate in FNMR_AT.items():
+            # The first impostor that would be one too many; genuine scores up to it are refused.
+            first = int(np.searchsorted(accepted, rate * accepted[-1] * (1 + 1e-9), side="right"))
+            limit = self.impostor_scores[min(first, len(accepted) - 1)]
+            above = int(np.searchsorted(-self.genuine_scores, -limit, side="left"))
+            found[name] = float(1 - passed[above] / passed[-1])
+        return found
+
+
+def _moments(scores: Floats, weights: Weights) -> tuple[float, float]:
+    """Mean and variance of weighted scores."""
+    mean = float(np.average(scores, weights=weights))
+    return mean, float(np.average((scores - mean) ** 2, weights=weights))
 
 
 def _equal_error(far: Floats, tar: Floats) -> float:

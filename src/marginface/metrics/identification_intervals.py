@@ -1,7 +1,7 @@
 """Intervals of identification rates: the subjects of the probes drawn again, the gallery kept."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,3 +80,13 @@ def identification_intervals(
 
 def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values))
+
+
+def with_fnir(rates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Rates, and for every `tpir@x` also `fnir@x`: NIST's FNIR(N, 1, T) = 1 - TPIR."""
+    missed = {
+        name.replace("tpir", "fnir"): Estimate(1 - rate.value, 1 - rate.high, 1 - rate.low)
+        for name, rate in rates.items()
+        if name.startswith("tpir@")
+    }
+    return dict(rates) | missed

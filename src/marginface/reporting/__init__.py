@@ -1,1 +1,1 @@
-"""HTML pages, SVG charts and PNG figures."""
+"""HTML pages and SVG charts."""

@@ -2,42 +2,73 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from marginface.reporting.svg_charts import STYLE, Chart
 from marginface.utils.files import atomic_write
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8886; --mark: #2a6fdb; --bad: #c62828; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; margin: .5rem 0 }
-td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left }
-td { overflow-wrap: anywhere }
+_STYLE = (
+    """
+:root { color-scheme: light dark; --line: #8886; --mark: #2a6fdb; --bad: #b3261e; --good: #2e7d32;
+  --card: #8881 }
+@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #81c784 } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 1.5rem auto;
+  padding: 0 1rem }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem } p { margin: .4rem 0; max-width: 60rem }
+table { border-collapse: collapse; margin: .5rem 0 } .wide { overflow-x: auto }
+td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top }
+td { overflow-wrap: anywhere; min-width: 3.5rem }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
-.bad { color: var(--bad); font-weight: 600 } .good { color: #2e7d32; font-weight: 600 }
+.bad { color: var(--bad); font-weight: 600 } .good { color: var(--good); font-weight: 600 }
+.warning { border-left: .3rem solid var(--bad); padding: .3rem .8rem; background: var(--card) }
 .protocol { margin: .1rem 0; opacity: .85 }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80 } .good { color: #81c784 } }
-img { image-rendering: auto; max-width: 100% }
-figure { display: inline-block; margin: .3rem .6rem .3rem 0; vertical-align: top }
-figcaption { font-size: .8rem; opacity: .8 }
-.bar { fill: var(--mark) } svg text { fill: currentColor; font-size: 11px }
-svg.chart { max-width: 100%; height: auto } .grid { stroke: var(--line); stroke-width: .6 }
-.line { fill: none; stroke-width: 1.8 } .area { fill-opacity: .35; stroke-width: 1 }
-.s0 { --s: #2a6fdb } .s1 { --s: #d9730d } .s2 { --s: #2e9e5b } .s3 { --s: #a83fc1 }
-.s4 { --s: #c2344d } .s5 { --s: #7a7a7a }
-.line, .area { stroke: var(--s) } .area { fill: var(--s) }
-.key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em;
+pre { background: var(--card); padding: .6rem .8rem; white-space: pre-wrap;
+  overflow-wrap: anywhere }
+.cards { display: grid; gap: .7rem; margin: 1rem 0;
+  grid-template-columns: repeat(auto-fill, minmax(min(11rem, 100%), 1fr)) }
+.card { background: var(--card); border-radius: .4rem; padding: .5rem .8rem }
+.card b { display: block; font-size: 1.35rem; line-height: 1.3; overflow-wrap: anywhere }
+.card span { font-size: .82rem; opacity: .85; display: block }
+.charts { display: grid; gap: .4rem 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)) }
+figure { margin: .3rem 0; vertical-align: top } figure.picture { display: inline-block;
+  margin-right: .6rem } figcaption { font-size: .8rem; opacity: .85 }
+figure.chart { break-inside: avoid; font-size: .82rem }
+figcaption.title { font-size: .9rem; font-weight: 600; opacity: 1 }
+img { image-rendering: auto; max-width: 100% } svg.chart { display: block; width: 100% }
+.name { white-space: nowrap; margin-right: .9em }
+.key { display: inline-block; width: .8em; height: .8em; margin-right: .3em;
   background: var(--s); print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: .5rem 0 } summary { cursor: pointer }
 @media print { body { margin: 0; max-width: none } details { display: block }
   figure, tr { break-inside: avoid } h2 { break-after: avoid } }
 """
+    + STYLE
+)
+
+
+class Link(NamedTuple):
+    """Words that lead to another page, for cells of tables."""
+
+    text: str
+    address: str
+
+
+class Card(NamedTuple):
+    """A number that is read first: what it is, its value, and a word on it."""
+
+    label: str
+    value: str
+    note: str = ""
 
 
 class Page:
@@ -63,18 +94,51 @@ class Page:
         """Rows of values; numbers stand to the right."""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-        self._parts.append(f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>")
+        table = f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
+        self._parts.append(f'<div class="wide">{table}</div>')
 
-    def folded(self, summary: str, rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
-        """A table that folds away when its summary is clicked; a long one begins folded."""
-        state = " open" if len(rows) <= 40 else ""
+    def warning(self, text: str) -> None:
+        """A paragraph that is meant to be noticed."""
+        self._parts.append(f'<p class="warning">{html.escape(text)}</p>')
+
+    def code(self, text: str) -> None:
+        """A command or the like, as it is typed."""
+        self._parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def cards(self, cards: Iterable[Card]) -> None:
+        """Numbers to read first, beside each other."""
+        shown = "".join(
+            f'<div class="card"><span>{html.escape(card.label)}</span>'
+            f"<b>{html.escape(card.value)}</b><span>{html.escape(card.note)}</span></div>"
+            for card in cards
+        )
+        self._parts.append(f'<div class="cards">{shown}</div>')
+
+    def charts(self, charts: Iterable[Chart]) -> None:
+        """Charts beside each other, as many as the width takes."""
+        figures = "".join(chart.figure() for chart in charts)
+        if figures:
+            self._parts.append(f'<div class="charts">{figures}</div>')
+
+    @contextmanager
+    def folding(self, summary: str, *, is_open: bool = False) -> Iterator[None]:
+        """What is added within folds away when its summary is clicked."""
+        state = " open" if is_open else ""
         self._parts.append(f"<details{state}><summary>{html.escape(summary)}</summary>")
-        self.table(rows, headings)
+        yield
         self._parts.append("</details>")
 
-    def chart(self, svg: str) -> None:
-        """A chart from charts.py."""
-        self._parts.append(svg)
+    def folded(
+        self,
+        summary: str,
+        rows: Sequence[Sequence[Any]],
+        headings: Sequence[str] = (),
+        *,
+        is_open: bool | None = None,
+    ) -> None:
+        """A table that folds away; a long one begins folded unless `is_open` says otherwise."""
+        with self.folding(summary, is_open=len(rows) <= 40 if is_open is None else is_open):
+            self.table(rows, headings)
 
     def picture(self, rgb: NDArray[Any], caption: str, width: int | None = None) -> None:
         """RGB or gray pixels in 0..255."""
@@ -84,27 +148,9 @@ class Page:
         size = f' width="{width}"' if width else ""
         words = html.escape(caption)
         self._parts.append(
-            f'<figure><img src="data:image/png;base64,{encoded}" alt="{words}"{size}>'
-            f"<figcaption>{words}</figcaption></figure>"
-        )
-
-    def histogram(self, counts: Sequence[int], names: Sequence[str], caption: str) -> None:
-        """Bars with their number above and their name below."""
-        most, step = max([1, *counts]), 46
-        bars = []
-        for number, (count, name) in enumerate(zip(counts, names, strict=True)):
-            height, left = 100 * count / most, number * step
-            bars.append(
-                f'<rect class="bar" x="{left + 4}" y="{120 - height:.1f}" width="{step - 8}" '
-                f'height="{height:.1f}"/><text x="{left + step / 2}" y="{115 - height:.1f}" '
-                f'text-anchor="middle">{count}</text><text x="{left + step / 2}" y="136" '
-                f'text-anchor="middle">{html.escape(name)}</text>'
-            )
-        width = step * len(counts)
-        self._parts.append(
-            f'<figure><svg role="img" aria-label="{html.escape(caption)}" width="{width}" '
-            f'height="142" viewBox="0 0 {width} 142">{"".join(bars)}</svg>'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            f'<figure class="picture"><img src="data:image/png;base64,{encoded}" '
+            f'alt="{words}"{size}><figcaption>'
+            f"{words}</figcaption></figure>"
         )
 
     def write(self, path: Path) -> None:
@@ -134,6 +180,9 @@ def grid(faces: Sequence[NDArray[np.uint8]], columns: int = 12) -> NDArray[np.ui
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, Link):
+        words = html.escape(value.text)
+        return f'<td><a href="{html.escape(value.address)}">{words}</a></td>'
     if isinstance(value, bool | str) or value is None:
         return f"<td>{html.escape(str(value))}</td>"
     text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}"

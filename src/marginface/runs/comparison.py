@@ -1,8 +1,9 @@
 """Several runs next to each other: the settings by which they differ, and their metrics."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -10,6 +11,40 @@ from marginface.runs.folder import RunFolder
 from marginface.utils.files import atomic_write
 from marginface.utils.nested import flatten
 from marginface.utils.tables import make_table, metric_cell
+
+_FOLLOWING = ("name", "paths.", "logger.", "trainer.default_root_dir", "callbacks.pruning.")
+
+
+class ComparedRun(NamedTuple):
+    """A run among others: what was set, without what follows from its place, and its metrics."""
+
+    folder: Path
+    settings: dict[str, Any]  # flat
+    result: dict[str, float]
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+
+def read_compared(folders: Sequence[Path]) -> list[ComparedRun]:
+    """Runs to compare; those without a result are there with an empty one.
+
+    Raises:
+        MissingInputError: a folder that is not one of a run.
+    """
+    runs = []
+    for folder in folders:
+        run = RunFolder(folder)
+        config = run.read_config()
+        place = str(config.get("paths", {}).get("run_dir", folder))
+        settings = {
+            key: value.replace(place, "RUN") if isinstance(value, str) else value
+            for key, value in flatten(config).items()
+            if not key.startswith(_FOLLOWING)
+        }
+        runs.append(ComparedRun(folder, settings, run.read_result()))
+    return runs
 
 
 def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
@@ -22,40 +57,33 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
     Raises:
         MissingInputError: a folder that is not one of a run.
     """
-    runs = [RunFolder(folder) for folder in folders]
-    configs = [flatten(run.read_config()) for run in runs]
-    results = [run.read_result() for run in runs]
-    settings = _differing(configs)
-    metrics = [key for key in dict.fromkeys(k for r in results for k in r) if _is_compared(key)]
+    runs = read_compared(folders)
+    settings = differing_settings(runs)
+    metrics = [key for key in dict.fromkeys(k for r in runs for k in r.result) if _is_compared(key)]
     if write_to is not None:
-        _write(write_to, folders, configs, results, settings, metrics)
+        _write(write_to, runs, settings, metrics)
     rows = [
         (
-            folder.name,
-            *(config.get(key, "") for key in settings),
-            *(metric_cell(key.rsplit("/")[-1], result.get(key)) for key in metrics),
+            run.folder.name,
+            *(run.settings.get(key, "") for key in settings),
+            *(metric_cell(key.rsplit("/")[-1], run.result.get(key)) for key in metrics),
         )
-        for folder, config, result in zip(folders, configs, results, strict=True)
+        for run in runs
     ]
     headings = ("run", *settings, *metrics)
     return make_table(headings, rows, "comparison (percent; losses as they are)")
 
 
 def _write(
-    path: Path,
-    folders: list[Path],
-    configs: list[dict[str, Any]],
-    results: list[dict[str, float]],
-    settings: list[str],
-    metrics: list[str],
+    path: Path, runs: Sequence[ComparedRun], settings: list[str], metrics: list[str]
 ) -> None:
     """The same with all digits, as CSV."""
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", *settings, *metrics])
-        for folder, config, result in zip(folders, configs, results, strict=True):
-            row = [str(folder), *(config.get(key, "") for key in settings)]
-            writer.writerow(row + [result.get(key, "") for key in metrics])
+        for run in runs:
+            row = [str(run.folder), *(run.settings.get(key, "") for key in settings)]
+            writer.writerow(row + [run.result.get(key, "") for key in metrics])
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -66,16 +94,33 @@ def run_folders(path: Path) -> list[Path]:
     return sorted(jobs, key=lambda p: int(p.name)) or [path]
 
 
-def _differing(configs: list[dict[str, Any]]) -> list[str]:
-    """Keys that tell the runs apart, those of the head first and without what only follows them."""
-    follows = ("name", "paths.", "callbacks.", "logger.", "trainer.default_root_dir")
-    keys = [k for k in dict.fromkeys(k for c in configs for k in c) if not k.startswith(follows)]
-    differing = [k for k in keys if len({repr(c.get(k)) for c in configs}) > 1]
-    if "head.name" in differing:
-        # Other heads have other parameters; the name is enough.
-        common = [k for k in differing if all(k in c for c in configs)]
-        differing = ["head.name", *(k for k in common if not k.startswith("head."))]
-    return differing
+def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
+    """Keys that tell runs apart, those of the head first and without what only follows them."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    differing = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+    # A seed of some part that is the seed of the run.
+    differing = [
+        key
+        for key in differing
+        if not (
+            key.endswith(".seed")
+            and all(run.settings.get(key) == run.settings.get("seed") for run in runs)
+        )
+    ]
+    if "head.name" not in differing:
+        return differing
+    # Other heads have other parameters; those are named that tell runs of one head apart.
+    by_head: dict[Any, list[ComparedRun]] = {}
+    for run in runs:
+        by_head.setdefault(run.settings.get("head.name"), []).append(run)
+
+    def is_varied(key: str) -> bool:
+        return any(len({repr(r.settings.get(key)) for r in of}) > 1 for of in by_head.values())
+
+    common = [key for key in differing if all(key in run.settings for run in runs)]
+    of_heads = [key for key in differing if key.startswith("head.") and is_varied(key)]
+    rest = [key for key in common if not key.startswith("head.")]
+    return ["head.name", *of_heads, *rest]
 
 
 def _is_compared(key: str) -> bool:

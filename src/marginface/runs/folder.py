@@ -24,7 +24,10 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.thresholds = self.path / "thresholds.json"
         self.result = self.path / "result.json"
-        self.figures = self.path / "figures"
+        self.metrics = self.path / "metrics.csv"
+        self.status = self.path / "status.json"
+        self.curves = self.path / "curves.json"
+        self.report = self.path / "report.html"
         self.identities = self.path / "identities.txt"
 
     def checkpoint(self, which: str = "best") -> Path:
@@ -67,6 +70,18 @@ class RunFolder:
             missing = "it has no config.yaml" if self.path.is_dir() else "it does not exist"
             raise MissingInputError(f"{self.path} is not a run folder: {missing}")
         return with_new_names(yaml.safe_load(self.config.read_text()))
+
+    def read_info(self) -> dict[str, Any]:
+        """runinfo.json; empty where it is missing."""
+        return json.loads(self.runinfo.read_text()) if self.runinfo.is_file() else {}
+
+    def read_curves(self) -> dict[str, Any]:
+        """Curves to draw: that of the head, and those of the last validation."""
+        return json.loads(self.curves.read_text()) if self.curves.is_file() else {}
+
+    def add_curves(self, curves: dict[str, Any]) -> None:
+        """Add to curves.json, in place of what had the same key."""
+        write_json(self.curves, self.read_curves() | curves)
 
     def read_result(self) -> dict[str, float]:
         """The flat metrics written so far."""

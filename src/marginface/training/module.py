@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -219,12 +220,19 @@ class FaceRecognizer(L.LightningModule):
     ) -> None:
         """Clip the backbone's norm only, as the official recipes do; the head's stays free."""
         # Lightning 2.6.6 refuses to clip with fused optimizers under bf16-mixed (#21435).
-        if gradient_clip_val is None:
-            return
-        if gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(self.backbone.parameters(), gradient_clip_val)
-        else:
-            nn.utils.clip_grad_norm_(self.backbone.parameters(), gradient_clip_val)
+        parameters = list(self.backbone.parameters())
+        is_logged = logs_step(self.trainer, self.trainer.global_step)
+        by_value = gradient_clip_algorithm == "value"
+        if is_logged or not (gradient_clip_val is None or by_value):
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if is_logged:
+                # Of a sharded backbone every process has its part.
+                whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+                self.statistics.gradient_norm = whole.detach().clone()
+            if gradient_clip_val is not None and not by_value:
+                nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        if gradient_clip_val is not None and by_value:
+            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
     # -- validation ----------------------------------------------------------------------------
 

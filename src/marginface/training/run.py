@@ -12,21 +12,22 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
+from marginface.pages.run_page import write_run_page
 from marginface.runs.folder import RunFolder
 from marginface.runs.result_table import print_result
+from marginface.runs.status import note_status
 from marginface.training.batch_norm import check_batch_norm
 from marginface.training.build import build_module, build_trainer
 from marginface.training.callbacks.preemption import Preemption
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
-from marginface.training.figures import verification_figure
-from marginface.training.loggers.wandb import log_images
+from marginface.training.loggers.wandb import log_page
 from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
 from marginface.training.resume import checkpoint_to_resume, position
 from marginface.training.summary import begin_run
 from marginface.utils.console import rank_zero_print, rank_zero_warn, silence_lightning
-from marginface.utils.errors import PreemptedError
+from marginface.utils.errors import InputError, PreemptedError, first_line
 from marginface.utils.hardware import keep_freed_memory
 
 _SECONDS_TO_END = 3.0
@@ -73,9 +74,12 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     except PreemptedError as stop:
         if not trainer.is_global_zero:
             raise SystemExit(0) from stop  # the exit code is that of the first process
+        _note_end(folder, stop)
         raise
-    except BaseException:
+    except BaseException as error:
         _end_processes(trainer)
+        if trainer.is_global_zero:
+            _note_end(folder, error)
         raise
     finally:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -122,16 +126,28 @@ def _fit(
 
 
 def _finish(trainer: L.Trainer, module: FaceRecognizer, folder: RunFolder) -> None:
-    """Draw the figures, close the loggers, print the result."""
-    figures = {}
-    for name, result in module.verification.results.items():
-        figures[f"val/{name}"] = folder.figures / f"{name}.png"
-        verification_figure(result, name, figures[f"val/{name}"])
-    log_images(trainer.loggers, figures)
+    """Write the page, close the loggers, print the result."""
+    note_status(folder, "done", step=trainer.global_step, total_steps=trainer.global_step)
+    write_run_page(folder)
+    log_page(trainer.loggers, folder)
     for logger in trainer.loggers:
         logger.finalize("success")
     print_result(folder.read_result())
     print(f"run folder {folder.path}")
+    print(f"page {folder.report}")
+
+
+def _note_end(folder: RunFolder, error: BaseException) -> None:
+    """Why a run ended before its time, in its folder and on its page.
+
+    The error itself is on its way to the user; a full disk here must not take its place.
+    """
+    reason = first_line(error) or type(error).__name__
+    try:
+        note_status(folder, "stopped", reason=reason)
+        write_run_page(folder)
+    except (OSError, InputError) as failed:
+        rank_zero_warn(f"{folder.report} was not written: {first_line(failed)}")
 
 
 def _add_result(trainer: L.Trainer, folder: RunFolder, metrics: dict[str, float]) -> None:

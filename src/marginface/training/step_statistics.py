@@ -17,12 +17,14 @@ class StepStatistics:
     def __init__(self, head: MarginHead) -> None:
         self.head = head
         self.last_logged: dict[str, float] = {}  # loss and metrics of the last logged step
+        self.gradient_norm: Tensor | None = None  # of the backbone, before it is clipped
         self._losses: list[Tensor] = []
         self._observed: list[Tensor] = []
 
     def begin(self) -> None:
         """Forget the step before."""
         self._losses.clear()
+        self.gradient_norm = None
         self._observed.clear()
 
     def add_loss(self, loss: Tensor) -> None:
@@ -44,6 +46,8 @@ class StepStatistics:
     def log(self) -> dict[str, float]:
         """Loss and metrics of this step, kept as those of the last logged one."""
         self.last_logged = {"train/loss": self.loss(), **self.metrics()}
+        if self.gradient_norm is not None:
+            self.last_logged["train/gradient_norm"] = float(self.gradient_norm)
         return self.last_logged
 
     def metrics(self) -> dict[str, float]:

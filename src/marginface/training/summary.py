@@ -3,21 +3,25 @@
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 
 from marginface.classifier.memory_estimate import classifier_lines, classifier_memory
+from marginface.config.defaults import changed_settings
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.pairs.cautions import pair_cautions
 from marginface.data.pairs.verification_sets import PairFile
 from marginface.data.shared_images import shared_images
 from marginface.heads.analysis.advisor import advise
-from marginface.heads.analysis.first_loss import sizes_of
+from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
 from marginface.runs.folder import RunFolder
 from marginface.runs.metadata import collect
+from marginface.runs.status import note_status
+from marginface.training.curves import head_curve
 from marginface.training.module import FaceRecognizer, parameter_count
 from marginface.training.strategies import shares_classes
 from marginface.utils.console import print_warning
-from marginface.utils.hardware import has_bfloat16
+from marginface.utils.hardware import has_bfloat16, machine
 
 
 def begin_run(
@@ -34,7 +38,9 @@ def begin_run(
         untrained: whether the head starts from random centers, and not from a checkpoint.
     """
     info = collect(config, datamodule.fingerprint(), **_sizes(datamodule, module, trainer))
-    folder.begin(config, info)
+    folder.begin(config, info | _facts_of_page(config, datamodule, module, untrained))
+    folder.add_curves({"head": head_curve(module.head.margin)})
+    note_status(folder, "running")
     folder.write_identities(datamodule.train_set.identities)
     for logger in trainer.loggers:
         logger.log_hyperparams(config | {"runinfo": info})
@@ -61,6 +67,31 @@ def begin_run(
         print(f"head {head.name}: {line}")
     if untrained:
         _warn_of_verification(datamodule)
+
+
+def _facts_of_page(
+    config: dict[str, Any], datamodule: FaceDataModule, module: FaceRecognizer, untrained: bool
+) -> dict[str, Any]:
+    """Of the data, the machine, the settings and the head, for the page of the run."""
+    images = np.bincount(datamodule.train_set.labels, minlength=datamodule.num_classes)
+    shares = {"least": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "most": 1.0}
+    facts: dict[str, Any] = {
+        "dataset": {
+            "images": len(datamodule.train_set),
+            "identities": datamodule.num_classes,
+            "images_per_identity": {
+                "mean": float(images.mean()),
+                **{name: float(np.quantile(images, share)) for name, share in shares.items()},
+            },
+            "verification_pairs": {v.name: len(v.same) for v in datamodule.verification_sets},
+        },
+        "machine": machine(),
+        "changed_settings": changed_settings(config),
+    }
+    if untrained:
+        head = module.head
+        facts["expected_first_loss"] = expected_first_loss(head.margin, head.loss, **sizes_of(head))
+    return facts
 
 
 def _warn_of_verification(datamodule: FaceDataModule) -> None:

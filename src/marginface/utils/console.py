@@ -3,16 +3,23 @@
 import logging
 import os
 import sys
+import time
 import warnings
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+
+T = TypeVar("T")
 
 # Advice of Lightning and torch that does not apply here; everything else stays visible.
 _IRRELEVANT_ADVICE = (
@@ -63,11 +70,53 @@ def silence_lightning() -> None:
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and the time that remains; on stderr."""
+    """A bar with counts and the time that remains, on stderr; in a file a line now and then."""
+    console = Console(stderr=True)  # stdout is for what was found
+    if not console.is_terminal:
+        return _ProgressLines(console=console, disable=True, auto_refresh=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),  # stdout is for what was found
+        console=console,
     )
+
+
+def tracked(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The same items, with a bar of how many of them were taken."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+class _ProgressLines(Progress):
+    """A line of what takes over five seconds, then one every ten: a bar in a file is unreadable."""
+
+    _FIRST, _EVERY = 5.0, 10.0
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._print(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._print(task_id)
+
+    def _print(self, task_id: TaskID) -> None:
+        task, now = self._tasks[task_id], time.monotonic()
+        begun = task.fields.setdefault("begun", now)
+        said = task.fields.get("said", begun + self._FIRST - self._EVERY)
+        if not task.total or task.completed >= task.total or now - said < self._EVERY:
+            return
+        task.fields["said"] = now
+        left = (now - begun) / task.completed * (task.total - task.completed)
+        share = task.completed / task.total
+        print(
+            f"{task.description}: {task.completed:,.0f} of {task.total:,.0f} ({share:.0%}), "
+            f"{timedelta(seconds=round(left))} left",
+            file=sys.stderr,
+            flush=True,
+        )

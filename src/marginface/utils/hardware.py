@@ -1,7 +1,11 @@
 """What a device can do, and settings of its memory."""
 
 import ctypes
+import os
+import platform
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +16,30 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def has_bfloat16(device: torch.device) -> bool:
     """Whether 16-bit products are fast there: on every GPU, on CPUs with instructions for them."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory and GPUs of this machine, in words and numbers."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in _lines("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "host": platform.node(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processors": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
 
 
 def queue_to(device: torch.device, tensor: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_AS_THEY_ARE = ("threshold",)  # a cosine; everything else is a fraction, printed in percent
+# A cosine, a distance and indices; everything else is a fraction, printed in percent.
+_AS_THEY_ARE = ("threshold", "d_prime", "fdr", "ir", "garbe")
 _WIDTH = 140
 
 

@@ -22,7 +22,9 @@ from marginface.data.image_files import photos_and_others, read_image_file
 from marginface.data.images import ImageRules, Pixels, encode_jpeg, resize_and_center_crop
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
+from marginface.utils.files import write_json
 
+ACQUISITION = ".acquisition.json"  # beside the faces: how many photographs gave none, and why
 _EXAMPLES = 48  # aligned faces that the report shows
 _ENOUGH, _FEWEST = 8, 4  # faces, whose mean shows whether they are aligned
 
@@ -114,6 +116,9 @@ def align_photos(
             writer.write(photo, outcome)
             on_progress(number, len(photos))
         result = writer.finish()
+        reasons = {reason: len(names) for reason, names in result.by_reason().items()}
+        # For evaluations of these faces: who is missing counts, too.
+        write_json(partial / ACQUISITION, {"photographs": len(photos), "rejected": reasons})
         partial.replace(target)
         _check_result(result)
     except OSError as error:

@@ -23,7 +23,7 @@ from marginface.metrics.identification import (
     distractor_identification,
     identification,
 )
-from marginface.metrics.identification_intervals import identification_intervals
+from marginface.metrics.identification_intervals import identification_intervals, with_fnir
 from marginface.metrics.linked_people import numbered
 from marginface.metrics.templates import aggregate_templates
 from marginface.metrics.threshold_estimates import all_impostors, thresholds_of
@@ -120,8 +120,8 @@ class GalleryBenchmark:
             gallery, np.array(owners), probes, np.array(subjects), self.ranks, self.fpirs
         )  # fmt: skip
         counts |= {"mated": result.mated, "non-mated": result.non_mated}
-        metrics: dict[str, Estimate] = identification_intervals(
-            [result], np.array(subjects), self.bootstrap, self.seed
+        metrics: dict[str, Estimate] = with_fnir(
+            identification_intervals([result], np.array(subjects), self.bootstrap, self.seed)
         )
         kind = "open" if self.fpirs else "closed"
         return BenchmarkResult(

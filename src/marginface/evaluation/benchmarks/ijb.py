@@ -32,7 +32,7 @@ from marginface.evaluation.cautions import rate_caution
 from marginface.metrics.bootstrap import Estimate, Identities, intervals, pair_weights, people_of
 from marginface.metrics.bootstrap_rates import WeightedRates
 from marginface.metrics.identification import DEFAULT_RANKS, IdentificationResult, identification
-from marginface.metrics.identification_intervals import identification_intervals
+from marginface.metrics.identification_intervals import identification_intervals, with_fnir
 from marginface.metrics.linked_people import linked_people
 from marginface.metrics.operating_points import operating_points
 from marginface.metrics.roc import area_under, equal_error_rate, nearest_tars
@@ -40,6 +40,7 @@ from marginface.metrics.scores import ScoredPairs, checked_pairs, sort_scores
 from marginface.metrics.templates import aggregate_templates, score_templates, weigh_features
 from marginface.metrics.verification import rate_name
 from marginface.utils.arguments import Probability, Ranks, Seed, WholeNumber
+from marginface.utils.console import tracked
 from marginface.utils.errors import InputError, MissingInputError
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -175,10 +176,11 @@ class IJBBenchmark:
         rates = WeightedRates(scores, same, self.seed)
         looked_at = rates.pairs()
         first, second = (side[looked_at] for side in people)
+        drawn = pair_weights(first, second, self.bootstrap, self.seed)
         return intervals(
             values,
             lambda weights: rates(weights, self.fars),
-            pair_weights(first, second, self.bootstrap, self.seed),
+            tracked(drawn, self.bootstrap, "intervals"),
             dict.fromkeys(values, people_of(*people, same)),
         )
 
@@ -233,7 +235,7 @@ class IJBBenchmark:
         estimates = identification_intervals(
             list(results.values()), subjects, self.bootstrap, self.seed
         )
-        return results, estimates
+        return results, with_fnir(estimates)
 
 
 def read_files(root: Path) -> Files:

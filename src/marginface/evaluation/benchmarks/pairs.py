@@ -31,9 +31,11 @@ from marginface.metrics.cross_validation import (
     check_folds,
     fold_accuracy,
 )
+from marginface.metrics.fairness import fairness
 from marginface.metrics.groups import group_rates
 from marginface.metrics.operating_points import operating_points
-from marginface.metrics.quality import error_versus_reject, qmagface_scores
+from marginface.metrics.quality import discard_area, error_versus_reject, qmagface_scores
+from marginface.metrics.score_measures import score_measures
 from marginface.metrics.scores import check_finite, checked_pairs, sort_scores
 from marginface.metrics.verification import (
     DEFAULT_FARS,
@@ -43,6 +45,7 @@ from marginface.metrics.verification import (
     rate_name,
 )
 from marginface.utils.arguments import NotNegative, Probability, Seed, WholeNumber
+from marginface.utils.console import tracked
 from marginface.utils.errors import InputError, NotFiniteError
 
 _RULES = {
@@ -148,12 +151,13 @@ class PairsBenchmark:
         result = evaluate_distances(distance, labels, self.folds, self.fars, self.rules[0])
         scores, scored = result.scores.numpy(), sort_scores(result.scores, labels)
         limit = operating_points(scored, [_GROUP_FMR])[0].threshold
-        groups = []
+        qualities = quality1, quality2
+        estimates, groups = self._estimates(result, distance, people, qualities, limit), []
         if "group1" in columns:
             sides = columns["group1"], columns["group2"]
-            groups = group_rates(
-                scores, same, *sides, *people, limit, replicates=self.bootstrap, seed=self.seed
-            )
+            given = scores, same, *sides, *people, limit
+            groups = group_rates(*given, replicates=self.bootstrap, seed=self.seed)
+            estimates |= fairness(*given, replicates=self.bootstrap, seed=self.seed)
         thresholds = []
         if self.qmagface is None and self.faulty == "stop":
             # How they were embedded is added where that is known.
@@ -162,7 +166,7 @@ class PairsBenchmark:
         return BenchmarkResult(
             name,
             self._protocol(),
-            self._estimates(result, distance, people),
+            estimates,
             {
                 "pairs": len(same),
                 "genuine": int(same.sum()),
@@ -204,9 +208,16 @@ class PairsBenchmark:
         ]
 
     def _estimates(
-        self, result: PairResult, distance: Tensor, people: tuple[Identities, Identities]
+        self,
+        result: PairResult,
+        distance: Tensor,
+        people: tuple[Identities, Identities],
+        qualities: tuple[NDArray[np.float64], NDArray[np.float64]],
+        limit: float,
     ) -> dict[str, Estimate]:
-        values = result.metrics()
+        values = result.metrics() | score_measures(sort_scores(result.scores, result.same))
+        judged = (result.scores.numpy(), result.same.numpy(), *qualities, limit)
+        values["edc_pauc"] = discard_area(*judged)
         accuracies = {"accuracy": _coarse(distance, result, self.folds, self.rules[0])}
         for rule in self.rules[1:]:
             other = evaluate_distances(distance, result.same, self.folds, (), rule)
@@ -226,11 +237,15 @@ class PairsBenchmark:
             found = {name: float(fold.accuracy.nanmean()) for name, fold in folds.items()}
             found["accuracy_std"] = float(folds["accuracy"].accuracy.std(correction=0))
             found["threshold"] = float((1 - folds["accuracy"].threshold / 2).mean())
-            return found | rates(weights[looked_at], self.fars)
+            found["edc_pauc"] = discard_area(*judged, weights)
+            found |= rates(weights[looked_at], self.fars) | rates.measures(weights[looked_at])
+            return {name: value for name, value in found.items() if name in values}
 
-        rates_of = [name for name in values if name not in ("accuracy_std", "threshold")]
+        not_rates = ("accuracy_std", "threshold", "d_prime")
+        rates_of = [name for name in values if name not in not_rates]
         trials = dict.fromkeys(rates_of, people_of(*people, result.same.numpy()))
         drawn = pair_weights(*people, self.bootstrap, self.seed)
+        drawn = tracked(drawn, self.bootstrap, "intervals")
         return intervals(values, statistic, drawn, trials)
 
 

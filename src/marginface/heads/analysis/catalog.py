@@ -74,7 +74,7 @@ def _section(info: HeadInfo) -> str:
         f"- Parameters: {parameters}",
     ]
     notes = f"\n\n{info.notes}" if info.notes else ""
-    picture = f"![Curves of {info.name}](images/heads/{info.name}.png)"
+    picture = f"![Curves of {info.name}](images/heads/{info.name}.svg)"
     return f"## {info.name}\n\n" + "\n".join(facts) + notes + f"\n\n{picture}"
 
 

@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from marginface.runs.folder import RunFolder
 from marginface.utils.console import is_first_process, rank_zero_print, rank_zero_warn
 from marginface.utils.errors import first_line
 
@@ -127,9 +128,5 @@ def _write_id(path: Path) -> None:
     path.write_text(secrets.token_hex(4) + "\n")
 
 
-def log_images(loggers: list[Any], images: dict[str, Path]) -> None:
-    """Send pictures to the loggers that take any."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            for key, path in images.items():
-                logger.log_image(key=key, images=[str(path)])
+def log_page(loggers: list[Any], run: RunFolder) -> None:
+    """Send the page of a run to W&B."""

@@ -1,0 +1,1 @@
+"""Pages about runs and sweeps, from what they left on disk; neither torch nor Lightning."""

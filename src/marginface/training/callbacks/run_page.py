@@ -1,0 +1,39 @@
+"""The callback that writes report.html while a run is under way."""
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from marginface.pages.run_page import write_run_page
+from marginface.runs.folder import RunFolder
+from marginface.runs.status import note_status
+from marginface.training.curves import validation_curves
+from marginface.training.module import FaceRecognizer
+
+
+class RunPage(Callback):
+    """Writes the page of a run after every validation; a run writes it at its end anyway.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.folder = RunFolder(Path(run_dir))
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            total = int(trainer.estimated_stepping_batches)
+            note_status(self.folder, "running", step=trainer.global_step, total_steps=total)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FaceRecognizer)
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        sets = validation_curves(module.verification.results)
+        if sets:
+            step = module.verification.after_steps
+            self.folder.add_curves({"validation": {"after_steps": step, "sets": sets}})
+        if trainer.state.fn == "fit":  # of the untrained network there is nothing to draw yet
+            write_run_page(self.folder)
