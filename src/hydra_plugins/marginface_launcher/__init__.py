@@ -32,7 +32,14 @@ _OF_THE_PARENT = (
 
 
 class MarginfaceLauncher(Launcher):
-    """Runs the jobs one after the other, each as `python <script> <overrides>`."""
+    """Runs the jobs one after the other, each as `python <script> <overrides>`.
+
+    Attributes:
+        shows_comparison: whether tables are printed when jobs are done; a sweeper that launches
+            them one by one shows them itself.
+    """
+
+    shows_comparison = True
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -55,7 +62,7 @@ class MarginfaceLauncher(Launcher):
             folder = sweep_dir / self._subdir(overrides, number)
             returns.append(self._run(list(overrides), folder))
         # All jobs so far: an optimizing sweeper launches them a few at a time.
-        finish_sweep(sweep_dir)
+        finish_sweep(sweep_dir, shown=self.shows_comparison)
         failed = [
             i for i, r in enumerate(returns, initial_job_idx) if r.status != JobStatus.COMPLETED
         ]

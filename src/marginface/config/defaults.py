@@ -34,6 +34,7 @@ def changed_settings(config: dict[str, Any]) -> dict[str, list[Any]]:
         for key, (value, default) in changed.items()
         if key.startswith(FOLLOWING)
         or (key.endswith(".seed") and (value, default) == (config["seed"], defaults["seed"]))
+        or (key.endswith(".name") and (value, default) == (config["name"], defaults["name"]))
     ]
     return {key: pair for key, pair in (changed | switched_off).items() if key not in follows}
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -16,7 +16,7 @@ from marginface.metrics.seed_comparison import (
     mean_interval,
 )
 from marginface.pages.run_data import MEAN_ACCURACY
-from marginface.runs.comparison import ComparedRun, differing_settings
+from marginface.runs.comparison import ComparedRun, differing_settings, settings_without_seed
 from marginface.utils.tables import interval_cell, make_table, metric_cell
 
 HEADINGS = ("rank", "group", "seeds", "accuracy", "95 % interval (t)")
@@ -116,7 +116,8 @@ def group_runs(runs: Sequence[ComparedRun]) -> Groups:
     missing = []
     for run in runs:
         if MEAN_ACCURACY in run.result:
-            found.setdefault(_without_seed(run), []).append(run)
+            kept = settings_without_seed(run.settings)
+            found.setdefault(repr(sorted(kept.items())), []).append(run)
         else:
             missing.append(run)
     groups = [_group(of, settings) for of in found.values()]
@@ -127,23 +128,18 @@ def group_runs(runs: Sequence[ComparedRun]) -> Groups:
     return Groups(settings, groups, compare_groups(seeds), main_effects(settings, cells), missing)
 
 
-def _without_seed(run: ComparedRun) -> str:
-    kept = {
-        key: value
-        for key, value in run.settings.items()
-        if key != "seed" and not (key.endswith(".seed") and value == run.settings.get("seed"))
-    }
-    return repr(sorted(kept.items()))
-
-
 def _group(runs: list[ComparedRun], settings: Sequence[str]) -> Group:
-    levels = tuple(str(runs[0].settings.get(key, "-")) for key in settings)
+    levels = tuple(_word(runs[0].settings.get(key, "-")) for key in settings)
     words = [
         level if key == "head.name" else f"{key}={level}"
         for key, level in zip(settings, levels, strict=True)
     ]
     accuracy = mean_interval([run.result[MEAN_ACCURACY] for run in runs])
     return Group(" ".join(words) or "all runs", levels, runs, accuracy)
+
+
+def _word(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _with_own_names(groups: list[Group]) -> list[Group]:

@@ -31,16 +31,23 @@ IMPORTANCE = "importance.json"  # of settings, written by a sweeper that knows i
 _WHISKERS = 40
 
 
-def finish_sweep(sweep: Path) -> None:
-    """Compare the runs of a sweep so far: comparison.csv, report.html, tables in the terminal."""
+def finish_sweep(sweep: Path, *, shown: bool = True) -> None:
+    """Compare the runs of a sweep so far: comparison.csv, report.html, tables in the terminal.
+
+    Args:
+        sweep: its folder.
+        shown: whether the tables are printed.
+    """
     folders = run_folders(sweep)
     if folders == [sweep]:
         return  # no job came so far as to have a folder
-    print_table(compare_runs(folders, sweep / "comparison.csv"))
-    show_groups(group_runs(read_compared(folders)))
+    table = compare_runs(folders, sweep / "comparison.csv")
     write_comparison_page(folders, sweep / SWEEP_REPORT, sweep.name)
-    print(f"sweep folder {sweep}")
-    print(f"page {sweep / SWEEP_REPORT}")
+    if shown:
+        print_table(table)
+        show_groups(group_runs(read_compared(folders)))
+        print(f"sweep folder {sweep}")
+        print(f"page {sweep / SWEEP_REPORT}")
 
 
 def show_groups(groups: Groups) -> None:

@@ -129,7 +129,7 @@ def histogram_chart(title: str, values: Mapping[str, Floats], label: str) -> Cha
 def common_edges(values: Sequence[Floats], bins: int = 60) -> Floats:
     """Edges of bins that hold all values."""
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    if high - low < 1e-9:
+    if high - low < 1e-5 * max(1.0, abs(low), abs(high)):  # numbers are kept with six digits
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, bins + 1)
 

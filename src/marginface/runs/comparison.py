@@ -27,6 +27,31 @@ class ComparedRun(NamedTuple):
         return int(self.settings.get("seed", 0))
 
 
+def settings_without_seed(config: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Flat settings of a run that other seeds of the same experiment have, too.
+
+    Args:
+        config: resolved.
+        place: the run folder where `paths.run_dir` does not say it.
+    """
+    seed = config.get("seed")
+    return {
+        key: value
+        for key, value in _flat_settings(config, place).items()
+        if key != "seed" and not (key.endswith(".seed") and value == seed)
+    }
+
+
+def _flat_settings(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """Without what follows from the place of a run."""
+    place = str(config.get("paths", {}).get("run_dir", place))
+    return {
+        key: value.replace(place, "RUN") if isinstance(value, str) and place else value
+        for key, value in flatten(config).items()
+        if not key.startswith(_FOLLOWING)
+    }
+
+
 def read_compared(folders: Sequence[Path]) -> list[ComparedRun]:
     """Runs to compare; those without a result are there with an empty one.
 
@@ -37,12 +62,7 @@ def read_compared(folders: Sequence[Path]) -> list[ComparedRun]:
     for folder in folders:
         run = RunFolder(folder)
         config = run.read_config()
-        place = str(config.get("paths", {}).get("run_dir", folder))
-        settings = {
-            key: value.replace(place, "RUN") if isinstance(value, str) else value
-            for key, value in flatten(config).items()
-            if not key.startswith(_FOLLOWING)
-        }
+        settings = _flat_settings(config, str(folder))
         runs.append(ComparedRun(folder, settings, run.read_result()))
     return runs
 

@@ -12,13 +12,13 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.sampling import micro_batch_size
-from marginface.pages.run_page import write_run_page
 from marginface.runs.folder import RunFolder
 from marginface.runs.result_table import print_result
 from marginface.runs.status import note_status
 from marginface.training.batch_norm import check_batch_norm
 from marginface.training.build import build_module, build_trainer
 from marginface.training.callbacks.preemption import Preemption
+from marginface.training.callbacks.run_page import write_page
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
 from marginface.training.loggers.wandb import log_page
@@ -27,7 +27,7 @@ from marginface.training.process_watch import lost_peers_named, watch_processes
 from marginface.training.resume import checkpoint_to_resume, position
 from marginface.training.summary import begin_run
 from marginface.utils.console import rank_zero_print, rank_zero_warn, silence_lightning
-from marginface.utils.errors import InputError, PreemptedError, first_line
+from marginface.utils.errors import PreemptedError, first_line
 from marginface.utils.hardware import keep_freed_memory
 
 _SECONDS_TO_END = 3.0
@@ -128,13 +128,15 @@ def _fit(
 def _finish(trainer: L.Trainer, module: FaceRecognizer, folder: RunFolder) -> None:
     """Write the page, close the loggers, print the result."""
     note_status(folder, "done", step=trainer.global_step, total_steps=trainer.global_step)
-    write_run_page(folder)
-    log_page(trainer.loggers, folder)
+    is_written = write_page(folder)
+    if is_written:
+        log_page(trainer.loggers, folder)
     for logger in trainer.loggers:
         logger.finalize("success")
     print_result(folder.read_result())
     print(f"run folder {folder.path}")
-    print(f"page {folder.report}")
+    if is_written:
+        print(f"page {folder.report}")
 
 
 def _note_end(folder: RunFolder, error: BaseException) -> None:
@@ -145,9 +147,9 @@ def _note_end(folder: RunFolder, error: BaseException) -> None:
     reason = first_line(error) or type(error).__name__
     try:
         note_status(folder, "stopped", reason=reason)
-        write_run_page(folder)
-    except (OSError, InputError) as failed:
-        rank_zero_warn(f"{folder.report} was not written: {first_line(failed)}")
+    except OSError as failed:
+        rank_zero_warn(f"{folder.status} was not written: {first_line(failed)}")
+    write_page(folder)
 
 
 def _add_result(trainer: L.Trainer, folder: RunFolder, metrics: dict[str, float]) -> None:

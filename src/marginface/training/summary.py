@@ -88,8 +88,12 @@ def _facts_of_page(
         "machine": machine(),
         "changed_settings": changed_settings(config),
     }
+    head = module.head
+    # Then the loss of a step says little about how well it is learned: the margin moves as well.
+    facts["margin_moves"] = head.margin.needs_norm or any(
+        buffer.is_floating_point() for buffer in head.margin.buffers()
+    )
     if untrained:
-        head = module.head
         facts["expected_first_loss"] = expected_first_loss(head.margin, head.loss, **sizes_of(head))
     return facts
 

@@ -10,6 +10,8 @@ from marginface.runs.folder import RunFolder
 from marginface.runs.status import note_status
 from marginface.training.curves import validation_curves
 from marginface.training.module import FaceRecognizer
+from marginface.utils.console import rank_zero_warn
+from marginface.utils.errors import first_line
 
 
 class RunPage(Callback):
@@ -36,4 +38,18 @@ class RunPage(Callback):
             step = module.verification.after_steps
             self.folder.add_curves({"validation": {"after_steps": step, "sets": sets}})
         if trainer.state.fn == "fit":  # of the untrained network there is nothing to draw yet
-            write_run_page(self.folder)
+            write_page(self.folder)
+
+
+def write_page(folder: RunFolder) -> bool:
+    """Write the page of a run, or say why not: days of training must not end for a picture."""
+    try:
+        write_run_page(folder)
+    except Exception as error:
+        reason = first_line(error) or type(error).__name__
+        rank_zero_warn(
+            f"{folder.report} was not written: {reason}; `MARGINFACE_TRACEBACK=1 marginface report "
+            f"{folder.path}` says more"
+        )
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""A Hydra sweeper that searches settings with Optuna (`hydra/sweeper=optuna`).
+
+hydra-optuna-sweeper, the plugin of Hydra's own repository, needs an Optuna older than 3 and neither
+prunes nor goes on after a stop. This one keeps its trials in a SQLite file in the sweep folder.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+_STUDY = "study.db"
+_BEST = "best.json"
+
+
+class OptunaSweeper(Sweeper):
+    """Asks Optuna for settings, trains with them, tells it the mean verification accuracy.
+
+    Args:
+        n_trials: in all, those of an earlier start with the same hydra.sweep.dir included.
+        n_jobs: trials that are asked for at once, for launchers that run jobs side by side.
+        direction: maximize or minimize.
+        storage: URL of Optuna's database; null for study.db in the sweep folder.
+        study_name: of the study there.
+        seed: of the sampler (TPE).
+        pruning: whether a run ends early whose validation accuracy is below the median of the
+            trials before, at the same step.
+        startup_trials: that are never ended early.
+        params: values to search, in Hydra's notation: interval(0.4, 0.8), choice(a, b),
+            range(1, 5), and those with tag(log, interval(1e-4, 1e-1)).
+    """
+
+    def __init__(
+        self,
+        n_trials: int,
+        n_jobs: int,
+        direction: str,
+        storage: str | None,
+        study_name: str,
+        seed: int,
+        pruning: bool,
+        startup_trials: int,
+        params: DictConfig | None,
+    ) -> None:
+        self.n_trials, self.n_jobs, self.direction = n_trials, n_jobs, direction
+        self.storage, self.study_name, self.seed = storage, study_name, seed
+        self.pruning, self.startup_trials = pruning, startup_trials
+        self.params = dict(params or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        # Once at the end instead of after every trial.
+        self.launcher.shows_comparison = False  # type: ignore[attr-defined]
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Carry out the trials that are still missing.
+
+        Raises:
+            InputError: Optuna is not installed, or nothing is searched.
+        """
+        from marginface.pages.sweep_page import finish_sweep
+        from marginface.utils.optional_packages import require_package
+
+        optuna = require_package("optuna", extra="optuna")
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.storage = self.storage or f"sqlite:///{folder / _STUDY}"
+        space, fixed = self._search_space(arguments)
+        study = optuna.create_study(
+            study_name=self.study_name, storage=self.storage, direction=self.direction,
+            load_if_exists=True,
+        )  # fmt: skip
+        # Drawn anew after a stop, not the same trials once more.
+        study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+        # Those that were under way when an earlier start was stopped; their runs go on.
+        waiting = [t for t in study.trials if t.state == optuna.trial.TrialState.RUNNING]
+        while waiting or len(study.trials) < self.n_trials:
+            missing = self.n_trials - len(study.trials)
+            while len(waiting) < self.n_jobs and missing > 0:
+                waiting.append(study.ask(space))
+                missing -= 1
+            batch, waiting = waiting[: self.n_jobs], waiting[self.n_jobs :]
+            self._run(study, batch, fixed)
+            self._write_results(study, folder)
+        finish_sweep(folder)
+        print(f"best trial {study.best_trial.number}: {study.best_value:.4f}, {study.best_params}")
+
+    def _run(self, study: Any, batch: Sequence[Any], fixed: list[str]) -> None:
+        from optuna.trial import TrialState
+
+        for trial in batch:
+            overrides = [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+            if self.pruning:
+                overrides.append(self._pruning(trial))
+            [job] = self._launched([overrides], trial.number)
+            value = job.return_value if job.status == JobStatus.COMPLETED else None
+            if value is None:
+                study.tell(trial.number, state=TrialState.FAIL)
+                print(f"trial {trial.number} failed or was not verified; see its folder")
+            elif study.trials[trial.number].user_attrs.get("pruned"):
+                study.tell(trial.number, state=TrialState.PRUNED)
+            else:
+                study.tell(trial.number, float(value))
+
+    def _launched(self, jobs: list[list[str]], number: int) -> Sequence[JobReturn]:
+        """Our own launcher ends with exit code 1 after a job that failed; the search goes on."""
+        try:
+            return self.launcher.launch(jobs, initial_job_idx=number)
+        except SystemExit as end:
+            if end.code != 1:
+                raise  # asked to stop: the same command goes on with this trial
+            failed = JobReturn()
+            failed.status = JobStatus.FAILED
+            return [failed]
+
+    def _pruning(self, trial: Any) -> str:
+        settings = {
+            "storage": self.storage,
+            "study_name": self.study_name,
+            "trial_id": trial._trial_id,
+            "startup_trials": self.startup_trials,
+            "direction": self.direction,
+        }
+        target = "marginface.training.callbacks.pruning.TrialPruning"
+        words = ",".join(f"{key}:{json.dumps(value)}" for key, value in settings.items())
+        return f"++callbacks.pruning={{_target_:{target},{words}}}"
+
+    def _search_space(self, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Distributions by key, and overrides that are the same for all trials."""
+        from marginface.utils.errors import InputError
+
+        given = [f"{key}={value}" for key, value in self.params.items()]
+        space: dict[str, Any] = {}
+        fixed: dict[str, str] = {}
+        # What is typed wins over the configuration.
+        for override in OverridesParser.create().parse_overrides([*given, *arguments]):
+            key = override.get_key_element()
+            space.pop(key, None)
+            fixed.pop(key, None)
+            if override.is_sweep_override():
+                space[key] = _distribution(override)
+            else:
+                fixed[key] = str(override.input_line)
+        if not space:
+            raise InputError(
+                "nothing to search: give hydra.sweeper.params, or for example "
+                "'head.k=interval(0.4,0.8)'"
+            )
+        return space, list(fixed.values())
+
+    def _write_results(self, study: Any, folder: Path) -> None:
+        """best.json and importance.json, for the page and for whoever comes back."""
+        from optuna.exceptions import OptunaError
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+        from optuna.trial import TrialState
+
+        from marginface.pages.sweep_page import IMPORTANCE
+        from marginface.utils.files import write_json
+
+        complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
+        if not complete:
+            return
+        best = study.best_trial
+        found = {"trial": best.number, "value": best.value, "params": best.params}
+        write_json(folder / _BEST, found)
+        if len(complete) < 4 or len(best.params) < 2:
+            return  # nothing to tell apart by
+        try:
+            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        except (ValueError, RuntimeError, OptunaError) as error:
+            print(f"no importance of the settings yet: {error}")
+            return
+        write_json(folder / IMPORTANCE, shares)
+
+
+def _distribution(override: Override) -> Any:
+    """Optuna's distribution of a value in Hydra's sweep notation."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        ends = value.start, value.end
+        kind = IntDistribution if all(isinstance(end, int) for end in ends) else FloatDistribution
+        return kind(*ends, log="log" in value.tags)
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        steps = value.start, value.stop, value.step
+        if all(isinstance(number, int) for number in steps):
+            # A range ends before its stop.
+            return IntDistribution(value.start, value.stop - 1, step=value.step)
+        return CategoricalDistribution(list(value.range()))
+    assert isinstance(value, ChoiceSweep)
+    return CategoricalDistribution([str(v) for v in override.sweep_string_iterator()])
+
+
+@dataclass
+class OptunaSweeperConf:
+    """Configuration node hydra/sweeper=optuna."""
+
+    _target_: str = "hydra_plugins.marginface_optuna.OptunaSweeper"
+    n_trials: int = 20
+    n_jobs: int = 1
+    direction: str = "maximize"
+    storage: str | None = None
+    study_name: str = "marginface"
+    seed: int = 0
+    pruning: bool = True
+    startup_trials: int = 4
+    params: dict[str, str] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="marginface"
+)

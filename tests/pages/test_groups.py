@@ -1,0 +1,101 @@
+"""Runs grouped over seeds, and the page about them."""
+
+import json
+import re
+from pathlib import Path
+
+import html5lib
+import numpy as np
+import pytest
+
+from helpers.written_runs import write_run, write_sweep
+from marginface.pages.groups import group_runs
+from marginface.pages.sweep_page import finish_sweep, write_comparison_page
+from marginface.runs.comparison import read_compared, run_folders
+
+THREE = {
+    "x2softmax": {1: 0.90, 2: 0.91, 3: 0.92},
+    "arcface": {1: 0.80, 2: 0.811, 3: 0.819},
+    "cosface": {1: 0.801, 2: 0.809, 3: 0.822},
+}
+
+
+def groups_of(folder: Path):  # type: ignore[no-untyped-def]
+    return group_runs(read_compared(run_folders(folder)))
+
+
+def test_groups_are_everything_but_the_seed(tmp_path: Path) -> None:
+    found = groups_of(write_sweep(tmp_path, THREE))
+    assert found.groups[0].name == "x2softmax"
+    assert {group.name for group in found.groups} == set(THREE)
+    assert [len(group.runs) for group in found.groups] == [3, 3, 3]
+    assert found.groups[0].accuracy.value == pytest.approx(0.91)
+    assert found.settings == ["head.name"]
+    assert found.ranks == [1, 2, 2]
+    assert "2 of 3 pairs of groups differ" in found.verdict()
+    assert "better than every other group" in found.verdict()
+
+
+def test_one_seed_each(tmp_path: Path) -> None:
+    found = groups_of(write_sweep(tmp_path, {"a": {1: 0.9}, "b": {1: 0.1}}))
+    assert found.ranks == [1, 1]
+    assert "nothing can be said about the groups beyond the pairs' own bootstrap" in found.verdict()
+
+
+def test_parameters_tell_runs_of_one_head_apart(tmp_path: Path) -> None:
+    for number, (head, margin) in enumerate(
+        [("arcface", 0.3), ("arcface", 0.5), ("cosface", 0.3), ("cosface", 0.5)]
+    ):
+        config = {"head": {"name": head, "margin": margin}}
+        write_run(tmp_path / str(number), config=config)
+    found = groups_of(tmp_path)
+    assert found.settings == ["head.name", "head.margin"]
+    assert len(found.groups) == 4
+    assert "arcface head.margin=0.3" in [group.name for group in found.groups]
+    assert len(found.effects) == 4, "a factorial sweep"
+
+
+def test_runs_without_a_result_are_counted(tmp_path: Path) -> None:
+    write_sweep(tmp_path, THREE)
+    (tmp_path / "4" / "result.json").write_text("{}")
+    found = groups_of(tmp_path)
+    assert len(found.missing) == 1
+    assert sorted(len(group.runs) for group in found.groups) == [2, 3, 3]
+
+
+def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sweep(tmp_path / "sweep", THREE)
+    for job in run_folders(tmp_path / "sweep"):
+        (job / "report.html").write_text("a page")
+    (tmp_path / "sweep" / "importance.json").write_text(json.dumps({"head.k": 0.7, "lr": 0.3}))
+    finish_sweep(tmp_path / "sweep")
+    printed = capsys.readouterr().out
+    assert "x2softmax" in printed
+    assert "2 of 3 pairs of groups differ" in printed
+    moved = (tmp_path / "sweep").rename(tmp_path / "elsewhere")
+    text = (moved / "report.html").read_text()
+    html5lib.HTMLParser(strict=True).parse(text)
+    links = re.findall(r'href="([^"]+)"', text)
+    assert len(links) == 9
+    assert all((moved / link).is_file() for link in links), "also after the folder was moved"
+    for words in ("9 runs", "Ranking", "Learning curves", "lowest and highest seed", "paired",
+                  "Importance of the settings"):  # fmt: skip
+        assert words in text
+
+
+def test_curves_are_means_over_the_steps_that_all_seeds_have(tmp_path: Path) -> None:
+    steps = np.arange(3.0)
+    for seed, loss in ((1, [3.0, 2.0, 1.0]), (2, [5.0, 4.0, np.nan])):
+        log = {"step": steps, "train/loss": np.array(loss)}
+        write_run(tmp_path / str(seed), log, config={"seed": seed, "data": {"seed": seed}})
+    text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
+    chart = text[text.index("training loss") :]
+    points = re.search(r'class="line s0" points="([^"]+)"', chart)
+    assert points is not None
+    assert len(points[1].split()) == 2
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", result={"train/loss": 1.0})
+    text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
+    assert "No run has a verification result yet" in text
