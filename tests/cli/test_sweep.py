@@ -85,3 +85,49 @@ def test_a_signal_at_the_sweep_reaches_the_job(tiny_run: list[str], tmp_path: Pa
     assert "SIGUSR1: stopped after" in out
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "1").exists()
+
+
+def trials(sweep: Path) -> list[tuple[str, float | None]]:
+    optuna = pytest.importorskip("optuna")
+    study = optuna.load_study(study_name="marginface", storage=f"sqlite:///{sweep}/study.db")
+    return [(trial.state.name, trial.value) for trial in study.trials]
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_it_was_killed(
+    tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    search = ["-m", *tiny_run, "sweep=optuna", "hydra.sweeper.n_trials=6"]
+    search += ["trainer.max_steps=4", "trainer.val_check_interval=2", f"hydra.sweep.dir={tmp_path}"]
+    with started(search, tmp_path / "unused") as process:
+        wait_until(has_rows(tmp_path / "3", 1), process)
+    assert [state for state, _ in trials(tmp_path)] == ["COMPLETE"] * 3 + ["RUNNING"]
+    done = command("train.py", *search)
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path)
+    assert len(found) == 6
+    assert {state for state, _ in found} <= {"COMPLETE", "PRUNED"}
+    for number, (state, value) in enumerate(found):
+        result = json.loads((tmp_path / str(number) / "result.json").read_text())
+        if state == "COMPLETE":
+            assert value == result["val/mean/accuracy"]
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["value"] == max(v for s, v in found if s == "COMPLETE" and v is not None)
+    assert f"best trial {best['trial']}" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert "6 runs" in page
+    if sum(state == "COMPLETE" for state, _ in found) >= 4:
+        assert "Importance of the settings" in page
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_one_of_the_search(
+    tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    search = ["-m", *tiny_run, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"]
+    search += ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}", "head.scale=choice(16,32)"]
+    done = command("train.py", *search, "+data.nothing=1")
+    assert done.returncode == 2, "a mistake is found before the first trial"
+    done = command("train.py", *search, "data.val_identities=0", "data.pairs=[]")
+    assert done.returncode == 1 or "failed or was not verified" in done.stdout
+    assert [state for state, _ in trials(tmp_path)] == ["FAIL", "FAIL"]

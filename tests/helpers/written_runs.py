@@ -18,6 +18,20 @@ CONFIG: dict[str, Any] = {
     "trainer": {"gradient_clip_val": 5.0, "max_epochs": 3},
     "paths": {"run_dir": "RUN"},
 }
+# curves.json of a run.
+CURVES: dict[str, Any] = {
+    "head": {"degrees": [0, 90, 180], "target": [1.0, 0.0, -1.0]},
+    "validation": {
+        "after_steps": 591,
+        "sets": {
+            "dev": {
+                "far": [0.0, 0.1, 1.0], "tar": [0.0, 0.9, 1.0], "edges": [-1.0, 0.0, 1.0],
+                "genuine": [0.1, 0.9], "impostor": [0.8, 0.2], "genuine_pairs": 100,
+                "impostor_pairs": 1000, "threshold": 0.35,
+            }
+        },
+    },
+}  # fmt: skip
 Columns = Mapping[str, Sequence[float] | np.ndarray]
 
 

@@ -9,7 +9,7 @@ import html5lib
 import numpy as np
 import pytest
 
-from helpers.written_runs import healthy, write_log, write_run
+from helpers.written_runs import CURVES, healthy, write_log, write_run
 from marginface.pages.run_data import read_run
 from marginface.pages.run_page import write_run_page
 from marginface.pages.run_warnings import run_warnings
@@ -26,21 +26,6 @@ def page_of(folder: Path) -> str:
 
 def warnings_of(folder: Path) -> list[str]:
     return run_warnings(read_run(folder))
-
-
-CURVES = {
-    "head": {"degrees": [0, 90, 180], "target": [1.0, 0.0, -1.0]},
-    "validation": {
-        "after_steps": 591,
-        "sets": {
-            "dev": {
-                "far": [0.0, 0.1, 1.0], "tar": [0.0, 0.9, 1.0], "edges": [-1.0, 0.0, 1.0],
-                "genuine": [0.1, 0.9], "impostor": [0.8, 0.2], "genuine_pairs": 100,
-                "impostor_pairs": 1000, "threshold": 0.35,
-            }
-        },
-    },
-}  # fmt: skip
 
 
 def test_what_a_healthy_run_shows(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def check_command_line(
         return  # the first process has checked the same command line
     overrides = _parsed(options.overrides)
     # Hydra's own groups (hydra/launcher=...) come from its plugins; it names the known ones itself.
-    of_plugins = ("hydra/", "hydra.launcher.")
+    of_plugins: tuple[str, ...] = ("hydra/", "hydra.launcher.")
+    if any(o.key_or_group == "hydra/sweeper" for o in overrides):
+        of_plugins = (*of_plugins, "hydra.sweeper.")
     overrides = [o for o in overrides if not o.key_or_group.startswith(of_plugins)]
     folders = [config_dir(), *([Path(options.config_dir).resolve()] if options.config_dir else [])]
     searchpath = ",".join(f"file://{folder}" for folder in folders[1:])

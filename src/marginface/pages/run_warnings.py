@@ -62,7 +62,7 @@ def _loss(run: RunData) -> str | None:
     highest = float(np.median(three, axis=1).max())
     # Random centers give the loss to compare with; trained ones may lose at first.
     begins_untrained = steps[0] == 0 and "expected_first_loss" in run.info
-    rises = begins_untrained and highest > 1.03 * loss[0]
+    rises = begins_untrained and highest > 1.03 * loss[0] and last > 0.9 * loss[0]
     if last < 0.97 * first and not rises:
         return None
     rate = known(run.columns, "train/lr")[1].max(initial=0.0)

@@ -22,7 +22,7 @@ from marginface.utils.tables import interval_cell, metric_cell
 from marginface.utils.text_table import read_table
 
 _BFW_COLUMNS = ("p1", "p2", "label", "att1", "att2", "fold")
-_FLAGS = {"1": True, "0": False, "true": True, "false": False}
+_FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 class GroupedPairs(PairsBenchmark):
