@@ -52,6 +52,7 @@ def test_is_still_there(module: str, name: str) -> None:
 ON_INSTANCES = [
     ("lightning.pytorch.strategies", "ModelParallelStrategy", "_data_parallel_size"),
     ("torch.utils.data", "DataLoader", "_iterator"),
+    ("optuna.trial", "Trial", "_trial_id"),
 ]
 
 

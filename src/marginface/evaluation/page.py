@@ -23,6 +23,7 @@ from marginface.utils.tables import interval_cell, metric_cell
 METRIC_HEADINGS = ("metric (percent)", "value", "95 % interval")
 _TRANSFERRED = (1e-2, 1e-3)
 _RECOMMENDED = 1e-3  # false match rate whose threshold is shown first, where it is supported
+_DET_END = 0.6
 _SINGLE_RATES = {  # of a benchmark without accuracy, in the order in which they are shown first
     "rank1": "rank-1 identification",
     "auc": "area under the ROC",
@@ -79,10 +80,11 @@ def rate_charts(scored: Mapping[str, ScoredPairs]) -> list[Chart]:
     misses = [float(frr[frr > 0].min()) for _, frr in curves.values() if (frr > 0).any()]
     det = []
     for name, (far, frr) in curves.items():
-        inside = ((far > 0) & (frr > 0)).numpy()  # a deviate of 0 is infinite
+        # A deviate of 0 is infinite; what is above the ends is not drawn at the edge.
+        inside = ((far > 0) & (frr > 0) & (far <= _DET_END) & (frr <= _DET_END)).numpy()
         det.append(Series(name, *(np.where(inside, side.numpy(), np.nan) for side in (far, frr))))
-    across = Axis("false match rate", min(lowest, 0.04), 0.6, "deviate")
-    up = Axis("false non-match rate", min([0.04, *misses]), 0.6, "deviate")
+    across = Axis("false match rate", min(lowest, 0.04), _DET_END, "deviate")
+    up = Axis("false non-match rate", min([0.04, *misses]), _DET_END, "deviate")
     return [
         line_chart("ROC", roc, x, Axis("true match rate (%)", 0.0, 100.0)),
         line_chart("DET (detection error trade-off)", det, across, up),

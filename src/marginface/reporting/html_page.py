@@ -45,7 +45,7 @@ figure { margin: .3rem 0; vertical-align: top } figure.picture { display: inline
 figure.chart { break-inside: avoid; font-size: .82rem }
 figcaption.title { font-size: .9rem; font-weight: 600; opacity: 1 }
 img { image-rendering: auto; max-width: 100% } svg.chart { display: block; width: 100% }
-.name { white-space: nowrap; margin-right: .9em }
+.name { margin-right: .9em }
 .key { display: inline-block; width: .8em; height: .8em; margin-right: .3em;
   background: var(--s); print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: .5rem 0 } summary { cursor: pointer }

@@ -12,7 +12,7 @@ from marginface.reporting.axes import Axis
 
 WIDTH, HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 12, 40
-_ROW_LEFT = 142  # of charts with a row of words beside each value
+_ROW_LEFT = 150  # of charts with a row of words beside each value
 _MOST_POINTS = 400  # of a curve; more cannot be seen
 _DOTTED = 40  # so few points are marked one by one
 SERIES = 10  # colors there are, see STYLE
@@ -204,7 +204,7 @@ def whisker_chart(title: str, rows: Sequence[Whisker], x: Axis) -> Chart:
         dot, low, high = (
             _left(float(v), _ROW_LEFT) for v in x.place(np.array([row.value, row.low, row.high]))
         )
-        name = row.name if len(row.name) <= 22 else f"{row.name[:10]}…{row.name[-11:]}"
+        name = row.name if len(row.name) <= 20 else f"{row.name[:9]}…{row.name[-10:]}"
         marks.append(
             f'<text x="{_ROW_LEFT - 6}" y="{down + 4}" text-anchor="end">{html.escape(name)}</text>'
             f'<line class="line s0" x1="{low:.1f}" y1="{down}" x2="{high:.1f}" y2="{down}"/>'

@@ -106,7 +106,8 @@ class _ProgressLines(Progress):
         self._print(task_id)
 
     def _print(self, task_id: TaskID) -> None:
-        task, now = self._tasks[task_id], time.monotonic()
+        task = next(task for task in self.tasks if task.id == task_id)
+        now = time.monotonic()
         begun = task.fields.setdefault("begun", now)
         said = task.fields.get("said", begun + self._FIRST - self._EVERY)
         if not task.total or task.completed >= task.total or now - said < self._EVERY:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from marginface.data.dataset import FaceDataset
 from marginface.data.images import Pixels, encode_jpeg
 from marginface.data.synthetic.drawing import FaceModel, render_face
+from marginface.utils.console import tracked
 from marginface.utils.errors import InputError
 from marginface.utils.files import atomic_write
 from marginface.utils.hashes import short_hash
@@ -92,7 +93,8 @@ def _render_all(
     with atomic_write(path) as file, ProcessPoolExecutor(workers) as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for images in pool.map(_render_person, tasks, chunksize=8):
+        people = pool.map(_render_person, tasks, chunksize=8)
+        for images in tracked(people, len(tasks), "people"):
             file.write(images.tobytes())
 
 
