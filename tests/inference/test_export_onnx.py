@@ -172,7 +172,9 @@ def test_numbers_of_an_evaluation_stay(run: Path, tmp_path: Path, sets: Path) ->
     for other in results[1:]:
         assert other.keys() == results[0].keys()
         for name, value in results[0].items():
-            assert other[name] == pytest.approx(value, abs=1e-4), name
+            # d' has no bound: of few pairs it is large.
+            rel = 1e-4 if "d_prime" in name else 0
+            assert other[name] == pytest.approx(value, abs=1e-4, rel=rel), name
     with pytest.raises(InputError, match="adds the mirror image itself; set flip=true"):
         evaluate(settings(f"checkpoint={tmp_path}/u.onnx", *wanted, "flip=false", folder=tmp_path))
     with pytest.raises(InputError, match="states how its images are made; leave input.mean"):

@@ -11,6 +11,7 @@ from marginface.metrics.verification import rate_name
 
 Floats = NDArray[np.float64]
 _HIGHEST, _SAMPLED = 400_000, 200_000
+_LEAST_SPREAD = 0.1  # of the scores of a replicate, as a share of that of all
 
 
 class WeightedRates:
@@ -42,6 +43,7 @@ class WeightedRates:
         self.genuine = genuine[np.argsort(-scores[genuine], kind="stable")]
         self.genuine_scores = scores[self.genuine].astype(np.float64)
         self.impostor_scores = scores[self.impostor].astype(np.float64)
+        self._spread = float(np.sqrt((self.genuine_scores.var() + self.impostor_scores.var()) / 2))
         high, low = -scores[self.genuine], -scores[self.impostor]  # both ascending
         # Impostors above each genuine score, and not below it; genuine scores above each impostor.
         self.above = np.searchsorted(low, high, side="left")
@@ -102,8 +104,10 @@ class WeightedRates:
             return dict.fromkeys(["d_prime", *FNMR_AT], float("nan"))
         mean, variance = _moments(self.genuine_scores, own)
         other_mean, other_variance = _moments(self.impostor_scores, others)
-        spread = np.sqrt((variance + other_variance) / 2)
-        found = {"d_prime": float(abs(mean - other_mean) / spread) if spread else float("nan")}
+        spread = float(np.sqrt((variance + other_variance) / 2))
+        # A replicate that drew hardly more than one score says nothing of their spread.
+        is_known = spread > _LEAST_SPREAD * self._spread
+        found = {"d_prime": abs(mean - other_mean) / spread if is_known else float("nan")}
         accepted, passed = np.cumsum(others), np.concatenate([[0.0], np.cumsum(own)])
         for name, rate in FNMR_AT.items():
             # The first impostor that would be one too many; genuine scores up to it are refused.
