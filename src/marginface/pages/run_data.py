@@ -41,7 +41,9 @@ def best_validation(run: RunFolder) -> tuple[int, float] | None:
     Raises:
         InputError: a log that cannot be read.
     """
-    return _best(read_metrics(run.metrics)) if run.metrics.is_file() else None
+    if not run.metrics.is_file():
+        return None
+    return _best(read_metrics(run.metrics, only=[MEAN_ACCURACY]))
 
 
 def _best(columns: Columns) -> tuple[int, float] | None:

@@ -174,7 +174,7 @@ def _curve(group: Group, name: str, factor: float) -> Series:
     for run in group.runs:
         log = RunFolder(run.folder).metrics
         if log.is_file():
-            steps, values = known(read_metrics(log), name)
+            steps, values = known(read_metrics(log, only=[name]), name)
             curves.append(dict(zip(steps.tolist(), values.tolist(), strict=True)))
     common = sorted(set.intersection(*map(set, curves))) if curves else []
     if not common:
