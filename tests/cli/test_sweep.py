@@ -98,7 +98,9 @@ def test_a_search_goes_on_after_it_was_killed(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
     search = ["-m", *tiny_run, "sweep=optuna", "hydra.sweeper.n_trials=6"]
-    search += ["trainer.max_steps=4", "trainer.val_check_interval=2", f"hydra.sweep.dir={tmp_path}"]
+    search += ["trainer.max_steps=4", "trainer.val_check_interval=2"]
+    tmp_path = tmp_path / "Müller's"  # paths have characters that mean something to Hydra
+    search += [f"hydra.sweep.dir={tmp_path}"]
     with started(search, tmp_path / "unused") as process:
         wait_until(has_rows(tmp_path / "3", 1), process)
     assert [state for state, _ in trials(tmp_path)] == ["COMPLETE"] * 3 + ["RUNNING"]
@@ -128,6 +130,16 @@ def test_a_trial_that_fails_is_one_of_the_search(
     search += ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}", "head.scale=choice(16,32)"]
     done = command("train.py", *search, "+data.nothing=1")
     assert done.returncode == 2, "a mistake is found before the first trial"
+    for bad, message in (
+        (["seed=1,2,3"], "a search would choose the luckiest seed"),
+        (["head.scale=glob(*)"], "cannot be searched: write interval(0.4,0.8)"),
+    ):
+        done = command("train.py", *search, *bad)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
     done = command("train.py", *search, "data.val_identities=0", "data.pairs=[]")
-    assert done.returncode == 1 or "failed or was not verified" in done.stdout
+    assert done.returncode == 2
+    assert "no trial of 2 gave a result" in done.stderr
+    assert "failed or was not verified" in done.stdout
     assert [state for state, _ in trials(tmp_path)] == ["FAIL", "FAIL"]

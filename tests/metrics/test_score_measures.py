@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from marginface.metrics.bootstrap_rates import WeightedRates
-from marginface.metrics.quality import discard_area
+from marginface.metrics.quality import DiscardArea
 from marginface.metrics.score_measures import score_measures
 from marginface.metrics.scores import sort_scores
 
@@ -64,7 +64,7 @@ def test_the_area_under_error_versus_discard() -> None:
     quality = rng.random((2, 2000))
     same = rng.random(2000) < 0.6
     values = rng.normal(quality.min(0), 0.3)
-    area = discard_area(values, same, *quality, 0.4)
+    area = DiscardArea(values, same, *quality, 0.4)()
     lowest = quality.min(0)[same]
     missed = (values < 0.4)[same][np.argsort(lowest)]
     n = len(missed)
@@ -73,5 +73,5 @@ def test_the_area_under_error_versus_discard() -> None:
     assert area < missed.mean(), "this quality says something"
     weights = rng.integers(0, 3, 2000)
     every = [np.repeat(column, weights) for column in (values, same, *quality)]
-    expected = discard_area(*every, 0.4)
-    assert discard_area(values, same, *quality, 0.4, weights=weights) == pytest.approx(expected)
+    expected = DiscardArea(*every, 0.4)()
+    assert DiscardArea(values, same, *quality, 0.4)(weights) == pytest.approx(expected)

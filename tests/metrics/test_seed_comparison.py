@@ -102,6 +102,29 @@ def test_equal_runs_do_not_differ() -> None:
     assert not found.differs
 
 
+def test_differences_without_spread_say_nothing() -> None:
+    """Accuracies are whole numbers of pairs: of two seeds, equal differences are no rarity."""
+    groups = {"a": {1: 0.90, 2: 0.91}, "b": {1: 0.89, 2: 0.90}, "c": {1: 0.5, 2: 0.9}}
+    found = {(d.first, d.second): d for d in compare_groups(groups)}
+    assert math.isnan(found["a", "b"].p_value)
+    assert not found["a", "b"].differs
+    assert math.isnan(found["a", "b"].low)
+    assert found["a", "c"].adjusted == pytest.approx(min(1, 2 * found["a", "c"].p_value))
+
+
+@pytest.mark.parametrize(("seeds", "pairs"), [(2, 800), (3, 300), (3, 6000)])
+def test_equal_groups_of_rounded_accuracies(seeds: int, pairs: int) -> None:
+    rng = np.random.default_rng(6)
+    named = 0
+    for _ in range(500):
+        groups = {
+            name: {s: round(float(rng.normal(0.9, 0.012)) * pairs) / pairs for s in range(seeds)}
+            for name in "abcd"
+        }
+        named += any(found.differs for found in compare_groups(groups))
+    assert named <= 35
+
+
 def test_equal_groups_are_seldom_called_different() -> None:
     """The level of the whole: any difference among three equal groups with three seeds each."""
     rng = np.random.default_rng(4)
@@ -137,6 +160,13 @@ def test_main_effects_against_the_loop() -> None:
                 moved.append(sum(with_it) / len(with_it) - sum(of_seed.values()) / len(of_seed))
             low, high = stats.t.interval(0.95, 3, np.mean(moved), stats.sem(moved))
             assert found[setting, level] == pytest.approx((np.mean(moved), low, high))
+
+
+def test_a_random_search_is_no_factorial_sweep() -> None:
+    """Forty values of each of eight settings: more combinations than there is memory."""
+    rng = np.random.default_rng(7)
+    found = [Cell(tuple(map(str, rng.random(8))), 1, 0.5) for _ in range(40)]
+    assert main_effects([str(n) for n in range(8)], found) == []
 
 
 def test_no_main_effects_of_what_is_not_factorial() -> None:

@@ -32,7 +32,7 @@ def test_groups_are_everything_but_the_seed(tmp_path: Path) -> None:
     assert found.groups[0].accuracy.value == pytest.approx(0.91)
     assert found.settings == ["head.name"]
     assert found.ranks == [1, 2, 2]
-    assert "2 of 3 pairs of groups differ" in found.verdict()
+    assert "Of 3 differences, 2 remain after Holm" in found.verdict()
     assert "better than every other group" in found.verdict()
 
 
@@ -71,7 +71,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish_sweep(tmp_path / "sweep")
     printed = capsys.readouterr().out
     assert "x2softmax" in printed
-    assert "2 of 3 pairs of groups differ" in printed
+    assert "Of 3 differences, 2 remain" in printed
     moved = (tmp_path / "sweep").rename(tmp_path / "elsewhere")
     text = (moved / "report.html").read_text()
     html5lib.HTMLParser(strict=True).parse(text)
@@ -99,3 +99,71 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     write_run(tmp_path / "0", result={"train/loss": 1.0})
     text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
     assert "No run has a verification result yet" in text
+
+
+def test_a_seed_of_the_data_is_not_that_of_the_run(tmp_path: Path) -> None:
+    """The faces are the same whatever the seed of the run, which may be equal by chance."""
+    for seed in (0, 1, 2):
+        config = {"seed": seed, "data": {"seed": seed, "dataset": {"seed": 0}}}
+        write_run(tmp_path / str(seed), config=config)
+    found = groups_of(tmp_path)
+    assert [len(group.runs) for group in found.groups] == [3]
+    assert found.settings == []
+
+
+def test_seeds_of_own_parts_follow_the_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        config = {"seed": seed, "data": {"seed": seed}, "augmentation": {"seed": seed}}
+        write_run(tmp_path / str(seed), config=config)
+    assert [len(group.runs) for group in groups_of(tmp_path).groups] == [2]
+
+
+def test_how_a_run_is_carried_out_makes_no_group(tmp_path: Path) -> None:
+    config = {"callbacks": {"page": {"run_dir": "x"}}, "resume": "auto"}
+    write_run(tmp_path / "0", config=config)
+    other = {"callbacks": {"best": {"monitor": "y"}}, "data": {"num_workers": 9, "seed": 2}}
+    write_run(tmp_path / "1", config=other | {"seed": 2})
+    assert [len(group.runs) for group in groups_of(tmp_path).groups] == [2]
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"a": {1: 0.9}, "b": {1: 0.8}})
+    write_run(tmp_path / "2", config={"head": {"name": "a"}, "name": "x"})
+    found = groups_of(tmp_path)
+    assert [run.folder.name for run in found.repeated] == ["2"]
+    assert [len(group.runs) for group in found.groups] == [1, 1]
+    text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
+    assert "1 repeat a seed, not counted" in text
+
+
+def test_the_verdict_follows_the_differences(tmp_path: Path) -> None:
+    """Means over other seeds can be in another order than the seeds that groups share."""
+    found = groups_of(
+        write_sweep(tmp_path, {"a": {1: 0.90, 2: 0.9001, 3: 0.99}, "b": {1: 0.91, 2: 0.9102}})
+    )
+    assert found.groups[0].name == "a"
+    assert found.differences[0].differs
+    assert "better than every other" not in found.verdict()
+    assert "a is highest, and not told apart from b" in found.verdict()
+
+
+def test_who_has_too_few_seeds(tmp_path: Path) -> None:
+    found = groups_of(write_sweep(tmp_path, {"a": {1: 0.9, 2: 0.91, 3: 0.92}, "b": {1: 0.8}}))
+    assert "they have too few seeds (b: one)" in found.verdict()
+
+
+def test_runs_that_a_sweeper_ended_are_not_ranked(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"a": {1: 0.9}, "b": {1: 0.8}})
+    status = json.loads((tmp_path / "1" / "status.json").read_text())
+    (tmp_path / "1" / "status.json").write_text(json.dumps(status | {"pruned": True}))
+    assert [group.name for group in groups_of(tmp_path).groups] == ["a"]
+    text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
+    assert "1 ended early by the sweeper" in text
+
+
+def test_links_to_odd_names(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name) for name in ("a#b c%20?", "d")]
+    for folder in folders:
+        (folder / "report.html").write_text("a page")
+    text = write_comparison_page(folders, tmp_path / "r.html", "t").read_text()
+    assert 'href="a%23b%20c%2520%3F/report.html"' in text

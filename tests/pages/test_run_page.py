@@ -61,7 +61,7 @@ EVERY_20TH = np.arange(60) % 20 == 19
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"train__loss": 20 + 5 * rows}, ["The loss rose from 20 to 24", "lower optimizer.lr"]),
+        ({"train__loss": 20 + 5 * rows}, ["rose from 20 to 24", "ends at 24", "optimizer.lr"]),
         ({"train__loss": 20 + 0 * rows}, ["The loss does not fall", "optimizer.lr"]),
         (
             {"train__loss": 40 - 30 * rows},
@@ -156,6 +156,12 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
     (run / "metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="names no 'step'"):
         write_run_page(run)
+
+
+def test_the_command_that_repeats_a_job_of_a_sweep(tmp_path: Path) -> None:
+    command = "train.py 'head=x y' 'hydra.run.dir=\"/s/0\"' hydra.mode=RUN seed=1"
+    text = page_of(write_run(tmp_path, info={"starts": [{"command": command}]}))
+    assert "<pre>python train.py &#x27;head=x y&#x27; seed=1</pre>" in text
 
 
 def test_names_that_look_like_markup(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_lines_after_five_seconds_and_then_every_ten(
     for _ in console.tracked(range(100), 100, "photographs"):
         clock[0] += 0.4
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "photographs: 14 of 100 (14%), 0:00:32 left"
+    assert lines[0] == "photographs: 13 of 100 (13%), 0:00:35 left"
     assert len(lines) == 4
 
 
@@ -39,6 +39,15 @@ def test_of_a_bar_that_is_updated(clock: list[float], capsys: pytest.CaptureFixt
             clock[0] += 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "faces: 200 of 1,000 (20%), 0:00:24 left"
+
+
+def test_nothing_done_yet(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bar() as bar:
+        task = bar.add_task("faces", total=10)
+        for _ in range(3):
+            bar.update(task, completed=0)
+            clock[0] += 20
+    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

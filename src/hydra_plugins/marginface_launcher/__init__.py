@@ -37,9 +37,11 @@ class MarginfaceLauncher(Launcher):
     Attributes:
         shows_comparison: whether tables are printed when jobs are done; a sweeper that launches
             them one by one shows them itself.
+        was_stopped: whether the sweep was asked to stop.
     """
 
     shows_comparison = True
+    was_stopped = False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -95,6 +97,7 @@ class MarginfaceLauncher(Launcher):
         with _signals_sent_on_to(job) as sent_on:
             code = job.wait()
         if sent_on:  # asked to stop: the same command resumes in the same sweep.dir
+            self.was_stopped = True
             raise SystemExit(code or 128 + sent_on[0])
         result = JobReturn()
         result.overrides = overrides

@@ -5,7 +5,6 @@ prunes nor goes on after a stop. This one keeps its trials in a SQLite file in t
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -28,7 +26,6 @@ class OptunaSweeper(Sweeper):
 
     Args:
         n_trials: in all, those of an earlier start with the same hydra.sweep.dir included.
-        n_jobs: trials that are asked for at once, for launchers that run jobs side by side.
         direction: maximize or minimize.
         storage: URL of Optuna's database; null for study.db in the sweep folder.
         study_name: of the study there.
@@ -43,7 +40,6 @@ class OptunaSweeper(Sweeper):
     def __init__(
         self,
         n_trials: int,
-        n_jobs: int,
         direction: str,
         storage: str | None,
         study_name: str,
@@ -52,7 +48,7 @@ class OptunaSweeper(Sweeper):
         startup_trials: int,
         params: DictConfig | None,
     ) -> None:
-        self.n_trials, self.n_jobs, self.direction = n_trials, n_jobs, direction
+        self.n_trials, self.direction = n_trials, direction
         self.storage, self.study_name, self.seed = storage, study_name, seed
         self.pruning, self.startup_trials = pruning, startup_trials
         self.params = dict(params or {})
@@ -71,9 +67,10 @@ class OptunaSweeper(Sweeper):
         """Carry out the trials that are still missing.
 
         Raises:
-            InputError: Optuna is not installed, or nothing is searched.
+            InputError: Optuna is not installed, nothing is searched, or no trial gave a result.
         """
         from marginface.pages.sweep_page import finish_sweep
+        from marginface.utils.errors import InputError
         from marginface.utils.optional_packages import require_package
 
         optuna = require_package("optuna", extra="optuna")
@@ -87,46 +84,51 @@ class OptunaSweeper(Sweeper):
         )  # fmt: skip
         # Drawn anew after a stop, not the same trials once more.
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
-        # Those that were under way when an earlier start was stopped; their runs go on.
-        waiting = [t for t in study.trials if t.state == optuna.trial.TrialState.RUNNING]
+        # Those that were under way when an earlier start was stopped; their runs go on. Others in
+        # the same storage are those of another sweep.
+        waiting = [
+            trial
+            for trial in study.trials
+            if trial.state == optuna.trial.TrialState.RUNNING
+            and trial.user_attrs.get("sweep", str(folder)) == str(folder)
+        ]
         while waiting or len(study.trials) < self.n_trials:
-            missing = self.n_trials - len(study.trials)
-            while len(waiting) < self.n_jobs and missing > 0:
+            if not waiting:
                 waiting.append(study.ask(space))
-                missing -= 1
-            batch, waiting = waiting[: self.n_jobs], waiting[self.n_jobs :]
-            self._run(study, batch, fixed)
+                waiting[0].set_user_attr("sweep", str(folder))
+            self._run(study, waiting.pop(0), fixed, folder)
             self._write_results(study, folder)
         finish_sweep(folder)
+        if not _complete(study):
+            raise InputError(
+                f"no trial of {len(study.trials)} gave a result; the output of each is above, and "
+                f"in train.log of its folder below {folder}"
+            )
         print(f"best trial {study.best_trial.number}: {study.best_value:.4f}, {study.best_params}")
 
-    def _run(self, study: Any, batch: Sequence[Any], fixed: list[str]) -> None:
+    def _run(self, study: Any, trial: Any, fixed: list[str], folder: Path) -> None:
+        """Train with the settings of a trial and tell the study what came out."""
         from optuna.trial import TrialState
 
-        for trial in batch:
-            overrides = [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
-            if self.pruning:
-                overrides.append(self._pruning(trial))
-            [job] = self._launched([overrides], trial.number)
-            value = job.return_value if job.status == JobStatus.COMPLETED else None
-            if value is None:
-                study.tell(trial.number, state=TrialState.FAIL)
-                print(f"trial {trial.number} failed or was not verified; see its folder")
-            elif study.trials[trial.number].user_attrs.get("pruned"):
-                study.tell(trial.number, state=TrialState.PRUNED)
-            else:
-                study.tell(trial.number, float(value))
-
-    def _launched(self, jobs: list[list[str]], number: int) -> Sequence[JobReturn]:
-        """Our own launcher ends with exit code 1 after a job that failed; the search goes on."""
+        overrides = [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+        if self.pruning:
+            overrides.append(self._pruning(trial))
         try:
-            return self.launcher.launch(jobs, initial_job_idx=number)
+            self.launcher.launch([overrides], initial_job_idx=trial.number)
         except SystemExit as end:
-            if end.code != 1:
-                raise  # asked to stop: the same command goes on with this trial
-            failed = JobReturn()
-            failed.status = JobStatus.FAILED
-            return [failed]
+            # Our own launcher ends so after a job that failed, and the search goes on; or because
+            # it was asked to stop, and then the same command goes on with this trial.
+            if end.code != 1 or getattr(self.launcher, "was_stopped", False):
+                raise
+        value = _accuracy(folder / str(trial.number))
+        told = {"skip_if_finished": True}
+        if value is None:
+            study.tell(trial.number, state=TrialState.FAIL, **told)
+            print(f"trial {trial.number} failed or was not verified; see its folder")
+        elif study.trials[trial.number].user_attrs.get("pruned"):
+            study.tell(trial.number, state=TrialState.PRUNED, **told)
+        else:
+            study.tell(trial.number, value, **told)
 
     def _pruning(self, trial: Any) -> str:
         settings = {
@@ -134,10 +136,9 @@ class OptunaSweeper(Sweeper):
             "study_name": self.study_name,
             "trial_id": trial._trial_id,
             "startup_trials": self.startup_trials,
-            "direction": self.direction,
         }
         target = "marginface.training.callbacks.pruning.TrialPruning"
-        words = ",".join(f"{key}:{json.dumps(value)}" for key, value in settings.items())
+        words = ",".join(f"{key}:{_quoted(value)}" for key, value in settings.items())
         return f"++callbacks.pruning={{_target_:{target},{words}}}"
 
     def _search_space(self, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -167,12 +168,11 @@ class OptunaSweeper(Sweeper):
         """best.json and importance.json, for the page and for whoever comes back."""
         from optuna.exceptions import OptunaError
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-        from optuna.trial import TrialState
 
         from marginface.pages.sweep_page import IMPORTANCE
         from marginface.utils.files import write_json
 
-        complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
+        complete = _complete(study)
         if not complete:
             return
         best = study.best_trial
@@ -188,31 +188,58 @@ class OptunaSweeper(Sweeper):
         write_json(folder / IMPORTANCE, shares)
 
 
-def _distribution(override: Override) -> Any:
-    """Optuna's distribution of a value in Hydra's sweep notation."""
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+def _accuracy(run: Path) -> float | None:
+    """The mean verification accuracy of a finished run; whatever launcher ran it."""
+    from marginface.runs.folder import RunFolder
+    from marginface.runs.status import read_status
 
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
+    folder = RunFolder(run)
+    if not folder.config.is_file() or read_status(folder).state != "done":
+        return None
+    return folder.read_result().get("val/mean/accuracy")
+
+
+def _complete(study: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+
+def _quoted(value: Any) -> str:
+    """A value within an override; in single quotes only they and backslashes before them count."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _distribution(override: Override) -> Any:
+    """Optuna's distribution of a value in Hydra's sweep notation.
+
+    Raises:
+        InputError: a notation that is none of a search.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    from marginface.utils.errors import InputError
+
+    key, value = override.get_key_element(), override.value()
+    if key == "seed":
+        raise InputError(
+            f"{override.input_line}: a search would choose the luckiest seed; give one seed, and "
+            "train with the best settings and several seeds afterwards"
+        )
+    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
         ends = value.start, value.end
         kind = IntDistribution if all(isinstance(end, int) for end in ends) else FloatDistribution
         return kind(*ends, log="log" in value.tags)
     if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        steps = value.start, value.stop, value.step
-        if all(isinstance(number, int) for number in steps):
-            # A range ends before its stop.
-            return IntDistribution(value.start, value.stop - 1, step=value.step)
         return CategoricalDistribution(list(value.range()))
-    assert isinstance(value, ChoiceSweep)
-    return CategoricalDistribution([str(v) for v in override.sweep_string_iterator()])
+    if isinstance(value, ChoiceSweep):
+        return CategoricalDistribution([str(v) for v in override.sweep_string_iterator()])
+    raise InputError(
+        f"{override.input_line} cannot be searched: write interval(0.4,0.8), choice(a,b), "
+        "range(1,5), or values with commas"
+    )
 
 
 @dataclass
@@ -221,7 +248,6 @@ class OptunaSweeperConf:
 
     _target_: str = "hydra_plugins.marginface_optuna.OptunaSweeper"
     n_trials: int = 20
-    n_jobs: int = 1
     direction: str = "maximize"
     storage: str | None = None
     study_name: str = "marginface"

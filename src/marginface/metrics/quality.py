@@ -65,37 +65,43 @@ def error_versus_reject(
     return shares, remaining[kept - 1] / kept
 
 
-def discard_area(
-    scores: Floats,
-    same: NDArray[np.bool_],
-    quality1: Floats,
-    quality2: Floats,
-    threshold: float,
-    weights: Floats | None = None,
-    most: float = DISCARDED,
-) -> float:
-    """Partial area under the error-versus-discard curve, divided by its width.
+class DiscardArea:
+    """Partial area under the error-versus-discard curve, divided by its width; sorted once.
 
     It is the mean FNMR while a share of 0 to `most` of the genuine pairs is left out, those of
     lowest quality first (pAUC of Schlett et al., arXiv 2303.13294); the lower, the better.
 
     Args:
         scores, same, quality1, quality2, threshold: as for `error_versus_reject`.
-        weights: (N,) how often a pair counts; once when not given.
         most: largest share left out, in (0, 1).
     """
-    _check(scores, same, quality1, quality2)
-    missed = (scores < threshold)[same]
-    order = np.argsort(np.minimum(quality1, quality2)[same], kind="stable")
-    weight = (np.ones(len(scores)) if weights is None else weights)[same][order]
-    left, missing = np.cumsum(weight), np.cumsum(weight * missed[order])
-    if not len(left) or not left[-1]:
-        return float("nan")
-    shares = np.linspace(0, most, 101)
-    # A pair in the middle of a share counts in part.
-    gone = np.interp(shares * left[-1], np.append(0.0, left), np.append(0.0, missing))
-    fnmr = (missing[-1] - gone) / (left[-1] * (1 - shares))
-    return float(np.trapezoid(fnmr, shares) / most)
+
+    def __init__(
+        self,
+        scores: Floats,
+        same: NDArray[np.bool_],
+        quality1: Floats,
+        quality2: Floats,
+        threshold: float,
+        most: float = DISCARDED,
+    ) -> None:
+        _check(scores, same, quality1, quality2)
+        lowest = np.minimum(quality1, quality2)[same]
+        self._order = np.flatnonzero(same)[np.argsort(lowest, kind="stable")]
+        self._missed = (scores < threshold)[self._order]
+        self._most = most
+
+    def __call__(self, weights: Floats | None = None) -> float:
+        """The area; `weights` (N,) say how often each pair counts, once when not given."""
+        weight = np.ones(len(self._order)) if weights is None else weights[self._order]
+        left, missing = np.cumsum(weight), np.cumsum(weight * self._missed)
+        if not len(left) or not left[-1]:
+            return float("nan")
+        shares = np.linspace(0, self._most, 101)
+        # A pair in the middle of a share counts in part.
+        gone = np.interp(shares * left[-1], np.append(0.0, left), np.append(0.0, missing))
+        fnmr = (missing[-1] - gone) / (left[-1] * (1 - shares))
+        return float(np.trapezoid(fnmr, shares) / self._most)
 
 
 def _check(*columns: NDArray) -> None:

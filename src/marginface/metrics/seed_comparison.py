@@ -14,6 +14,7 @@ from scipy.special import stdtr, stdtrit
 
 from marginface.metrics.bootstrap import LEVEL, Estimate
 
+_ROUNDING = 1e-12
 Seeds = Mapping[int, float]  # a number of each seed
 
 
@@ -24,7 +25,7 @@ class Difference(NamedTuple):
         first, second: names of the groups.
         value: mean of the first minus mean of the second.
         low, high: interval at the level that Holm's correction leaves this comparison; NaN where
-            the seeds are too few.
+            the seeds are too few, or all differ by exactly the same.
         p_value: of a two-sided t test; NaN likewise.
         adjusted: the same after Holm's correction.
         seeds: pairs of seeds, or the smaller group where seeds do not match.
@@ -156,9 +157,10 @@ def _test(first: Seeds, second: Seeds) -> _Test:
 
 
 def _p_value(value: float, error: float, freedom: float) -> float:
-    # Differences that are equal up to rounding have no spread to be judged by but their own size.
-    if error <= 1e-12 * max(1.0, abs(value)):
-        return 1.0 if abs(value) <= 1e-12 else 0.0
+    if error <= _ROUNDING * max(1.0, abs(value)):
+        # Accuracies are whole numbers of pairs: differences of few seeds are equal now and then,
+        # and then have no spread that they could be judged by.
+        return 1.0 if abs(value) <= _ROUNDING else math.nan
     return float(2 * stdtr(freedom, -abs(value / error)))
 
 
@@ -178,10 +180,11 @@ def main_effects(settings: Sequence[str], cells: Sequence[Cell]) -> list[Effect]
     """
     levels = [sorted({cell.levels[n] for cell in cells}) for n in range(len(settings))]
     seeds = sorted({cell.seed for cell in cells})
-    wanted = {(*combination, seed) for combination in itertools.product(*levels) for seed in seeds}
-    made = [(*cell.levels, cell.seed) for cell in cells]
     varied = [n for n, found in enumerate(levels) if len(found) > 1]
-    if len(varied) < 2 or len(made) != len(wanted) or set(made) != wanted:
+    # Counted, not listed: values of a random search make more combinations than there is memory.
+    wanted = math.prod(len(found) for found in levels) * len(seeds)
+    made = {(*cell.levels, cell.seed) for cell in cells}
+    if len(varied) < 2 or not len(cells) == len(made) == wanted:
         return []
     effects = []
     for number in varied:

@@ -16,7 +16,7 @@ from marginface.metrics.seed_comparison import (
     mean_interval,
 )
 from marginface.pages.run_data import MEAN_ACCURACY
-from marginface.runs.comparison import ComparedRun, differing_settings, settings_without_seed
+from marginface.runs.comparison import ComparedRun, differing_settings, seeds_of
 from marginface.utils.tables import interval_cell, make_table, metric_cell
 
 HEADINGS = ("rank", "group", "seeds", "accuracy", "95 % interval (t)")
@@ -39,7 +39,8 @@ class Groups(NamedTuple):
         groups: from the highest mean accuracy down.
         differences: of every two groups.
         effects: main effects, of a factorial sweep.
-        missing: runs without a validation result.
+        missing: runs without a validation result, and those a sweeper ended before their time.
+        repeated: runs of a seed that another run of their group has already; not counted.
     """
 
     settings: list[str]
@@ -47,6 +48,7 @@ class Groups(NamedTuple):
     differences: list[Difference]
     effects: list[Effect]
     missing: list[ComparedRun]
+    repeated: list[ComparedRun]
 
     @property
     def ranks(self) -> list[int]:
@@ -62,27 +64,32 @@ class Groups(NamedTuple):
         if len(self.groups) < 2:
             return "There is one group of settings: nothing to compare."
         tested = [d for d in self.differences if not math.isnan(d.p_value)]
-        if not tested:
+        single = [group.name for group in self.groups if len(group.runs) == 1]
+        if not tested and len(single) == len(self.groups):
             return (
                 "Each group has one seed: nothing can be said about the groups beyond the pairs' "
                 "own bootstrap (run evaluate.py on them, then marginface compare). Run several "
                 "seeds, seed=1,2,3."
             )
+        if not tested:
+            return (
+                "No two groups can be compared: they have too few seeds"
+                + (f" ({', '.join(single)}: one)" if single else "")
+                + ", or differ by exactly the same for every seed. Run more seeds."
+            )
         differing = [d for d in tested if d.differs]
+        of = f"{len(tested)} {'difference' if len(tested) == 1 else 'differences'}"
         if not differing:
             return (
-                f"No two groups differ: none of {len(tested)} differences over seeds has an "
-                "interval without 0, after Holm's correction. Their order may be chance."
+                f"No two groups differ: none of {of} over seeds has an interval without 0, after "
+                "Holm's correction. Their order may be chance."
             )
         best = self.groups[0].name
-        equal = [
-            d.second if d.first == best else d.first
-            for d in self.differences
-            if best in (d.first, d.second) and not d.differs
-        ]
-        words = f"{len(differing)} of {len(tested)} pairs of groups differ, Holm-corrected. "
-        if equal:
-            return words + f"{best} is highest, and not told apart from {', '.join(equal)}."
+        beaten = {(d.second if d.value > 0 else d.first) for d in differing if _favors(d, best)}
+        others = [group.name for group in self.groups[1:] if group.name not in beaten]
+        words = f"Of {of}, {len(differing)} remain after Holm's correction. "
+        if others:
+            return words + f"{best} is highest, and not told apart from {', '.join(others)}."
         return words + f"{best} is better than every other group."
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -112,20 +119,31 @@ def group_runs(runs: Sequence[ComparedRun]) -> Groups:
     the best one of each run would be chosen on the very pairs it is judged on.
     """
     settings = [key for key in differing_settings(runs) if key != "seed"]
+    seeds_of_parts = seeds_of(runs)
     found: dict[str, list[ComparedRun]] = {}
-    missing = []
+    missing, repeated = [], []
     for run in runs:
-        if MEAN_ACCURACY in run.result:
-            kept = settings_without_seed(run.settings)
-            found.setdefault(repr(sorted(kept.items())), []).append(run)
-        else:
+        kept = {key: value for key, value in run.settings.items() if key not in seeds_of_parts}
+        group = found.setdefault(repr(sorted(kept.items())), [])
+        if MEAN_ACCURACY not in run.result or run.pruned:
             missing.append(run)
-    groups = [_group(of, settings) for of in found.values()]
+        elif run.seed in [other.seed for other in group]:
+            repeated.append(run)
+        else:
+            group.append(run)
+    groups = [_group(of, settings) for of in found.values() if of]
     groups.sort(key=lambda group: -group.accuracy.value)
     groups = _with_own_names(groups)
     seeds = {g.name: {r.seed: r.result[MEAN_ACCURACY] for r in g.runs} for g in groups}
     cells = [Cell(g.levels, run.seed, run.result[MEAN_ACCURACY]) for g in groups for run in g.runs]
-    return Groups(settings, groups, compare_groups(seeds), main_effects(settings, cells), missing)
+    return Groups(
+        settings, groups, compare_groups(seeds), main_effects(settings, cells), missing, repeated
+    )
+
+
+def _favors(difference: Difference, group: str) -> bool:
+    """Whether the group is the higher one of the two."""
+    return group == (difference.first if difference.value > 0 else difference.second)
 
 
 def _group(runs: list[ComparedRun], settings: Sequence[str]) -> Group:

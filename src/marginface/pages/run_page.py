@@ -1,6 +1,7 @@
 """report.html of a run: what came out, what happened, what was set."""
 
 import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from marginface.runs.metrics import known
 from marginface.utils.nested import flatten
 from marginface.utils.tables import metric_cell
 
+_OF_THE_FOLDER = ("hydra.run.dir=", "hydra.mode=", "paths.sweep_name=", "++callbacks.pruning=")
 _COLUMNS = ("accuracy", "accuracy_std", "auc", "eer", "tar@1e-3", "tar@1e-2", "threshold")
 
 
@@ -117,10 +119,11 @@ def _settings(page: Page, run: RunData) -> None:
 
 
 def _typed(command: str) -> str:
-    """A command line of a process as it is typed."""
-    script, _, overrides = command.partition(" ")
-    installed = "cli/scripts/train.py" in script
-    return f"marginface train {overrides}" if installed else f"python {command}"
+    """A command line of a process as it is typed; without the folder, where it would resume."""
+    script, *words = shlex.split(command)
+    kept = [word for word in words if not word.startswith(_OF_THE_FOLDER)]
+    program = ["marginface", "train"] if "cli/scripts/train.py" in script else ["python", script]
+    return shlex.join([*program, *kept])
 
 
 def _facts(page: Page, run: RunData) -> None:

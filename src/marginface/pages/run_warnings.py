@@ -8,7 +8,7 @@ import numpy as np
 from marginface.pages.run_data import MEAN_ACCURACY, RunData
 from marginface.runs.metrics import known
 
-_FIRST_LOSS = 0.30  # share of the expected loss that the first one may be away from it
+FIRST_LOSS_TOLERANCE = 0.30  # share of the expected loss that the first one may be away from it
 _WAITING = 0.20
 _ENOUGH_ROWS = 10  # logged steps that a trend is read from
 _ENOUGH_STEPS = 60  # optimizer steps after which a loss should have fallen
@@ -43,7 +43,7 @@ def _first_loss(run: RunData) -> str | None:
     steps, loss = known(run.columns, "train/loss")
     if expected is None or not len(steps) or steps[0] != 0:
         return None
-    if abs(loss[0] - expected) <= _FIRST_LOSS * expected:
+    if abs(loss[0] - expected) <= FIRST_LOSS_TOLERANCE * expected:
         return None
     return (
         f"The first loss was {loss[0]:.4g}, and random class centers give {expected:.4g}: are "
@@ -64,16 +64,17 @@ def _loss(run: RunData) -> str | None:
     highest = float(np.median(three, axis=1).max())
     # Random centers give the loss to compare with; trained ones may lose at first.
     begins_untrained = steps[0] == 0 and "expected_first_loss" in run.info
-    rises = begins_untrained and highest > 1.03 * loss[0] and last > 0.9 * loss[0]
+    rises = begins_untrained and highest > 1.03 * loss[0] and last > 0.92 * loss[0]
     if last < 0.97 * first and not rises:
         return None
     rate = known(run.columns, "train/lr")[1].max(initial=0.0)
-    how = f"rose from {loss[0]:.4g} to {highest:.4g}" if rises else "does not fall"
+    how = f"does not fall: {first:.4g} over the first logged steps, {last:.4g} over the last"
+    if rises:
+        how = f"rose from {loss[0]:.4g} to {highest:.4g}, and ends at {last:.4g}"
     return (
-        f"The loss {how}: {first:.4g} over the first logged steps, {last:.4g} over the "
-        f"last. Most often the learning rate is too high: lower optimizer.lr (its highest was "
-        f"{rate:.3g}) or lengthen scheduler.warmup_epochs. Else the labels do not belong to the "
-        "images: look at some with `marginface inspect-data`."
+        f"The loss {how}. Most often the learning rate is too high: lower optimizer.lr (its "
+        f"highest was {rate:.3g}) or lengthen scheduler.warmup_epochs. Else the labels do not "
+        "belong to the images: look at some with `marginface inspect-data`."
     )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from marginface.utils.tables import interval_cell, metric_cell, print_line, prin
 
 SWEEP_REPORT = "report.html"
 IMPORTANCE = "importance.json"  # of settings, written by a sweeper that knows it
-_WHISKERS = 40
+_WHISKERS, _MOST_ROWS = 40, 1000
 
 
 def finish_sweep(sweep: Path, *, shown: bool = True) -> None:
@@ -90,7 +91,7 @@ def _cards(runs: Sequence[ComparedRun], groups: Groups) -> list[Card]:
     seeds = sorted({run.seed for run in runs})
     shown = ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")
     cards = [
-        Card("runs", str(len(runs)), f"{len(groups.missing)} without a result"),
+        Card("runs", str(len(runs)), _left_out(groups)),
         Card("groups", str(len(groups.groups)), "by everything but the seed"),
         Card("seeds", str(len(seeds)), shown),
     ]
@@ -99,6 +100,14 @@ def _cards(runs: Sequence[ComparedRun], groups: Groups) -> list[Card]:
         value = metric_cell("accuracy", best.accuracy.value)
         cards.append(Card("highest mean accuracy", f"{value} %", best.name))
     return cards
+
+
+def _left_out(groups: Groups) -> str:
+    pruned = sum(run.pruned for run in groups.missing)
+    words = [f"{len(groups.missing) - pruned} without a result"]
+    words += [f"{pruned} ended early by the sweeper"] if pruned else []
+    words += [f"{len(groups.repeated)} repeat a seed, not counted"] if groups.repeated else []
+    return ", ".join(words)
 
 
 def _ranking(page: Page, groups: Groups) -> None:
@@ -114,14 +123,21 @@ def _ranking(page: Page, groups: Groups) -> None:
     rows = [_whisker(group) for group in shown]
     if len(rows) > 1:
         ends = np.array([[row.low, row.high] for row in rows])
-        page.charts([whisker_chart("accuracy of the groups", rows, fitted("%", ends))])
-    if groups.differences:
-        rows_of = [_difference_row(d) for d in groups.differences]
+        title = "accuracy of the groups"
+        if len(groups.groups) > _WHISKERS:
+            title += f" (the {_WHISKERS} highest)"
+        page.charts([whisker_chart(title, rows, fitted("%", ends))])
+    tested = [d for d in groups.differences if not np.isnan(d.p_value)]
+    if tested:
+        rows_of = [_difference_row(d) for d in groups.differences[:_MOST_ROWS]]
         headings = (
             "first", "second", "first - second (points)", "interval", "p", "p after Holm", "seeds",
             "verdict",
         )  # fmt: skip
-        page.folded("Every two groups", rows_of, headings, is_open=len(rows_of) <= 10)
+        title = "Every two groups"
+        if len(groups.differences) > _MOST_ROWS:
+            title += f" (the first {_MOST_ROWS} of {len(groups.differences):,})"
+        page.folded(title, rows_of, headings, is_open=len(rows_of) <= 10)
 
 
 def _whisker(group: Group) -> Whisker:
@@ -134,7 +150,7 @@ def _whisker(group: Group) -> Whisker:
 def _difference_row(d: Difference) -> tuple[str, ...]:
     if np.isnan(d.p_value):
         value = metric_cell("difference", d.value)
-        return d.first, d.second, value, "-", "-", "-", str(d.seeds), "one seed: not known"
+        return d.first, d.second, value, "-", "-", "-", str(d.seeds), "not known"
     return (
         d.first,
         d.second,
@@ -235,7 +251,7 @@ def _runs(page: Page, runs: Sequence[ComparedRun], groups: Groups, beside: Path)
         there = RunFolder(run.folder).report.is_file()
         rows.append(
             (
-                Link(run.folder.name, report) if there else run.folder.name,
+                Link(run.folder.name, quote(report)) if there else run.folder.name,
                 *(str(run.settings.get(key, "-")) for key in groups.settings),
                 run.seed,
                 *(metric_cell("accuracy", run.result.get(key)) for key in sets),

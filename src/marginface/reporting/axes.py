@@ -58,28 +58,24 @@ class Axis(NamedTuple):
         return np.log10(values) if self.scale == "log" else ndtri(values)
 
 
-def fitted(
-    label: str, *values: NDArray[np.floating], low: float | None = None, high: float | None = None
-) -> Axis:
-    """A linear axis that holds all finite values, and the ends that are given.
+def fitted(label: str, *values: NDArray[np.floating], low: float | None = None) -> Axis:
+    """A linear axis that holds all finite values.
 
     Args:
         label: what it shows.
-        low, high: where it begins and ends; null leaves it to the values.
+        low: where it begins; null leaves it to the values.
     """
     known = np.concatenate([np.asarray(v, np.float64).ravel() for v in values] or [np.empty(0)])
     known = known[np.isfinite(known)]
     least = low if low is not None else float(known.min(initial=np.inf))
-    most = high if high is not None else float(known.max(initial=-np.inf))
+    most = float(known.max(initial=-np.inf))
     if not math.isfinite(least) or not math.isfinite(most):
         return Axis(label, 0.0, 1.0)
     if most - least <= 1e-9 * max(abs(most), abs(least), 1e-9):
         pad = abs(most) / 10 or 1.0
         return Axis(label, least if low is not None else least - pad, most + pad)
     room = (most - least) / 25
-    return Axis(
-        label, least if low is not None else least - room, most if high is not None else most + room
-    )
+    return Axis(label, least if low is not None else least - room, most + room)
 
 
 def _step(span: float) -> float:

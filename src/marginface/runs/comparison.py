@@ -8,19 +8,36 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from marginface.runs.folder import RunFolder
+from marginface.runs.status import is_pruned
 from marginface.utils.files import atomic_write
 from marginface.utils.nested import flatten
 from marginface.utils.tables import make_table, metric_cell
 
-_FOLLOWING = ("name", "paths.", "logger.", "trainer.default_root_dir", "callbacks.pruning.")
+# What follows from other settings, or changes how a run is carried out and not what comes out.
+_NOT_COMPARED = (
+    "name", "paths.", "logger.", "resume", "data.num_workers", "trainer.default_root_dir",
+    "trainer.log_every_n_steps", "callbacks.step_log.", "callbacks.checkpoint.",
+    "callbacks.preemption.", "callbacks.best.", "callbacks.progress", "callbacks.page",
+    "callbacks.pruning.",
+)  # fmt: skip
+# Seeds of parts that are the seed of the run, see configs/data.
+_OF_THE_SEED = ("seed", "data.seed")
 
 
 class ComparedRun(NamedTuple):
-    """A run among others: what was set, without what follows from its place, and its metrics."""
+    """A run among others.
+
+    Attributes:
+        folder: of the run.
+        settings: flat, without what follows from others and from its place.
+        result: its flat metrics; empty while it has none.
+        pruned: whether a sweeper ended it before its time.
+    """
 
     folder: Path
-    settings: dict[str, Any]  # flat
+    settings: dict[str, Any]
     result: dict[str, float]
+    pruned: bool = False
 
     @property
     def seed(self) -> int:
@@ -38,7 +55,7 @@ def settings_without_seed(config: dict[str, Any], place: str = "") -> dict[str, 
     return {
         key: value
         for key, value in _flat_settings(config, place).items()
-        if key != "seed" and not (key.endswith(".seed") and value == seed)
+        if not (key in _OF_THE_SEED and value == seed)
     }
 
 
@@ -48,7 +65,7 @@ def _flat_settings(config: dict[str, Any], place: str) -> dict[str, Any]:
     return {
         key: value.replace(place, "RUN") if isinstance(value, str) and place else value
         for key, value in flatten(config).items()
-        if not key.startswith(_FOLLOWING)
+        if not key.startswith(_NOT_COMPARED)
     }
 
 
@@ -63,7 +80,7 @@ def read_compared(folders: Sequence[Path]) -> list[ComparedRun]:
         run = RunFolder(folder)
         config = run.read_config()
         settings = _flat_settings(config, str(folder))
-        runs.append(ComparedRun(folder, settings, run.read_result()))
+        runs.append(ComparedRun(folder, settings, run.read_result(), is_pruned(run)))
     return runs
 
 
@@ -114,19 +131,23 @@ def run_folders(path: Path) -> list[Path]:
     return sorted(jobs, key=lambda p: int(p.name)) or [path]
 
 
+def seeds_of(runs: Sequence[ComparedRun]) -> set[str]:
+    """Keys that are the seed of the run in every one of several runs with several seeds."""
+    keys = {key for run in runs for key in run.settings if key.endswith(".seed")}
+    several = len({run.seed for run in runs}) > 1
+    following = {
+        key
+        for key in keys
+        if all(run.settings.get(key) == run.settings.get("seed") for run in runs)
+    }
+    return {*_OF_THE_SEED, *(following if several else ())}
+
+
 def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
     """Keys that tell runs apart, those of the head first and without what only follows them."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     differing = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
-    # A seed of some part that is the seed of the run.
-    differing = [
-        key
-        for key in differing
-        if not (
-            key.endswith(".seed")
-            and all(run.settings.get(key) == run.settings.get("seed") for run in runs)
-        )
-    ]
+    differing = [key for key in differing if key not in seeds_of(runs) or key == "seed"]
     if "head.name" not in differing:
         return differing
     # Other heads have other parameters; those are named that tell runs of one head apart.

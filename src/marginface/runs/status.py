@@ -39,12 +39,17 @@ def note_status(run: RunFolder, state: State, **facts: Any) -> None:
     Args:
         run: its folder.
         state: of the run, which is carried out by this process.
-        facts: step, total_steps, reason.
+        facts: step, total_steps, reason, pruned.
     """
     before = json.loads(run.status.read_text()) if run.status.is_file() else {}
     now = datetime.now().isoformat(timespec="seconds")
     fixed = {"state": state, "reason": "", "time": now, "process": this_process()}
     write_json(run.status, before | fixed | facts)
+
+
+def is_pruned(run: RunFolder) -> bool:
+    """Whether a sweeper ended the run before its time."""
+    return run.status.is_file() and bool(json.loads(run.status.read_text()).get("pruned"))
 
 
 def read_status(run: RunFolder) -> Status:

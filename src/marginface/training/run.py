@@ -18,7 +18,7 @@ from marginface.runs.status import note_status
 from marginface.training.batch_norm import check_batch_norm
 from marginface.training.build import build_module, build_trainer
 from marginface.training.callbacks.preemption import Preemption
-from marginface.training.callbacks.run_page import write_page
+from marginface.training.callbacks.run_page import never_stopping, write_page
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
 from marginface.training.loggers.wandb import log_page
@@ -127,16 +127,15 @@ def _fit(
 
 def _finish(trainer: L.Trainer, module: FaceRecognizer, folder: RunFolder) -> None:
     """Write the page, close the loggers, print the result."""
-    note_status(folder, "done", step=trainer.global_step, total_steps=trainer.global_step)
-    is_written = write_page(folder)
-    if is_written:
-        log_page(trainer.loggers, folder)
+    with never_stopping(folder.status):
+        note_status(folder, "done", step=trainer.global_step, total_steps=trainer.global_step)
+    write_page(folder)
+    log_page(trainer.loggers, folder)
     for logger in trainer.loggers:
         logger.finalize("success")
     print_result(folder.read_result())
     print(f"run folder {folder.path}")
-    if is_written:
-        print(f"page {folder.report}")
+    print(f"page {folder.report}")
 
 
 def _note_end(folder: RunFolder, error: BaseException) -> None:
@@ -145,10 +144,8 @@ def _note_end(folder: RunFolder, error: BaseException) -> None:
     The error itself is on its way to the user; a full disk here must not take its place.
     """
     reason = first_line(error) or type(error).__name__
-    try:
+    with never_stopping(folder.status):
         note_status(folder, "stopped", reason=reason)
-    except OSError as failed:
-        rank_zero_warn(f"{folder.status} was not written: {first_line(failed)}")
     write_page(folder)
 
 

@@ -46,7 +46,7 @@ class StepStatistics:
     def log(self) -> dict[str, float]:
         """Loss and metrics of this step, kept as those of the last logged one."""
         self.last_logged = {"train/loss": self.loss(), **self.metrics()}
-        if self.gradient_norm is not None:
+        if self.gradient_norm is not None and bool(self.gradient_norm.isfinite()):
             self.last_logged["train/gradient_norm"] = float(self.gradient_norm)
         return self.last_logged
 

@@ -38,7 +38,8 @@ def begin_run(
         untrained: whether the head starts from random centers, and not from a checkpoint.
     """
     info = collect(config, datamodule.fingerprint(), **_sizes(datamodule, module, trainer))
-    folder.begin(config, info | _facts_of_page(config, datamodule, module, untrained))
+    facts = _facts_of_page(config, datamodule, module, untrained, folder.read_info())
+    folder.begin(config, info | facts)
     folder.add_curves({"head": head_curve(module.head.margin)})
     note_status(folder, "running")
     folder.write_identities(datamodule.train_set.identities)
@@ -70,7 +71,11 @@ def begin_run(
 
 
 def _facts_of_page(
-    config: dict[str, Any], datamodule: FaceDataModule, module: FaceRecognizer, untrained: bool
+    config: dict[str, Any],
+    datamodule: FaceDataModule,
+    module: FaceRecognizer,
+    untrained: bool,
+    before: dict[str, Any],
 ) -> dict[str, Any]:
     """Of the data, the machine, the settings and the head, for the page of the run."""
     images = np.bincount(datamodule.train_set.labels, minlength=datamodule.num_classes)
@@ -89,12 +94,13 @@ def _facts_of_page(
         "changed_settings": changed_settings(config),
     }
     head = module.head
-    # Then the loss of a step says little about how well it is learned: the margin moves as well.
-    facts["margin_moves"] = head.margin.needs_norm or any(
-        buffer.is_floating_point() for buffer in head.margin.buffers()
-    )
+    # Then the loss of a step says little about how well it is learned: the margin moves as well,
+    # with norms or with a state.
+    facts["margin_moves"] = head.margin.needs_norm or bool(list(head.margin.buffers()))
     if untrained:
         facts["expected_first_loss"] = expected_first_loss(head.margin, head.loss, **sizes_of(head))
+    elif "expected_first_loss" in before:  # a resumed run began so
+        facts["expected_first_loss"] = before["expected_first_loss"]
     return facts
 
 

@@ -97,6 +97,9 @@ class _ProgressLines(Progress):
 
     _FIRST, _EVERY = 5.0, 10.0
 
+    def add_task(self, description: str, **settings: Any) -> TaskID:  # type: ignore[override]
+        return super().add_task(description, begun=time.monotonic(), **settings)
+
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)
         self._print(task_id)
@@ -108,9 +111,9 @@ class _ProgressLines(Progress):
     def _print(self, task_id: TaskID) -> None:
         task = next(task for task in self.tasks if task.id == task_id)
         now = time.monotonic()
-        begun = task.fields.setdefault("begun", now)
+        begun = task.fields["begun"]
         said = task.fields.get("said", begun + self._FIRST - self._EVERY)
-        if not task.total or task.completed >= task.total or now - said < self._EVERY:
+        if task.total is None or not 0 < task.completed < task.total or now - said < self._EVERY:
             return
         task.fields["said"] = now
         left = (now - begun) / task.completed * (task.total - task.completed)

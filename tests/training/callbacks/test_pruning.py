@@ -36,3 +36,18 @@ def test_against_the_median_of_the_trials_before(
     assert list(found.intermediate_values) == list(range(2, steps + 1, 2))
     assert found.user_attrs == ({"pruned": True} if steps == 2 else {})
     assert "train/loss" in json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_a_database_that_cannot_be_had_ends_no_run(
+    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = "marginface.training.callbacks.pruning.TrialPruning"
+    settings = f"storage:'sqlite:///{tmp_path}/none/study.db',study_name:s,trial_id:1"
+    train(
+        compose(
+            *tiny_run, "trainer.max_steps=2", "trainer.val_check_interval=1",
+            f"++callbacks.pruning={{_target_:{target},{settings}}}", run_dir=tmp_path / "run",
+        )
+    )  # fmt: skip
+    assert len(losses(tmp_path / "run")) == 2
+    assert "was not told of this validation" in capsys.readouterr().err

@@ -34,7 +34,7 @@ from marginface.metrics.cross_validation import (
 from marginface.metrics.fairness import fairness
 from marginface.metrics.groups import group_rates
 from marginface.metrics.operating_points import operating_points
-from marginface.metrics.quality import discard_area, error_versus_reject, qmagface_scores
+from marginface.metrics.quality import DiscardArea, error_versus_reject, qmagface_scores
 from marginface.metrics.score_measures import score_measures
 from marginface.metrics.scores import check_finite, checked_pairs, sort_scores
 from marginface.metrics.verification import (
@@ -216,8 +216,8 @@ class PairsBenchmark:
         limit: float,
     ) -> dict[str, Estimate]:
         values = result.metrics() | score_measures(sort_scores(result.scores, result.same))
-        judged = (result.scores.numpy(), result.same.numpy(), *qualities, limit)
-        values["edc_pauc"] = discard_area(*judged)
+        area = DiscardArea(result.scores.numpy(), result.same.numpy(), *qualities, limit)
+        values["edc_pauc"] = area()
         accuracies = {"accuracy": _coarse(distance, result, self.folds, self.rules[0])}
         for rule in self.rules[1:]:
             other = evaluate_distances(distance, result.same, self.folds, (), rule)
@@ -237,7 +237,7 @@ class PairsBenchmark:
             found = {name: float(fold.accuracy.nanmean()) for name, fold in folds.items()}
             found["accuracy_std"] = float(folds["accuracy"].accuracy.std(correction=0))
             found["threshold"] = float((1 - folds["accuracy"].threshold / 2).mean())
-            found["edc_pauc"] = discard_area(*judged, weights)
+            found["edc_pauc"] = area(weights)
             found |= rates(weights[looked_at], self.fars) | rates.measures(weights[looked_at])
             return {name: value for name, value in found.items() if name in values}
 

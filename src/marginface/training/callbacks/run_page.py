@@ -1,5 +1,7 @@
 """The callback that writes report.html while a run is under way."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -27,29 +29,36 @@ class RunPage(Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             total = int(trainer.estimated_stepping_batches)
-            note_status(self.folder, "running", step=trainer.global_step, total_steps=total)
+            with never_stopping(self.folder.status):
+                note_status(self.folder, "running", step=trainer.global_step, total_steps=total)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        sets = validation_curves(module.verification.results)
-        if sets:
-            step = module.verification.after_steps
-            self.folder.add_curves({"validation": {"after_steps": step, "sets": sets}})
+        with never_stopping(self.folder.curves):
+            sets = validation_curves(module.verification.results)
+            if sets:
+                step = module.verification.after_steps
+                self.folder.add_curves({"validation": {"after_steps": step, "sets": sets}})
         if trainer.state.fn == "fit":  # of the untrained network there is nothing to draw yet
             write_page(self.folder)
 
 
-def write_page(folder: RunFolder) -> bool:
-    """Write the page of a run, or say why not: days of training must not end for a picture."""
-    try:
+def write_page(folder: RunFolder) -> None:
+    """Write the page of a run, or say why not."""
+    with never_stopping(folder.report):
         write_run_page(folder)
+
+
+@contextmanager
+def never_stopping(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file that is only looked at: days of training go on."""
+    try:
+        yield
     except Exception as error:
         reason = first_line(error) or type(error).__name__
         rank_zero_warn(
-            f"{folder.report} was not written: {reason}; `MARGINFACE_TRACEBACK=1 marginface report "
-            f"{folder.path}` says more"
+            f"{path} was not written: {reason}; `MARGINFACE_TRACEBACK=1 marginface report "
+            f"{path.parent}` may say more"
         )
-        return False
-    return True

@@ -11,13 +11,12 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from marginface.data.loader import TimedLoader
 from marginface.heads import MarginHead
 from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
+from marginface.pages.run_warnings import FIRST_LOSS_TOLERANCE
 from marginface.training.callbacks.base import StepCallback
 from marginface.training.module import FaceRecognizer
 from marginface.training.steps import logs_step, steps_per_epoch
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.distributed import sum_over_ranks
-
-FIRST_LOSS_TOLERANCE = 0.30
 
 
 class StepLog(StepCallback):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
@@ -90,6 +91,7 @@ class PatientWandbLogger(WandbLogger):
         super().__init__(**settings)
         self.log_best = log_best
         self._declared: set[str] = set()
+        self._refused: set[str] = set()
 
     @property
     @rank_zero_experiment
@@ -116,12 +118,12 @@ class PatientWandbLogger(WandbLogger):
         label = without_seed(settings)
         if self._wandb_init.get("group") is None:
             self._wandb_init["group"] = label
-        with _never_stopping("settings"):
+        with self._never_stopping("settings"):
             super().log_hyperparams(flatten(settings) | {"without_seed": label})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        with _never_stopping("metrics"):
+        with self._never_stopping("metrics"):
             for name in metrics.keys() - self._declared:
                 self._declared.add(name)
                 summary = _summary(name)
@@ -136,17 +138,33 @@ class PatientWandbLogger(WandbLogger):
         """Send the page, its charts and, where asked for, the best checkpoint."""
         import wandb
 
-        with _never_stopping("the page"):
+        with self._never_stopping("the page"):
             page = wandb.Html(run.report.read_text(), inject=False)
             charts = last_validation_charts(read_run(run.path))
             # Each of them on a page of its own, in its colors.
             figures = {f"figures/{c.title}": wandb.Html(svg_file([c], 1)) for c in charts}
             self.experiment.log({"report": page, **figures})
-            if self.log_best:
-                best = run.checkpoint("best")
-                artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
-                artifact.add_file(str(best))
-                self.experiment.log_artifact(artifact, aliases=[best.stem])
+        if not self.log_best:
+            return
+        with self._never_stopping("the checkpoint"):
+            best = run.checkpoint("best")
+            artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
+            artifact.add_file(str(best))
+            for centers in best.parent.glob(f"{best.name}.head-*"):  # too many for one file
+                artifact.add_dir(str(centers), name=centers.name)
+            self.experiment.log_artifact(artifact, aliases=[best.stem])
+
+    @contextmanager
+    def _never_stopping(self, what: str) -> Iterator[None]:
+        """W&B is told about a run; whatever goes wrong there must not end the run."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self._refused:  # once, not at every step
+                rank_zero_warn(
+                    f"W&B did not take {what}: {first_line(error) or type(error).__name__}"
+                )
+            self._refused.add(what)
 
 
 def without_seed(settings: dict[str, Any]) -> str:
@@ -166,45 +184,40 @@ def _summary(name: str) -> str | None:
     return "min,last" if last == "eer" else None
 
 
-@contextmanager
-def _never_stopping(what: str) -> Iterator[None]:
-    """W&B is told about a run; whatever goes wrong there must not end the run."""
-    try:
-        yield
-    except Exception as error:
-        rank_zero_warn(f"W&B did not take {what}: {first_line(error) or type(error).__name__}")
-
-
 def _why_not_online() -> str | None:
     """What is missing to be online: an API key, or an answer of the server within seconds."""
-    if not is_logged_in():
-        return "no API key; `wandb login` stores one, or set WANDB_API_KEY"
     url = os.environ.get("WANDB_BASE_URL") or f"https://{WANDB_HOST}"
-    answers = threading.Event()
+    if not is_logged_in():
+        return f"no API key for {url}; `wandb login` stores one, or set WANDB_API_KEY"
+    answer = [f"did not answer in {_SECONDS_TO_ANSWER:g} s"]
 
     def ask() -> None:
         try:
             urllib.request.urlopen(url, timeout=_SECONDS_TO_ANSWER).close()
         except urllib.error.HTTPError:
             pass  # an answer
-        except (OSError, ValueError):
+        except TimeoutError:
             return
-        answers.set()
+        except (OSError, ValueError) as error:
+            answer[0] = f"cannot be reached ({first_line(error)})"
+            return
+        answer[0] = ""
 
     # In a thread, because looking up a name has no time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_SECONDS_TO_ANSWER)
-    return None if answers.is_set() else f"{url} did not answer in {_SECONDS_TO_ANSWER:g} s"
+    return f"{url} {answer[0]}" if answer[0] else None
 
 
 def is_logged_in() -> bool:
-    """Whether an API key is there: WANDB_API_KEY or the entry `wandb login` makes."""
+    """Whether a key is there: WANDB_API_KEY or what `wandb login` stores for the server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or WANDB_HOST
     try:
-        return netrc.netrc(path).authenticators(WANDB_HOST) is not None
+        return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
