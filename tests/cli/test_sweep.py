@@ -130,14 +130,10 @@ def test_a_trial_that_fails_is_one_of_the_search(
     search += ["trainer.max_steps=2", f"hydra.sweep.dir={tmp_path}", "head.scale=choice(16,32)"]
     done = command("train.py", *search, "+data.nothing=1")
     assert done.returncode == 2, "a mistake is found before the first trial"
-    for bad, message in (
-        (["seed=1,2,3"], "a search would choose the luckiest seed"),
-        (["head.scale=glob(*)"], "cannot be searched: write interval(0.4,0.8)"),
-    ):
-        done = command("train.py", *search, *bad)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+    done = command("train.py", *search, "seed=1,2,3")
+    assert done.returncode == 2
+    assert "a search would choose the luckiest seed" in done.stderr
+    assert "Traceback" not in done.stderr
     done = command("train.py", *search, "data.val_identities=0", "data.pairs=[]")
     assert done.returncode == 2
     assert "no trial of 2 gave a result" in done.stderr

@@ -64,7 +64,14 @@ class OptunaSweeper(Sweeper):
         self.launcher.shows_comparison = False  # type: ignore[attr-defined]
 
     def sweep(self, arguments: list[str]) -> None:
-        """Carry out the trials that are still missing.
+        """Carry out the trials that are still missing; a mistake ends with one line."""
+        from marginface.cli.errors import clear_errors
+
+        with clear_errors():
+            self._search(arguments)
+
+    def _search(self, arguments: list[str]) -> None:
+        """The same.
 
         Raises:
             InputError: Optuna is not installed, nothing is searched, or no trial gave a result.
