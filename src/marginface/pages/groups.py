@@ -52,7 +52,7 @@ class Groups(NamedTuple):
 
     @property
     def ranks(self) -> list[int]:
-        """1 + how many groups are significantly better; equal ranks cannot be told apart so."""
+        """1 + how many groups are significantly better."""
         better = dict.fromkeys([group.name for group in self.groups], 0)
         for d in self.differences:
             if d.differs:

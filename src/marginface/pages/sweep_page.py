@@ -114,9 +114,9 @@ def _ranking(page: Page, groups: Groups) -> None:
     page.heading("Ranking")
     page.text(
         "Accuracy is the mean over the verification sets after the last validation, in percent; "
-        "intervals are Student's t over seeds. Groups of one rank cannot be told apart: two are "
-        "called different only when the interval of their difference over seeds excludes 0, after "
-        "Holm's correction for the number of comparisons."
+        "intervals are Student's t over seeds. A rank is 1 plus the number of groups that are "
+        "significantly better: two are called different only when the interval of their "
+        "difference over seeds excludes 0, after Holm's correction for the number of comparisons."
     )
     page.table(groups.rows(), HEADINGS)
     shown = groups.groups[:_WHISKERS]
