@@ -73,7 +73,7 @@ def test_report_of_a_run_and_of_a_sweep(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", {"a": {1: 0.9, 2: 0.91}, "b": {1: 0.8, 2: 0.82}})
     done = runner.invoke(app, ["report", str(sweep)])
     assert done.exit_code == 0, done.output
-    assert "Ranking" in (sweep / "report.html").read_text()
+    assert "A rank is 1 plus" in (sweep / "report.html").read_text()
     done = runner.invoke(app, ["report", str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "is not a run folder: it does not exist" in done.output

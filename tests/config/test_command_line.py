@@ -277,3 +277,10 @@ def test_an_override_that_cannot_be_read_is_named() -> None:
     with pytest.raises(InputError, match=r"cannot read the override head=\[ "):
         check_command_line("train", ["debug=fast", "head=["])
     assert with_quotes(["-m", "--config-dir", "x", "head=a", "~callbacks.progress"])[0] == "-m"
+
+
+def test_a_sweep_without_m_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="sweep=heads describes several runs; add -m before it"):
+        check_command_line("train", ["sweep=heads"])
+    check_command_line("train", ["-m", "sweep=heads"])
+    check_command_line("train", ["sweep=heads", "hydra.mode=RUN"])

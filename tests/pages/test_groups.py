@@ -78,7 +78,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     links = re.findall(r'href="([^"]+)"', text)
     assert len(links) == 9
     assert all((moved / link).is_file() for link in links), "also after the folder was moved"
-    for words in ("9 runs", "Ranking", "Learning curves", "lowest and highest seed", "paired",
+    for words in ("9 runs", "A rank is 1 plus", "Learning curves", "highest seed", "paired",
                   "Importance of the settings"):  # fmt: skip
         assert words in text
 
@@ -167,3 +167,34 @@ def test_links_to_odd_names(tmp_path: Path) -> None:
         (folder / "report.html").write_text("a page")
     text = write_comparison_page(folders, tmp_path / "r.html", "t").read_text()
     assert 'href="a%23b%20c%2520%3F/report.html"' in text
+
+
+def test_settings_without_effect_are_named(tmp_path: Path) -> None:
+    same = {1: 0.6, 2: 0.7}
+    found = groups_of(write_sweep(tmp_path, {"a": same, "b": dict(same)}))
+    assert "a and b: equal in every digit for every seed" in found.verdict()
+    assert all(0 <= end <= 1 for group in found.groups for end in group.accuracy)
+
+
+def test_jobs_that_were_renamed_are_there(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"a": {1: 0.9}, "b": {1: 0.8}})
+    (tmp_path / "1").rename(tmp_path / "mine")
+    assert [folder.name for folder in run_folders(tmp_path)] == ["0", "mine"]
+
+
+def test_an_unfinished_sweep_says_so(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"a": {1: 0.9}, "b": {1: 0.8}})
+    write_run(tmp_path / "1", result={"train/loss": 1.0}, state="stopped")
+    text = write_comparison_page(run_folders(tmp_path), tmp_path / "r.html", "t").read_text()
+    assert "1 of 2 runs: stopped" in text
+
+
+def test_runs_of_two_sweeps_have_names_of_their_own(tmp_path: Path) -> None:
+    folders = [
+        folder
+        for name in ("first", "second")
+        for folder in run_folders(write_sweep(tmp_path / name, {"a": {1: 0.9, 2: 0.91}}))
+    ]
+    text = write_comparison_page(folders, tmp_path / "r.html", "t").read_text()
+    assert "first/0" in text
+    assert "second/0" in text

@@ -158,6 +158,34 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
         write_run_page(run)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("result.json", '{"a": 1', "result.json is damaged"),
+        ("status.json", "[1", "status.json is damaged"),
+        ("curves.json", "x", "curves.json is damaged"),
+        ("config.yaml", "", "config.yaml is damaged: it holds no settings"),
+        ("config.yaml", "a: [1", "config.yaml is damaged"),
+        ("metrics.csv", "step,epo", "metrics.csv has no whole first line yet"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    run = write_run(tmp_path)
+    (run / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        write_run_page(run)
+
+
+def test_rates_that_a_single_pair_decides_are_not_drawn(tmp_path: Path) -> None:
+    columns = healthy() | {"val/dev/tar@1e-6": healthy()["val/dev/tar@1e-2"]}
+    run = write_run(tmp_path, columns)
+    assert "TAR at FAR 1e-6" in page_of(run)
+    (run / "curves.json").write_text(json.dumps(CURVES))  # 1,000 impostor pairs
+    text = page_of(run)
+    assert "TAR at FAR 1e-6" not in text
+    assert "TAR at FAR 1e-2" in text
+
+
 def test_the_command_that_repeats_a_job_of_a_sweep(tmp_path: Path) -> None:
     command = "train.py 'head=x y' 'hydra.run.dir=\"/s/0\"' hydra.mode=RUN seed=1"
     text = page_of(write_run(tmp_path, info={"starts": [{"command": command}]}))

@@ -60,7 +60,7 @@ class MarginfaceLauncher(Launcher):
         returns = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             shown = " ".join(filter_overrides(overrides))
-            print(f"[job {number}] {shown}", flush=True)
+            print(f"[job {number}] {shown.split(' ++callbacks.pruning')[0]}", flush=True)
             folder = sweep_dir / self._subdir(overrides, number)
             returns.append(self._run(list(overrides), folder))
         # All jobs so far: an optimizing sweeper launches them a few at a time.
@@ -94,8 +94,17 @@ class MarginfaceLauncher(Launcher):
             f'paths.sweep_name="{folder.parent.name}"',
         ]
         job = subprocess.Popen(command, env=environment)
-        with _signals_sent_on_to(job) as sent_on:
-            code = job.wait()
+        try:
+            with _signals_sent_on_to(job) as sent_on:
+                code = job.wait()
+        except KeyboardInterrupt:  # the terminal sent it to the job, too
+            job.wait()
+            self.was_stopped = True
+            print(
+                f"interrupted; the same command with hydra.sweep.dir={folder.parent} goes on",
+                file=sys.stderr,
+            )
+            raise SystemExit(130) from None
         if sent_on:  # asked to stop: the same command resumes in the same sweep.dir
             self.was_stopped = True
             raise SystemExit(code or 128 + sent_on[0])

@@ -5,6 +5,7 @@ prunes nor goes on after a stop. This one keeps its trials in a SQLite file in t
 """
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ class OptunaSweeper(Sweeper):
                 space[key] = _distribution(override)
             else:
                 fixed[key] = str(override.input_line)
+        if self.n_trials < 1:
+            raise InputError(f"hydra.sweeper.n_trials must be at least 1, got {self.n_trials}")
         if not space:
             raise InputError(
                 "nothing to search: give hydra.sweeper.params, or for example "
@@ -185,10 +188,11 @@ class OptunaSweeper(Sweeper):
         best = study.best_trial
         found = {"trial": best.number, "value": best.value, "params": best.params}
         write_json(folder / _BEST, found)
-        if len(complete) < 4 or len(best.params) < 2:
+        if len(complete) < 4 or len(best.params) < 2 or len({t.value for t in complete}) < 2:
             return  # nothing to tell apart by
         try:
-            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+            with warnings.catch_warnings(action="ignore"):  # that few trials tell little
+                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
         except (ValueError, RuntimeError, OptunaError) as error:
             print(f"no importance of the settings yet: {error}")
             return

@@ -35,7 +35,8 @@ def compare_command(
         if any(map(is_evaluation, runs)):
             compare_evaluations(runs, path)
             return
-        folders = [folder for run in runs for folder in run_folders(run)]
+        given = [folder for run in runs for folder in run_folders(run)]
+        folders = list({folder.resolve(): folder for folder in given}.values())  # each once
         print_table(compare_runs(folders, csv))
         if len(folders) > 1:
             show_groups(group_runs(read_compared(folders)))

@@ -22,7 +22,8 @@ def runs_command(
     """List run folders, the newest first: state, step, best accuracy, age."""
     with clear_errors():
         if not folder.is_dir():
-            raise MissingInputError(f"{folder} does not exist; name the folder that holds the runs")
+            is_what = "is a file" if folder.exists() else "does not exist"
+            raise MissingInputError(f"{folder} {is_what}; name the folder that holds the runs")
         found = [RunFolder(path.parent) for path in folder.rglob("config.yaml")]
         rows = []
         for run in found:

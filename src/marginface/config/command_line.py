@@ -45,6 +45,10 @@ def check_command_line(
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return  # the first process has checked the same command line
     overrides = _parsed(options.overrides)
+    keys = {o.key_or_group for o in overrides}
+    sweep = next((o for o in overrides if o.key_or_group == "sweep"), None)
+    if sweep is not None and not options.multirun and "hydra.mode" not in keys:  # jobs have a mode
+        raise InputError(f"{sweep.input_line} describes several runs; add -m before it")
     # Hydra's own groups (hydra/launcher=...) come from its plugins; it names the known ones itself.
     of_plugins: tuple[str, ...] = ("hydra/", "hydra.launcher.")
     if any(o.key_or_group == "hydra/sweeper" for o in overrides):

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from rich.table import Table
 
 from marginface.metrics.bootstrap import Estimate
@@ -16,7 +17,7 @@ from marginface.metrics.seed_comparison import (
     mean_interval,
 )
 from marginface.pages.run_data import MEAN_ACCURACY
-from marginface.runs.comparison import ComparedRun, differing_settings, seeds_of
+from marginface.runs.comparison import ComparedRun, differing_settings, seeds_of, short
 from marginface.utils.tables import interval_cell, make_table, metric_cell
 
 HEADINGS = ("rank", "group", "seeds", "accuracy", "95 % interval (t)")
@@ -60,7 +61,22 @@ class Groups(NamedTuple):
         return [1 + better[group.name] for group in self.groups]
 
     def verdict(self) -> str:
-        """What may be said of the groups, in a sentence or two."""
+        """What may be said of the groups, in a few sentences."""
+        same = [
+            f"{d.first} and {d.second}"
+            for d in self.differences
+            if d.p_value == 1 and d.low == d.high == 0
+        ]
+        words = self._verdict()
+        if same:
+            listed = "; ".join(same[:5]) + (", ..." if len(same) > 5 else "")
+            words += (
+                f" {listed}: equal in every digit for every seed, so what tells them apart had no "
+                "effect in these runs."
+            )
+        return words
+
+    def _verdict(self) -> str:
         if len(self.groups) < 2:
             return "There is one group of settings: nothing to compare."
         tested = [d for d in self.differences if not math.isnan(d.p_value)]
@@ -81,7 +97,7 @@ class Groups(NamedTuple):
         of = f"{len(tested)} {'difference' if len(tested) == 1 else 'differences'}"
         if not differing:
             return (
-                f"No two groups differ: none of {of} over seeds has an interval without 0, after "
+                f"No two groups differ: of {of} over seeds, none has an interval without 0 after "
                 "Holm's correction. Their order may be chance."
             )
         best = self.groups[0].name
@@ -147,17 +163,16 @@ def _favors(difference: Difference, group: str) -> bool:
 
 
 def _group(runs: list[ComparedRun], settings: Sequence[str]) -> Group:
-    levels = tuple(_word(runs[0].settings.get(key, "-")) for key in settings)
+    levels = tuple(short(runs[0].settings.get(key, "-")) for key in settings)
     words = [
         level if key == "head.name" else f"{key}={level}"
         for key, level in zip(settings, levels, strict=True)
+        if level != "-"  # a parameter that this head does not have
     ]
-    accuracy = mean_interval([run.result[MEAN_ACCURACY] for run in runs])
+    # Of few seeds it would go beyond what an accuracy can be.
+    ends = np.clip(mean_interval([run.result[MEAN_ACCURACY] for run in runs]), 0, 1)
+    accuracy = Estimate(*ends.tolist())
     return Group(" ".join(words) or "all runs", levels, runs, accuracy)
-
-
-def _word(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _with_own_names(groups: list[Group]) -> list[Group]:

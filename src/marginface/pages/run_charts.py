@@ -1,5 +1,6 @@
 """Charts of a run: its log over the steps, and the curves of its last validation."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -88,7 +89,11 @@ def last_validation_charts(run: RunData) -> list[Chart]:
 def _rates(run: RunData) -> list[str]:
     """TARs that the log has, but for the one at the highest rate."""
     found = {n.rsplit("/", 1)[1] for n in run.columns if n.startswith("val/") and "/tar@" in n}
-    return sorted(found, key=lambda name: float(name[4:]))[:2]
+    sets = run.curves.get("validation", {}).get("sets", {}).values()
+    most = max((curves["impostor_pairs"] for curves in sets), default=math.inf)
+    # With less than one false match expected the threshold is that of a single pair.
+    told = [name for name in found if float(name[4:]) * most >= 1]
+    return sorted(told, key=lambda name: float(name[4:]))[:2]
 
 
 def _single(

@@ -47,7 +47,7 @@ def _headline(run: RunData) -> str:
     status = run.status
     of_total = f" of {status.total_steps:,}" if status.total_steps else ""
     at = datetime.fromtimestamp(status.changed).strftime("%Y-%m-%d %H:%M")
-    return f"{status.state.capitalize()} at step {status.step:,}{of_total}; last change {at}."
+    return f"{status.state.capitalize()} at step {status.step:,}{of_total}; as of {at}."
 
 
 def _cards(run: RunData) -> list[Card]:

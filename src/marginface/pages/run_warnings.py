@@ -31,9 +31,10 @@ def _ended_early(run: RunData) -> str | None:
     if run.status.state != "stopped":
         return None
     if not run.status.reason:
+        resumes = "resumes it" if run.run.last.is_file() else "begins it anew: no checkpoint yet"
         return (
             "The run stopped without saying why (killed, out of memory, or the machine went "
-            "down). The same command with hydra.run.dir of this folder resumes it."
+            f"down). The same command with hydra.run.dir={run.run.path} {resumes}."
         )
     return f"The run stopped: {run.status.reason}"
 

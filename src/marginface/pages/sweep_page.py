@@ -22,9 +22,17 @@ from marginface.reporting.svg_charts import (
     thinned,
     whisker_chart,
 )
-from marginface.runs.comparison import ComparedRun, compare_runs, read_compared, run_folders
+from marginface.runs.comparison import (
+    ComparedRun,
+    compare_runs,
+    names_of,
+    read_compared,
+    run_folders,
+    short,
+)
 from marginface.runs.folder import RunFolder
 from marginface.runs.metrics import Column, known, read_metrics
+from marginface.runs.status import read_status
 from marginface.utils.tables import interval_cell, metric_cell, print_line, print_table
 
 SWEEP_REPORT = "report.html"
@@ -71,8 +79,12 @@ def write_comparison_page(folders: Sequence[Path], path: Path, title: str) -> Pa
     """
     runs = read_compared(folders)
     groups = group_runs(runs)
-    page = Page(f"{len(runs)} runs: {title}")
+    page = Page(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {title}")
     page.cards(_cards(runs, groups))
+    states = [read_status(RunFolder(run.folder)).state for run in runs]
+    for state in ("running", "stopped"):
+        if state in states:
+            page.warning(f"{states.count(state)} of {len(runs)} runs: {state}, see below.")
     if not groups.groups:
         page.text("No run has a verification result yet: there is nothing to compare.")
     else:
@@ -88,7 +100,7 @@ def write_comparison_page(folders: Sequence[Path], path: Path, title: str) -> Pa
 
 
 def _cards(runs: Sequence[ComparedRun], groups: Groups) -> list[Card]:
-    seeds = sorted({run.seed for run in runs})
+    seeds = sorted({run.seed for group in groups.groups for run in group.runs})
     shown = ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")
     cards = [
         Card("runs", str(len(runs)), _left_out(groups)),
@@ -111,7 +123,7 @@ def _left_out(groups: Groups) -> str:
 
 
 def _ranking(page: Page, groups: Groups) -> None:
-    page.heading("Ranking")
+    page.heading("Groups")
     page.text(
         "Accuracy is the mean over the verification sets after the last validation, in percent; "
         "intervals are Student's t over seeds. A rank is 1 plus the number of groups that are "
@@ -246,16 +258,17 @@ def _runs(page: Page, runs: Sequence[ComparedRun], groups: Groups, beside: Path)
         if key.startswith("val/") and key.endswith("/accuracy")
     )  # fmt: skip
     rows = []
-    for run in runs:
-        report = os.path.relpath(RunFolder(run.folder).report, beside)
-        there = RunFolder(run.folder).report.is_file()
+    for name, run in zip(names_of([run.folder for run in runs]), runs, strict=True):
+        folder = RunFolder(run.folder)
+        report = os.path.relpath(folder.report, beside)
         rows.append(
             (
-                Link(run.folder.name, quote(report)) if there else run.folder.name,
-                *(str(run.settings.get(key, "-")) for key in groups.settings),
-                run.seed,
+                Link(name, quote(report)) if folder.report.is_file() else name,
+                "ended early" if run.pruned else read_status(folder).state,
+                *(short(run.settings.get(key, "-")) for key in groups.settings),
+                str(run.seed),
                 *(metric_cell("accuracy", run.result.get(key)) for key in sets),
             )
         )
-    headings = ("run", *groups.settings, "seed", *(key.split("/")[1] for key in sets))
+    headings = ("run", "state", *groups.settings, "seed", *(key.split("/")[1] for key in sets))
     page.folded("All runs (accuracy in percent)", rows, headings)

@@ -37,7 +37,7 @@ pre { background: var(--card); padding: .6rem .8rem; white-space: pre-wrap;
   grid-template-columns: repeat(auto-fill, minmax(min(11rem, 100%), 1fr)) }
 .card { background: var(--card); border-radius: .4rem; padding: .5rem .8rem }
 .card b { display: block; font-size: 1.35rem; line-height: 1.3; overflow-wrap: anywhere }
-.card span { font-size: .82rem; opacity: .85; display: block }
+.card span { font-size: .82rem; opacity: .85; display: block; overflow-wrap: anywhere }
 .charts { display: grid; gap: .4rem 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)) }
 figure { margin: .3rem 0; vertical-align: top } figure.picture { display: inline-block;
@@ -45,7 +45,7 @@ figure { margin: .3rem 0; vertical-align: top } figure.picture { display: inline
 figure.chart { break-inside: avoid; font-size: .82rem }
 figcaption.title { font-size: .9rem; font-weight: 600; opacity: 1 }
 img { image-rendering: auto; max-width: 100% } svg.chart { display: block; width: 100% }
-.name { margin-right: .9em }
+.name { display: inline-block; margin-right: .9em; max-width: 100% }
 .key { display: inline-block; width: .8em; height: .8em; margin-right: .3em;
   background: var(--s); print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: .5rem 0 } summary { cursor: pointer }

@@ -99,16 +99,24 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
     metrics = [key for key in dict.fromkeys(k for r in runs for k in r.result) if _is_compared(key)]
     if write_to is not None:
         _write(write_to, runs, settings, metrics)
+    # The mean over the sets says nothing more where there is one.
+    single = sum(key.endswith("/accuracy") for key in metrics) == 2
+    shown = [key for key in metrics if not (single and key == "val/mean/accuracy")]
     rows = [
         (
-            run.folder.name,
-            *(run.settings.get(key, "") for key in settings),
-            *(metric_cell(key.rsplit("/")[-1], run.result.get(key)) for key in metrics),
+            name,
+            *(short(run.settings.get(key, "")) for key in settings),
+            *(metric_cell(key.rsplit("/")[-1], run.result.get(key)) for key in shown),
         )
-        for run in runs
+        for name, run in zip(names_of(folders), runs, strict=True)
     ]
-    headings = ("run", *settings, *metrics)
+    headings = ("run", *settings, *shown)
     return make_table(headings, rows, "comparison (percent; losses as they are)")
+
+
+def short(value: Any) -> str:
+    """A setting as it is read in a table: no more digits than tell values apart."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _write(
@@ -124,11 +132,20 @@ def _write(
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The run folder itself, or the numbered jobs of a sweep in order."""
+    """The run folder itself, or the jobs of a sweep in order, also those that were renamed."""
     if (path / "config.yaml").is_file():
         return [path]
-    jobs = [p for p in path.glob("*") if p.name.isdigit() and (p / "config.yaml").is_file()]
-    return sorted(jobs, key=lambda p: int(p.name)) or [path]
+    jobs = [p for p in path.glob("*") if (p / "config.yaml").is_file()]
+    numbered = sorted((p for p in jobs if p.name.isdigit()), key=lambda p: int(p.name))
+    return [*numbered, *sorted(p for p in jobs if not p.name.isdigit())] or [path]
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """The last part of each folder, with the one before where two share it."""
+    names = [folder.name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{folder.absolute().parent.name}/{folder.name}" for folder in folders]
 
 
 def seeds_of(runs: Sequence[ComparedRun]) -> set[str]:

@@ -1,6 +1,5 @@
 """The run folder and its metadata: what was run, on what, and its result."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from marginface.utils.errors import MissingInputError, check_choice
-from marginface.utils.files import atomic_write, write_json, write_lines
+from marginface.utils.errors import InputError, MissingInputError, check_choice, first_line
+from marginface.utils.files import atomic_write, read_json, write_json, write_lines
 from marginface.utils.renamed import with_new_names
 
 
@@ -50,34 +49,38 @@ class RunFolder:
 
     def read_thresholds(self, step: int | None) -> list[dict[str, Any]]:
         """Thresholds of the validation after `step` optimizer steps; none where none was made."""
-        if not self.thresholds.is_file():
-            return []
-        found: dict[str, list[dict[str, Any]]] = json.loads(self.thresholds.read_text())
+        found: dict[str, list[dict[str, Any]]] = read_json(self.thresholds)
         return found.get(str(step), [])
 
     def add_thresholds(self, step: int, found: list[dict[str, Any]]) -> None:
         """Keep the thresholds of a validation for the checkpoints of that step."""
-        before = json.loads(self.thresholds.read_text()) if self.thresholds.is_file() else {}
-        write_json(self.thresholds, before | {str(step): found})
+        write_json(self.thresholds, read_json(self.thresholds) | {str(step): found})
 
     def read_config(self) -> dict[str, Any]:
         """What was set, under today's names.
 
         Raises:
-            MissingInputError: no config.yaml.
+                MissingInputError: no config.yaml.
+            InputError: it cannot be read.
         """
         if not self.config.is_file():
             missing = "it has no config.yaml" if self.path.is_dir() else "it does not exist"
             raise MissingInputError(f"{self.path} is not a run folder: {missing}")
-        return with_new_names(yaml.safe_load(self.config.read_text()))
+        try:
+            content = yaml.safe_load(self.config.read_text())
+        except yaml.YAMLError as error:
+            raise InputError(f"{self.config} is damaged: {first_line(error)}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{self.config} is damaged: it holds no settings")
+        return with_new_names(content)
 
     def read_info(self) -> dict[str, Any]:
         """runinfo.json; empty where it is missing."""
-        return json.loads(self.runinfo.read_text()) if self.runinfo.is_file() else {}
+        return read_json(self.runinfo)
 
     def read_curves(self) -> dict[str, Any]:
         """Curves to draw: that of the head, and those of the last validation."""
-        return json.loads(self.curves.read_text()) if self.curves.is_file() else {}
+        return read_json(self.curves)
 
     def add_curves(self, curves: dict[str, Any]) -> None:
         """Add to curves.json, in place of what had the same key."""
@@ -85,7 +88,7 @@ class RunFolder:
 
     def read_result(self) -> dict[str, float]:
         """The flat metrics written so far."""
-        return json.loads(self.result.read_text()) if self.result.is_file() else {}
+        return read_json(self.result)
 
     def add_result(self, metrics: dict[str, float]) -> None:
         """Add flat metrics to result.json."""
@@ -98,7 +101,7 @@ class RunFolder:
 
     def begin(self, config: dict[str, Any], info: dict[str, Any]) -> None:
         """Write what is run; a resumed run keeps the list of earlier starts."""
-        starts = json.loads(self.runinfo.read_text())["starts"] if self.runinfo.is_file() else []
+        starts = self.read_info().get("starts", [])
         starts.append({"command": shlex.join(sys.argv), "world_size": info["world_size"]})
         write_json(self.runinfo, info | {"starts": starts})
         with atomic_write(self.config, "w") as file:

@@ -32,6 +32,8 @@ def read_metrics(path: Path, only: Collection[str] | None = None) -> Columns:
     with path.open(newline="", errors="replace") as file:
         reader = csv.reader(line for line in file if line.endswith("\n"))
         names = next(reader, [])
+        if not names:
+            raise InputError(f"{path} has no whole first line yet, which names its columns")
         if "step" not in names:
             raise InputError(f"{path} is not the log of a run: its first line names no 'step'")
         wanted = [n for n, name in enumerate(names) if only is None or name in {"step", *only}]

@@ -1,13 +1,12 @@
 """How far a run is: running, stopped or done."""
 
-import json
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from marginface.runs.folder import RunFolder
-from marginface.utils.files import write_json
+from marginface.utils.files import read_json, write_json
 from marginface.utils.process_identity import is_alive, this_process
 
 _SILENT = 600.0  # seconds without a sign of life after which a run elsewhere counts as stopped
@@ -41,7 +40,7 @@ def note_status(run: RunFolder, state: State, **facts: Any) -> None:
         state: of the run, which is carried out by this process.
         facts: step, total_steps, reason, pruned.
     """
-    before = json.loads(run.status.read_text()) if run.status.is_file() else {}
+    before = read_json(run.status)
     now = datetime.now().isoformat(timespec="seconds")
     fixed = {"state": state, "reason": "", "time": now, "process": this_process()}
     write_json(run.status, before | fixed | facts)
@@ -49,12 +48,12 @@ def note_status(run: RunFolder, state: State, **facts: Any) -> None:
 
 def is_pruned(run: RunFolder) -> bool:
     """Whether a sweeper ended the run before its time."""
-    return run.status.is_file() and bool(json.loads(run.status.read_text()).get("pruned"))
+    return bool(read_json(run.status).get("pruned"))
 
 
 def read_status(run: RunFolder) -> Status:
     """How far a run is; one of an older version counts as done when it has a result."""
-    noted: dict[str, Any] = json.loads(run.status.read_text()) if run.status.is_file() else {}
+    noted: dict[str, Any] = read_json(run.status)
     changed = _changed(run)
     state: State = noted.get("state", "done" if "train/loss" in run.read_result() else "stopped")
     if state == "running":

@@ -31,6 +31,7 @@ from marginface.utils.errors import PreemptedError, first_line
 from marginface.utils.hardware import keep_freed_memory
 
 _SECONDS_TO_END = 3.0
+_INTERRUPTED = "interrupted by Ctrl-C"
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -78,8 +79,16 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         raise
     except BaseException as error:
         _end_processes(trainer)
+        # Lightning ends an interrupted run with exit code 1 and says nothing.
+        is_interrupted = isinstance(error.__context__, KeyboardInterrupt)
         if trainer.is_global_zero:
-            _note_end(folder, error)
+            _note_end(folder, KeyboardInterrupt(_INTERRUPTED) if is_interrupted else error)
+        if is_interrupted:
+            rank_zero_print(
+                f"{_INTERRUPTED}; the same command with hydra.run.dir={folder.path} "
+                f"{'resumes' if folder.last.is_file() else 'begins anew'}"
+            )
+            raise SystemExit(130) from None
         raise
     finally:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

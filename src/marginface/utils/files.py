@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from marginface.utils.errors import InputError
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iterator[IO[Any]]:
@@ -42,6 +44,20 @@ def write_json(path: Path, content: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; {} where there is none.
+
+    Raises:
+        InputError: it is cut off or something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}; delete it to go on without it") from error
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
