@@ -9,6 +9,7 @@ from marginface.backbones.factory import (
     checkpoint_activations,
     create_backbone,
 )
+from marginface.backbones.pretrained import load_pretrained
 from marginface.backbones.weights import load_backbone_weights
 from marginface.utils.plugins import import_modules
 
@@ -19,4 +20,5 @@ __all__ = [
     "checkpoint_activations",
     "create_backbone",
     "load_backbone_weights",
+    "load_pretrained",
 ]

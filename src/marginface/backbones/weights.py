@@ -58,25 +58,41 @@ def read_state(path: Path) -> State:
         MissingInputError: no such file.
         InputError: another kind of file, or several state dicts of which none has a usual name.
     """
+    nested = read_states(path)
+    if "" in nested:
+        return nested[""]
+    usual = [key for name in _USUAL_NAMES for key in nested if key.rpartition(".")[2] == name]
+    usual.sort(key=lambda key: key.count("."))  # of the file before those of parts of it
+    if not usual and len(nested) != 1:
+        raise InputError(
+            f"{path} is not a state dict and holds {len(nested)} of them ({', '.join(nested)}); "
+            "save the one of the network: torch.save(model.state_dict(), 'weights.pth')"
+        )
+    return nested[usual[0] if usual else next(iter(nested))]
+
+
+def read_states(path: Path) -> dict[str, State]:
+    """All state dicts in a file, by the dotted name of where they are: "" for the file itself.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: another kind of file, or one without a state dict.
+    """
     if not path.is_file():
         raise MissingInputError(f"no weights file {path}; check backbone.weights")
     content: Any = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
     if _is_state(content):
-        state: State = content
-        return state
+        return {"": content}
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a state dict, got {type(content).__name__}")
     nested = dict(_states_in(content))
-    usual = [key for name in _USUAL_NAMES for key in nested if key.rpartition(".")[2] == name]
-    usual.sort(key=lambda key: key.count("."))  # of the file before those of parts of it
-    if not usual and len(nested) != 1:
-        found = f"{len(nested)} of them ({', '.join(nested)})" if nested else "none"
+    if not nested:
         raise InputError(
-            f"{path} is not a state dict and holds {found}, its keys are "
+            f"{path} is not a state dict and holds none, its keys are "
             f"{', '.join(map(str, list(content)[:8]))}; save the one of the network: "
             "torch.save(model.state_dict(), 'weights.pth')"
         )
-    return nested[usual[0] if usual else next(iter(nested))]
+    return nested
 
 
 def _states_in(content: dict[Any, Any], above: str = "") -> Iterator[tuple[str, State]]:

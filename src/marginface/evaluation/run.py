@@ -76,6 +76,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             "network": model.name,
             "image_size": model.image_size,
             "color": model.color,
+            **({"recognized": model.recognized} if model.recognized else {}),
             "normalization": _normalization(model.input),
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
             "precision": "int8" if model.description.precision == "int8" else config["precision"],

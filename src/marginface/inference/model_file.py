@@ -25,6 +25,7 @@ class ModelFile:
         build: the network, with its weights.
         description: what it says of itself; for files that say nothing, what was given.
         own: whether the file is one of ours, with its flip and its thresholds.
+        recognized: of a network of others, how it was recognized, in words.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class ModelFile:
     build: Callable[[], nn.Module]
     description: Description
     own: bool = False
+    recognized: str = ""
 
     @property
     def input(self) -> NetworkInput:

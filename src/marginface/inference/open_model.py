@@ -31,10 +31,10 @@ def open_model(
     """Find out what a file holds.
 
     Args:
-        path: a run folder, a .ckpt, weights (.pth, .pt, .safetensors; insightface's as they are),
-            .onnx, or a shared folder.
+        path: a run folder, a .ckpt, weights (.pth, .pt, .safetensors; those of known projects as
+            they are), .onnx, or a shared folder.
         backbone: configuration of the network in a file of bare weights; without it the file is
-            compared with insightface's networks.
+            compared with networks of known projects.
         color: channel order, where the file does not state it; rgb when not given.
         checkpoint: of a run folder, see `RunFolder.checkpoint`.
         given: further fields of `NetworkInput`, for files that do not state them.
@@ -142,6 +142,9 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
 def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str, Any]) -> ModelFile:
     from marginface.backbones.weights import identify_network  # timm takes seconds to import
 
+    others = _of_others(path, stated) if backbone is None else None
+    if others is not None:
+        return others
     config = dict(backbone) if backbone is not None else identify_network(path)
     config.pop("weights", None)
     usual = config.pop("color", None) or "rgb"
@@ -154,6 +157,29 @@ def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str,
         config,
         lambda: _with_weights(config, path),
         Description(backbone=config, input=found),
+    )
+
+
+def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
+    """A network that another project published; None for those that are built like ours."""
+    from marginface.backbones.iresnet import IResNet
+    from marginface.backbones.pretrained import about_of, describe, find_pretrained, is_foreign
+
+    if not is_foreign(path):
+        return None
+    found = find_pretrained(path)
+    if isinstance(found.network, IResNet) and found.family.name == "insightface":
+        return None  # ours are the same
+    about = about_of(path, found)
+    describe(path, about)
+    kept = {"color": about.color, "mean": about.mean, "std": about.std, "size": about.image_size}
+    return ModelFile(
+        path,
+        about.family,
+        {"family": about.family},
+        lambda: found.network,
+        Description(input=network_input({**kept, **stated}, str(path))),
+        recognized=f"{about.family}, because {about.grounds}",
     )
 
 
