@@ -27,7 +27,16 @@ def with_quotes(arguments: list[str]) -> list[str]:
     for given, now in quoted.items():
         if now != given:
             rank_zero_warn(f"the override {given} is read as {now}; in a shell write '{now}'")
-    return [quoted.get(argument, argument) for argument in arguments]
+    return [_added(quoted.get(argument, argument)) for argument in arguments]
+
+
+# Keys that no file of the configuration has, because they are arguments of a run and not of a part.
+OPTIONAL_KEYS = ("head.weights", "head.classes")
+
+
+def _added(argument: str) -> str:
+    """An optional key is added; Hydra takes others for a misspelled one."""
+    return f"++{argument}" if argument.partition("=")[0] in OPTIONAL_KEYS else argument
 
 
 def _check_form(arguments: list[str]) -> None:

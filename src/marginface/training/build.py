@@ -15,6 +15,7 @@ from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.heads import create_head
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
+from marginface.training.head_start import HEAD_START
 from marginface.training.module import FaceRecognizer
 from marginface.training.strategies import (
     check_classifier,
@@ -56,7 +57,7 @@ def build_module(
     if shares_classes(trainer):
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
     head = create_head(
-        **config["head"],
+        **head_parameters(config["head"]),
         embedding_size=backbone_config["embedding_size"],
         num_classes=datamodule.num_classes,
         classifier=options,
@@ -75,6 +76,11 @@ def build_module(
         channels_last=config["channels_last"],
         description=description,
     )
+
+
+def head_parameters(node: dict[str, Any]) -> dict[str, Any]:
+    """The node of a head without where its centers begin."""
+    return {key: value for key, value in node.items() if key not in HEAD_START}
 
 
 def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
+from marginface.training.head_start import CLASS_MEANS, HEAD_START
 from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError, raise_problems
 from marginface.utils.plugins import load_plugins
@@ -55,7 +56,7 @@ def train_problems(config: dict[str, Any]) -> list[str]:
         return [str(error)]
     if not 0 <= config["seed"] < 1 << 32:
         problems.append(f"seed must be in [0, 2^32), got {config['seed']}")
-    problems += head_problems(config["head"])
+    problems += _head_problems(config["head"])
     problems += backbone_problems(config["backbone"])
     for group in ("data", "augmentation", "optimizer", "scheduler"):
         problems += target_problems(group, config[group], PROVIDED.get(group, ()))
@@ -66,6 +67,16 @@ def train_problems(config: dict[str, Any]) -> list[str]:
             if node is not None:
                 problems += target_problems(f"{group}.{name}", node)
     return problems
+
+
+def _head_problems(node: dict[str, Any]) -> list[str]:
+    """Of the head, and of where its centers begin."""
+    start = {key: node[key] for key in HEAD_START if key in node}
+    known = dict.fromkeys(HEAD_START, str | None)
+    problems = mapping_problems("head", start, known, required=set())
+    if start.get("classes") is not None and start.get("weights") in (None, CLASS_MEANS):
+        problems.append("head.classes says which class of the file head.weights is which; give one")
+    return problems + head_problems({k: v for k, v in node.items() if k not in HEAD_START})
 
 
 FLOAT32_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision

@@ -90,6 +90,9 @@ class FaceRecognizer(L.LightningModule):
         self.verification = Verification()
         self.stop_request = StopRequest()
         self._facts = LateNumbers()  # losses and signals of all processes
+        # What the centers are to begin at when the network is on its device; whether at random.
+        self.begin_head: Callable[[Callable[[Tensor], Tensor], FaceDataModule], None] | None = None
+        self.has_random_centers = True
         self.saving_path: Path | None = None  # the checkpoint that is being written
         self.resumed_from: Path | None = None  # the checkpoint that is being read
 
@@ -104,6 +107,12 @@ class FaceRecognizer(L.LightningModule):
         self._facts = LateNumbers()  # not those of a run that failed
         if isinstance(getattr(self.trainer, "datamodule", None), FaceDataModule):
             self.datamodule.watch_labels = self.head.centers.know_range
+        if self.begin_head is not None:
+            was_training = self.backbone.training
+            self.backbone.eval()
+            self.begin_head(self.embed, self.datamodule)
+            self.backbone.train(was_training)
+            self.begin_head = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Lightning saves no generator state, so dropout and the like start anew from the step.

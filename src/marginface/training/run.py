@@ -21,6 +21,7 @@ from marginface.training.callbacks.preemption import Preemption
 from marginface.training.callbacks.run_page import never_stopping, write_page
 from marginface.training.callbacks.step_log import log_validation
 from marginface.training.config import check_config
+from marginface.training.head_start import HEAD_START, start_head
 from marginface.training.loggers.wandb import log_page
 from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
@@ -63,8 +64,12 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if trainer.local_rank == 0:  # before the others take some
         datamodule.check_shared_memory(micro_batch, trainer.num_devices)
         _warn_of_workers(datamodule.num_workers * trainer.num_devices)
+    weights, classes = (config["head"].get(key) for key in HEAD_START)
+    module.has_random_centers = checkpoint is None and weights is None
+    if checkpoint is None:
+        module.begin_head = start_head(module.head, weights, classes)
     if trainer.is_global_zero:
-        begin_run(config, datamodule, module, trainer, folder, untrained=checkpoint is None)
+        begin_run(config, datamodule, module, trainer, folder, untrained=module.has_random_centers)
     if checkpoint is not None:
         rank_zero_print(f"resuming from {checkpoint}")
         module.resumed_from = checkpoint

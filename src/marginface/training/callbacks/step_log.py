@@ -65,7 +65,7 @@ class StepLog(StepCallback):
         start = time.perf_counter()
         logged = module.statistics.log()  # a GPU has to finish for it all that has been queued
         self._busy += time.perf_counter() - start
-        if step == 0:
+        if step == 0 and module.has_random_centers:
             _check_first_loss(logged["train/loss"], module.head)
         metrics = {
             "epoch": step // steps_per_epoch(trainer),

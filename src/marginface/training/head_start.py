@@ -1,0 +1,150 @@
+"""Where a head begins other than at random: centers of a file, or the means of its classes."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marginface.data.datamodule import FaceDataModule
+from marginface.data.loader import batch_loader
+from marginface.data.sampling import EvaluationSampler
+from marginface.heads import MarginHead
+from marginface.training.center_files import read_center_file
+from marginface.utils.console import rank_zero_print, tracked
+from marginface.utils.distributed import add_over_ranks, rank
+from marginface.utils.errors import InputError
+from marginface.utils.text_table import read_table
+
+CLASS_MEANS = "class_means"
+HEAD_START = ("weights", "classes")  # keys of the `head` group that are not the head's own
+
+
+def start_head(
+    head: MarginHead, weights: str | None, classes: str | None
+) -> Callable[[Callable[[Tensor], Tensor], FaceDataModule], None] | None:
+    """Begin where `head.weights` says.
+
+    Args:
+        head: with random centers.
+        weights: null for those, "class_means", or a file.
+        classes: see `start_from_file`.
+
+    Returns:
+        What is still to be done when the network is on its device, if anything.
+    """
+    if weights == CLASS_MEANS:
+        return partial(start_from_means, head)
+    if weights is not None:
+        start_from_file(head, weights, classes)
+    return None
+
+
+def start_from_file(head: MarginHead, weights: str, classes: str | None) -> None:
+    """Give a head the centers of a file; classes that it does not know keep their random ones.
+
+    Args:
+        head: K centers of a class become K times the same.
+        weights: see `center_files.read_center_file`.
+        classes: .csv with the columns old,new: which class of the file is which one here. Without
+            it the file has the classes of this run, in their order. Old classes that are not named
+            are dropped.
+
+    Raises:
+        InputError: a file that does not fit.
+    """
+    old = read_center_file(weights, head.embedding_size)
+    per_class = head.centers.centers_per_class
+    if classes is None:
+        if len(old) in (head.num_classes, head.centers.num_rows):
+            pairs = np.stack([np.arange(len(old))] * 2, 1)
+            per_class = head.centers.num_rows // len(old)
+        else:
+            raise InputError(
+                f"head.weights={weights} has {len(old)} centers and the data {head.num_classes} "
+                "classes; head.classes=<csv> with the columns old,new says which is which"
+            )
+    else:
+        pairs = _class_pairs(Path(classes), len(old), head.num_classes)
+    table = torch.full((head.centers.num_rows, head.embedding_size), torch.nan)
+    rows = torch.from_numpy(pairs[:, 1]) * per_class
+    for number in range(per_class):
+        table[rows + number] = old[torch.from_numpy(pairs[:, 0])]
+    known = _assign(head, table)
+    rank_zero_print(
+        f"head: {known // per_class} of {head.num_classes} classes begin at centers of {weights}, "
+        f"the others at random; {len(old) - len(np.unique(pairs[:, 0]))} old centers are not used"
+    )
+
+
+def start_from_means(
+    head: MarginHead, embed: Callable[[Tensor], Tensor], datamodule: FaceDataModule
+) -> None:
+    """Give a head the mean directions of its classes, of the length that random centers have.
+
+    One pass over the training images, shared by all processes.
+
+    Args:
+        head: K centers of a class become K times the same.
+        embed: uint8 (B, 3, S, S) to (B, D).
+        datamodule: of the run.
+    """
+    trainer = datamodule.trainer
+    assert trainer is not None
+    device, faces = head.weight.device, datamodule.train_set
+    sampler = EvaluationSampler(
+        len(faces), datamodule.eval_batch_size, rank=rank(), world_size=trainer.world_size
+    )
+    loader = batch_loader(
+        faces, sampler, datamodule.eval_batch_size, num_workers=datamodule.num_workers
+    )
+    total = torch.zeros(head.num_classes, head.embedding_size, device=device)
+    with torch.no_grad():
+        for images, labels, _ in tracked(loader, len(loader), "class means, batches"):
+            is_there = labels >= 0  # processes that have fewer images get empty ones
+            directions = F.normalize(embed(images.to(device)).float(), dim=1)
+            total.index_add_(0, labels[is_there].to(device), directions[is_there])
+    means = F.normalize(add_over_ranks(total), dim=1)
+    seen = means.norm(dim=1, keepdim=True) > 0
+    lengths = head.weight.detach().float().norm(dim=1)
+    sums = add_over_ranks(torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))]))
+    table = torch.where(seen, sums[0] / sums[1] * means, torch.nan)
+    known = _assign(head, table.repeat_interleave(head.centers.centers_per_class, 0))
+    rank_zero_print(f"head: {known} centers begin at the means of their classes")
+
+
+def _assign(head: MarginHead, table: Tensor) -> int:
+    """Put known rows (those without NaN) of all classes where this process has them."""
+    shard, per_class = head.shard, head.centers.centers_per_class
+    own = table if shard is None else table[shard.start * per_class : shard.stop * per_class]
+    known = torch.isfinite(own).all(1)
+    with torch.no_grad():
+        weight = head.weight
+        weight[known.to(weight.device)] = own[known].to(weight.device, weight.dtype)
+    return int(torch.isfinite(table).all(1).sum())
+
+
+def _class_pairs(path: Path, old: int, new: int) -> np.ndarray:
+    """(N, 2) class of the file and class here."""
+    table = read_table(path, lambda fields, others: {"old", "new"} <= set(fields))
+    if table.headings is None:
+        raise InputError(f"head.classes={path}: its first line must name the columns old,new")
+    found = []
+    for line, cells in zip(table.lines, table.by_heading({"old": (), "new": ()}), strict=True):
+        for cell, count, what in zip(cells, (old, new), ("old", "new"), strict=True):
+            if not cell.isdigit() or int(cell) >= count:
+                raise InputError(
+                    f"head.classes={path}, line {line.number}: {what} must be a class from 0 to "
+                    f"{count - 1}, got {cell!r}"
+                )
+        found.append([int(cell) for cell in cells])
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    if len(np.unique(pairs[:, 1])) < len(pairs):
+        numbers, counts = np.unique(pairs[:, 1], return_counts=True)
+        raise InputError(
+            f"head.classes={path}: class {numbers[counts > 1][0]} of this run is named twice"
+        )
+    return pairs
