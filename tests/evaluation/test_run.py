@@ -14,11 +14,13 @@ import torch
 
 from helpers.evaluations import everything, settings
 from marginface import backbones
+from marginface.backbones import create_backbone
 from marginface.config.command_line import check_command_line
 from marginface.data import load_pairs
+from marginface.evaluation.benchmarks import PairsBenchmark
 from marginface.evaluation.config import evaluation_problems
 from marginface.evaluation.run import evaluate
-from marginface.inference.embedder import load_embedder
+from marginface.inference.embedder import Embedder, load_embedder
 from marginface.metrics.verification import evaluate_pairs
 from marginface.utils.errors import InputError
 
@@ -202,3 +204,38 @@ def test_the_command(run: Path, sets: Path, tmp_path: Path, command: Command) ->
     assert "rank1" in done.stdout
     assert f"report {tmp_path / 'here'}/report.html" in done.stdout
     assert (tmp_path / "evaluations" / "all.csv").is_file()
+
+
+def test_pairs_across_two_networks(run: Path, sets: Path, tmp_path: Path) -> None:
+    wanted = ["benchmark=custom_pairs", f"benchmark.custom_pairs.root={sets / 'pairs'}",
+              "benchmark.custom_pairs.bootstrap=5"]  # fmt: skip
+    alone = evaluate(settings(f"checkpoint={run}", *wanted, folder=tmp_path / "alone"))
+    same = evaluate(
+        settings(
+            f"checkpoint={run}", *wanted, f"gallery_checkpoint={run}", folder=tmp_path / "same"
+        )
+    )
+    assert {k: v for k, v in alone.items() if k in same} == same
+    # Another network: each side by its own.
+    other = create_backbone("miniresnet8_half", image_size=32, embedding_size=512)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    pairs = load_pairs(sets / "pairs" / "pairs.csv", image_size=32)
+    first, second = load_embedder(run)(pairs.images), Embedder(other, 32, "rgb")(pairs.images)
+    mixed = torch.stack([first[pairs.pairs[:, 0]], second[pairs.pairs[:, 1]]], 1).flatten(0, 1)
+    expected = evaluate_pairs(mixed, torch.from_numpy(pairs.same))
+    task = PairsBenchmark(["pairs.csv"], root=str(sets / "pairs"), bootstrap=5).tasks("p", 32)[0]
+    assert task.evaluate_across is not None
+    found = task.evaluate_across(first, second)
+    assert found.metrics["accuracy"].value == expected.accuracy
+    assert found.metrics["auc"].value == pytest.approx(expected.auc)
+    assert found.thresholds == []
+
+
+def test_galleries_have_no_two_sides(run: Path, sets: Path, tmp_path: Path) -> None:
+    config = settings(
+        f"checkpoint={run}", "benchmark=custom_gallery", f"gallery_checkpoint={run}",
+        f"benchmark.custom_gallery.root={sets / 'gallery'}",
+        "benchmark.custom_gallery.fpirs=[0.25]", folder=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="two sides of pairs; custom_gallery has none"):
+        evaluate(config)

@@ -75,3 +75,14 @@ def test_the_area_under_error_versus_discard() -> None:
     every = [np.repeat(column, weights) for column in (values, same, *quality)]
     expected = DiscardArea(*every, 0.4)()
     assert DiscardArea(values, same, *quality, 0.4)(weights) == pytest.approx(expected)
+
+
+def test_pairs_of_one_quality_have_no_order() -> None:
+    """An image in several pairs is embedded several times, and its norm differs by rounding."""
+    rng = np.random.default_rng(3)
+    quality = np.repeat(rng.random(60), 5)
+    same, values = np.ones(300, bool), rng.random(300)
+    area = DiscardArea(values, same, quality, quality, 0.5)()
+    for _ in range(5):
+        noisy = quality * (1 + rng.normal(0, 1e-7, 300))
+        assert DiscardArea(values, same, noisy, noisy, 0.5)() == pytest.approx(area, abs=1e-6)

@@ -13,6 +13,7 @@ from marginface.utils.plugins import load_plugins
 EVALUATE_KEYS: dict[str, Any] = {
     "checkpoint": str,
     "run": str | None,
+    "gallery_checkpoint": str | None,
     "input": dict | None,
     "benchmark": dict,
     "plugins": list[str],

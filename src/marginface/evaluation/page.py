@@ -147,8 +147,11 @@ def _charts(benchmark: BenchmarkResult) -> list[Chart]:
         charts += [score_histogram(benchmark.pairs), *rate_charts({"all pairs": benchmark.pairs})]
     if benchmark.reject is not None:
         shares, fnmr = benchmark.reject
-        area = benchmark.metrics.get("edc_pauc")
-        words = "" if area is None else f", mean to {DISCARDED:.0%}: {100 * area.value:.2f} %"
+        area = benchmark.discard_area
+        words = ""
+        if area is not None:
+            value, interval = shown("fnmr", area)
+            words = f"; mean to {DISCARDED:.0%} left out: {value} % ({interval})"
         charts.append(
             line_chart(
                 "FNMR (threshold at FMR 1e-2) without the pairs of lowest quality",

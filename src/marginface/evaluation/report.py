@@ -65,6 +65,7 @@ class Evaluation:
                 "tables": [table._asdict() for table in benchmark.tables],
                 "groups": [_group_facts(group) for group in benchmark.groups],
                 "error_versus_reject": benchmark.reject and [c.tolist() for c in benchmark.reject],
+                "edc_pauc": benchmark.discard_area and benchmark.discard_area._asdict(),
                 "thresholds": []
                 if benchmark.pairs is None
                 else [vars(point) for point in operating_points(benchmark.pairs, fmrs)],

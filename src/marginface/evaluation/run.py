@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from marginface.config.instantiate import build
 from marginface.data.preprocessing import MIDDLE
 from marginface.evaluation.acquisition import add_acquisition
@@ -50,8 +52,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         given=config["input"],
     )
     check_execution(model, flip=config["flip"], precision=config["precision"])
+    gallery = _gallery_model(config, model)
     tasks = _tasks(config["benchmark"], model.input.aligned_size)
     embed = _Embedding(model, devices, config)
+    embed_gallery = _Embedding(gallery, devices, config) if gallery is not None else None
+    if gallery is not None:
+        _check_pairs(tasks)
     results: list[BenchmarkResult] = []
     images = [task.faces.content_hash() for task in tasks]  # all there, before hours of work
     for task in tasks:
@@ -60,7 +66,10 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         embeddings = embed(task, content)
         try:
             found = embedding_cautions(embeddings)
-            result = task.evaluate(embeddings)
+            if embed_gallery is None:
+                result = task.evaluate(embeddings)
+            else:
+                result = _across(task, embeddings, embed_gallery(task, content))
         except InputError as error:
             raise InputError(f"{task.name}: {error}") from error
         found += result.cautions
@@ -77,6 +86,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             "image_size": model.image_size,
             "color": model.color,
             **({"recognized": model.recognized} if model.recognized else {}),
+            **({"gallery_checkpoint": str(gallery.path)} if gallery is not None else {}),
             "normalization": _normalization(model.input),
             "flip": "embedding of the mirror image added" if config["flip"] else "none",
             "precision": "int8" if model.description.precision == "int8" else config["precision"],
@@ -90,6 +100,44 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     print_results(evaluation)
     rank_zero_print(f"report {folder}/report.html")
     return numbers
+
+
+def _gallery_model(config: dict[str, Any], probes: ModelFile) -> ModelFile | None:
+    """The network that the other side of each pair is embedded with; None for the same."""
+    if config.get("gallery_checkpoint") is None:
+        return None
+    gallery = open_model(config["gallery_checkpoint"])
+    check_execution(gallery, flip=config["flip"], precision=config["precision"])
+    if gallery.input.aligned_size != probes.input.aligned_size:
+        raise InputError(
+            f"checkpoint={probes.path} takes images of {probes.input.aligned_size} pixels and "
+            f"gallery_checkpoint={gallery.path} those of {gallery.input.aligned_size}"
+        )
+    return gallery
+
+
+def _check_pairs(tasks: list[BenchmarkTask]) -> None:
+    others = [task.name for task in tasks if task.evaluate_across is None]
+    if others:
+        raise InputError(
+            f"gallery_checkpoint compares the two sides of pairs; {', '.join(others)} has none"
+        )
+
+
+def _across(task: BenchmarkTask, probes: Tensor, gallery: Tensor) -> BenchmarkResult:
+    """New probes against an old gallery."""
+    if probes.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"embeddings of {probes.shape[1]} numbers cannot be compared with those of "
+            f"{gallery.shape[1]}, which gallery_checkpoint gives"
+        )
+    assert task.evaluate_across is not None
+    result = task.evaluate_across(probes, gallery)
+    result.protocol.append(
+        "ACROSS NETWORKS: the first image of each pair by checkpoint, the second by "
+        "gallery_checkpoint"
+    )
+    return result
 
 
 _USUAL = "(x/255 - 0.5) / 0.5"

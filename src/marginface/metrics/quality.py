@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from marginface.utils.errors import InputError
 
 Floats = NDArray[np.floating]
+_SAME_QUALITY = 1e-5  # relative
 DISCARDED = 0.2  # share of pairs that the area under an error-versus-discard curve goes to
 
 
@@ -87,8 +88,13 @@ class DiscardArea:
     ) -> None:
         _check(scores, same, quality1, quality2)
         lowest = np.minimum(quality1, quality2)[same]
-        self._order = np.flatnonzero(same)[np.argsort(lowest, kind="stable")]
+        order = np.argsort(lowest, kind="stable")
+        self._order = np.flatnonzero(same)[order]
         self._missed = (scores < threshold)[self._order]
+        # Pairs of one image have its quality up to rounding, and no order among themselves: they
+        # are left out together, in parts.
+        sizes = np.abs(lowest[order])
+        self._last = np.append(np.diff(lowest[order]) > _SAME_QUALITY * sizes[1:], True)
         self._most = most
 
     def __call__(self, weights: Floats | None = None) -> float:
@@ -99,7 +105,8 @@ class DiscardArea:
             return float("nan")
         shares = np.linspace(0, self._most, 101)
         # A pair in the middle of a share counts in part.
-        gone = np.interp(shares * left[-1], np.append(0.0, left), np.append(0.0, missing))
+        discarded, gone_then = (np.append(0.0, c[self._last]) for c in (left, missing))
+        gone = np.interp(shares * left[-1], discarded, gone_then)
         fnmr = (missing[-1] - gone) / (left[-1] * (1 - shares))
         return float(np.trapezoid(fnmr, shares) / self._most)
 

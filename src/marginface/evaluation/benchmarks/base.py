@@ -66,6 +66,8 @@ class BenchmarkResult:
         hard: the hardest genuine and the hardest impostor pairs of images.
         groups: error rates of groups at the threshold `group_threshold`.
         reject: shares left out and FNMR, the error-versus-reject curve.
+        discard_area: partial area under that curve; None where embeddings have one length, and
+            with it no quality (an export that gives unit vectors).
         tables: anything else.
         cautions: why numbers may mislead, in words; printed as warnings.
         thresholds: for models to carry, where embeddings are compared by cosine.
@@ -83,6 +85,7 @@ class BenchmarkResult:
     groups: list[GroupRates] = field(default_factory=list)
     group_threshold: float | None = None
     reject: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
+    discard_area: Estimate | None = None
     tables: list[ResultTable] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
     thresholds: list[Threshold] = field(default_factory=list)
@@ -98,12 +101,15 @@ class BenchmarkTask:
         faces: the images.
         evaluate: (N, D) float32 embeddings, not normalized, to the result.
         cautions: why its numbers will mislead, known before embedding.
+        evaluate_across: the same from the embeddings of two networks: of the first images of pairs
+            by the one, of the second by the other. None where there is no such thing.
     """
 
     name: str
     faces: ImageDataset
     evaluate: Callable[[Tensor], BenchmarkResult]
     cautions: list[str] = field(default_factory=list)
+    evaluate_across: Callable[[Tensor, Tensor], BenchmarkResult] | None = None
 
 
 class Benchmark(Protocol):

@@ -59,7 +59,7 @@ class GroupedPairs(PairsBenchmark):
         columns = {"group1": groups[:, 0], "group2": groups[:, 1]}
         known: KnownPeople = ((person[:, 0], person[:, 1]), columns)
         evaluate = partial(self.evaluate, name, pairs, known)
-        return [BenchmarkTask(name, pairs, evaluate, pair_cautions(pairs, self.folds))]
+        return [BenchmarkTask(name, pairs, evaluate, pair_cautions(pairs, self.folds), evaluate)]
 
     def read(
         self,
@@ -72,10 +72,15 @@ class GroupedPairs(PairsBenchmark):
         raise NotImplementedError
 
     def evaluate(
-        self, name: str, pairs: PairFile, known: KnownPeople, embeddings: Tensor
+        self,
+        name: str,
+        pairs: PairFile,
+        known: KnownPeople,
+        embeddings: Tensor,
+        others: Tensor | None = None,
     ) -> BenchmarkResult:
         """The whole, then each group on its own pairs, and the worst of them."""
-        result = super().evaluate(name, pairs, known, embeddings)
+        result = super().evaluate(name, pairs, known, embeddings, others)
         (one, other), columns = known
         within = columns["group1"] == columns["group2"]
         rows: list[tuple[Any, ...]] = []
@@ -84,7 +89,8 @@ class GroupedPairs(PairsBenchmark):
         for group in np.unique(columns["group1"][within]):
             chosen = within & (columns["group1"] == group)
             people = one[chosen], other[chosen]
-            of_group = super().evaluate(str(group), pairs.take(chosen), (people, {}), embeddings)
+            part = pairs.take(chosen)
+            of_group = super().evaluate(str(group), part, (people, {}), embeddings, others)
             accuracies[str(group)] = of_group.metrics["accuracy"]
             rates = [rate for rate in of_group.metrics if rate.startswith("tar@")]
             cells = [of_group.metrics[rate] for rate in ("accuracy", *rates)]

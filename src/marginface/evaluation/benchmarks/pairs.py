@@ -126,20 +126,37 @@ class PairsBenchmark:
             check_folds(self.folds, len(pairs.same), self.rules[0])
             checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
             evaluate = partial(self.evaluate, title, pairs, people_of_pairs(pairs)[:2])
-            found.append(BenchmarkTask(title, pairs, evaluate, pair_cautions(pairs, self.folds)))
+            cautions = pair_cautions(pairs, self.folds)
+            found.append(BenchmarkTask(title, pairs, evaluate, cautions, evaluate))
         return found
 
     def evaluate(
-        self, name: str, pairs: PairFile, known: KnownPeople, embeddings: Tensor
+        self,
+        name: str,
+        pairs: PairFile,
+        known: KnownPeople,
+        embeddings: Tensor,
+        others: Tensor | None = None,
     ) -> BenchmarkResult:
-        """Results of one file from the embeddings of its images."""
+        """Results of one file from the embeddings of its images.
+
+        Args:
+            name: of the file.
+            pairs, known: the pairs, and what is known of the people in them.
+            embeddings: (images, D).
+            others: (images, D) by another network, for the second image of each pair.
+        """
         whole = pairs
         if self.faulty == "skip":
             pairs, known = _without_faulty(pairs, known, embeddings)
         else:
             check_finite(embeddings, "embeddings")
         people, columns = known
-        first, second = (embeddings[torch.from_numpy(column)] for column in pairs.pairs.T)
+        tables = embeddings, embeddings if others is None else others
+        first, second = (
+            table[torch.from_numpy(column)]
+            for table, column in zip(tables, pairs.pairs.T, strict=True)
+        )
         quality1, quality2 = (side.norm(dim=1).double().numpy() for side in (first, second))
         distance = pair_distances(first, second)
         if self.qmagface is not None:
@@ -153,13 +170,16 @@ class PairsBenchmark:
         limit = operating_points(scored, [_GROUP_FMR])[0].threshold
         qualities = quality1, quality2
         estimates, groups = self._estimates(result, distance, people, qualities, limit), []
+        # Not among the metrics: exports that give unit vectors have the others.
+        discard_area = estimates.pop("edc_pauc")
+        has_quality = np.ptp(quality1) > 1e-5 * quality1.max()
         if "group1" in columns:
             sides = columns["group1"], columns["group2"]
             given = scores, same, *sides, *people, limit
             groups = group_rates(*given, replicates=self.bootstrap, seed=self.seed)
             estimates |= fairness(*given, replicates=self.bootstrap, seed=self.seed)
         thresholds = []
-        if self.qmagface is None and self.faulty == "stop":
+        if self.qmagface is None and self.faulty == "stop" and others is None:
             # How they were embedded is added where that is known.
             cosines = result.scores.numpy()
             thresholds = set_thresholds(pairs, cosines, embeddings, flip=True, precision="")
@@ -182,7 +202,8 @@ class PairsBenchmark:
             hard=_hardest(scores, pairs),
             groups=groups,
             group_threshold=limit,
-            reject=error_versus_reject(scores, same, quality1, quality2, limit),
+            reject=error_versus_reject(scores, same, *qualities, limit) if has_quality else None,
+            discard_area=discard_area if has_quality else None,
             tables=[] if self.qmagface is not None else [_insightface_table(result)],
             cautions=[
                 *_left_out(whole, pairs),
