@@ -284,3 +284,12 @@ def test_a_sweep_without_m_is_a_mistake() -> None:
         check_command_line("train", ["sweep=heads"])
     check_command_line("train", ["-m", "sweep=heads"])
     check_command_line("train", ["sweep=heads", "hydra.mode=RUN"])
+
+
+def test_an_interval_of_a_search_is_checked_by_its_lower_end() -> None:
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3"]
+    check_command_line("train", [*search, "optimizer.lr=tag(log, interval(0.01, 0.3))"])
+    with pytest.raises(InputError, match="head.kk"):
+        check_command_line("train", [*search, "head.kk=interval(0.4, 0.8)"])
+    with pytest.raises(InputError, match="scale"):
+        check_command_line("train", [*search, "head.scale=interval(-1.0, 2.0)"], train_problems)

@@ -40,8 +40,8 @@ def test_partial_fc_of_any_number_of_ranks(
                     "state_dict_softmax_fc": {"weight": part}}  # fmt: skip
         torch.save(part, tmp_path / kind.format(rank))
         torch.save(torch.zeros(3, 3), tmp_path / f"rank_{rank}_softmax_weight_mom.pt")
-    assert torch.equal(read_center_file(tmp_path / kind.format(0), D), centers)
-    assert torch.equal(read_center_file(tmp_path / kind.format(world - 1), D), centers)
+    assert torch.equal(read_center_file(tmp_path / kind.format(0), D)[:, 0], centers)
+    assert torch.equal(read_center_file(tmp_path / kind.format(world - 1), D)[:, 0], centers)
 
 
 def test_a_rank_that_is_missing(centers: torch.Tensor, tmp_path: Path) -> None:
@@ -69,12 +69,15 @@ def test_heads_of_other_projects(
     for key in nested:
         content = {key: content, "EPOCH": 3}
     torch.save(content, tmp_path / "head.pth")
-    assert torch.equal(read_center_file(tmp_path / "head.pth", D), centers)
+    assert torch.equal(read_center_file(tmp_path / "head.pth", D)[:, 0], centers)
 
 
 def test_what_we_export(centers: torch.Tensor, tmp_path: Path) -> None:
-    save_file({"head.weight": centers}, tmp_path / "centers.safetensors")
-    assert torch.equal(read_center_file(tmp_path / "centers.safetensors", D), centers)
+    file = tmp_path / "centers.safetensors"
+    save_file({"head.weight": centers}, file)
+    assert torch.equal(read_center_file(file, D)[:, 0], centers)
+    save_file({"head.weight": centers[:20].clone()}, file, {"centers_per_class": "4"})
+    assert torch.equal(read_center_file(file, D), centers[:20].view(5, 4, D))
 
 
 def test_what_does_not_fit(centers: torch.Tensor, tmp_path: Path) -> None:

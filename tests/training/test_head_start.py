@@ -77,6 +77,18 @@ def test_people_who_come_and_go(tiny_run: list[str], tmp_path: Path) -> None:
     assert torch.allclose(found[1:10], random[1:10])
 
 
+def test_all_centers_of_a_class_go_with_it(tiny_run: list[str], tmp_path: Path) -> None:
+    head = "head=subcenter_arcface"
+    old = trained(tiny_run, tmp_path / "old", head, "seed=1", "data.seed=2048")
+    (tmp_path / "map.csv").write_text("old,new\n3,7\n")
+    settings = [f"++head.weights={tmp_path}/old", f"++head.classes={tmp_path}/map.csv"]
+    new = trained(tiny_run, tmp_path / "new", head, *settings)
+    per_class = len(old) // CLASSES
+    assert torch.equal(new.view(CLASSES, per_class, -1)[7], old.view(CLASSES, per_class, -1)[3])
+    with pytest.raises(InputError, match=f"{per_class} centers a class and this head 1"):
+        trained(tiny_run, tmp_path / "one", *settings)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -84,7 +96,7 @@ def test_people_who_come_and_go(tiny_run: list[str], tmp_path: Path) -> None:
         ("old,new\n0,11\n", "new must be a class from 0 to 10, got '11'"),
         ("old,new\n0,1\n2,1\n", "class 1 of this run is named twice"),
         ("a,b\n0,1\n", "must name the columns old,new"),
-        (None, "has 5 centers and the data 11 classes; head.classes=<csv>"),
+        (None, "has centers of 5 classes and the data 11; head.classes=<csv>"),
     ],
 )
 def test_maps_that_do_not_fit(

@@ -101,7 +101,7 @@ class MarginfaceLauncher(Launcher):
             job.wait()
             self.was_stopped = True
             print(
-                f"interrupted; the same command with hydra.sweep.dir={folder.parent} goes on",
+                f"interrupted; the same command with hydra.sweep.dir={folder.parent} resumes",
                 file=sys.stderr,
             )
             raise SystemExit(130) from None

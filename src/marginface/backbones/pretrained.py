@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor, nn
 
-from marginface.backbones.families import FAMILIES, About, Family
+from marginface.backbones.families import FAMILIES, INSIGHTFACE, About, Family
 from marginface.backbones.weights import State, read_states
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError, check_choice
@@ -65,9 +65,17 @@ def describe(path: Path, about: About) -> None:
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether some tensor of a file has the name by which a known family is found."""
-    anchors = tuple(family.anchor for family in FAMILIES)
-    return any(name.endswith(anchors) for state in read_states(path).values() for name in state)
+    """Whether a file seems to hold a network of a known family that is not built like ours.
+
+    Only names are looked at; insightface's IResNet is ours.
+    """
+    others = [family for family in FAMILIES if family is not INSIGHTFACE]
+    return any(
+        True
+        for state in read_states(path).values()
+        for family in others
+        for _ in _prefixes(state, family, forced=False)
+    )
 
 
 def find_pretrained(path: Path, family: str | None = None) -> Found:

@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, OverrideType
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -127,11 +127,13 @@ def _choices(override: Override) -> list[Any]:
     value: Any = override.value()
     if isinstance(value, Glob):
         return value.filter(sorted(_members(override.key_or_group, [config_dir()])))
-    return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+    if isinstance(value, IntervalSweep):
+        return [value.start]  # what a search may try first stands for the others
+    return list(override.sweep_string_iterator())
 
 
 def _assignment(override: Override, job: int) -> str:
-    """The override with one choice of a sweep; a continuous sweep has none to check."""
+    """The override with one choice of a sweep; of an interval with its lower end."""
     line = override.input_line
     assert line is not None
     choices = _choices(override)

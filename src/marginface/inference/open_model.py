@@ -162,14 +162,11 @@ def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str,
 
 def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
     """A network that another project published; None for those that are built like ours."""
-    from marginface.backbones.iresnet import IResNet
     from marginface.backbones.pretrained import about_of, describe, find_pretrained, is_foreign
 
     if not is_foreign(path):
         return None
     found = find_pretrained(path)
-    if isinstance(found.network, IResNet) and found.family.name == "insightface":
-        return None  # ours are the same
     about = about_of(path, found)
     describe(path, about)
     kept = {"color": about.color, "mean": about.mean, "std": about.std, "size": about.image_size}

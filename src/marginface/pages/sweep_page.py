@@ -51,10 +51,12 @@ def finish_sweep(sweep: Path, *, shown: bool = True) -> None:
     if folders == [sweep]:
         return  # no job came so far as to have a folder
     table = compare_runs(folders, sweep / "comparison.csv")
-    write_comparison_page(folders, sweep / SWEEP_REPORT, sweep.name)
+    runs = read_compared(folders)
+    groups = group_runs(runs)
+    _write_page(runs, groups, sweep / SWEEP_REPORT, sweep.name)
     if shown:
         print_table(table)
-        show_groups(group_runs(read_compared(folders)))
+        show_groups(groups)
         print(f"sweep folder {sweep}")
         print(f"page {sweep / SWEEP_REPORT}")
 
@@ -78,7 +80,11 @@ def write_comparison_page(folders: Sequence[Path], path: Path, title: str) -> Pa
         MissingInputError: a folder that is not one of a run.
     """
     runs = read_compared(folders)
-    groups = group_runs(runs)
+    _write_page(runs, group_runs(runs), path, title)
+    return path
+
+
+def _write_page(runs: Sequence[ComparedRun], groups: Groups, path: Path, title: str) -> None:
     page = Page(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {title}")
     page.cards(_cards(runs, groups))
     states = [read_status(RunFolder(run.folder)).state for run in runs]
@@ -96,7 +102,6 @@ def write_comparison_page(folders: Sequence[Path], path: Path, title: str) -> Pa
     _importance(page, path.parent / IMPORTANCE)
     _runs(page, runs, groups, path.parent)
     page.write(path)
-    return path
 
 
 def _cards(runs: Sequence[ComparedRun], groups: Groups) -> list[Card]:

@@ -44,23 +44,18 @@ class ComparedRun(NamedTuple):
         return int(self.settings.get("seed", 0))
 
 
-def settings_without_seed(config: dict[str, Any], place: str = "") -> dict[str, Any]:
-    """Flat settings of a run that other seeds of the same experiment have, too.
-
-    Args:
-        config: resolved.
-        place: the run folder where `paths.run_dir` does not say it.
-    """
+def settings_without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings of a resolved configuration that other seeds of the experiment have, too."""
     seed = config.get("seed")
     return {
         key: value
-        for key, value in _flat_settings(config, place).items()
+        for key, value in _flat_settings(config).items()
         if not (key in _OF_THE_SEED and value == seed)
     }
 
 
-def _flat_settings(config: dict[str, Any], place: str) -> dict[str, Any]:
-    """Without what follows from the place of a run."""
+def _flat_settings(config: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Without what follows from the place of a run; `place` where `paths.run_dir` is missing."""
     place = str(config.get("paths", {}).get("run_dir", place))
     return {
         key: value.replace(place, "RUN") if isinstance(value, str) and place else value

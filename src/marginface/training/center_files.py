@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from marginface.backbones.weights import read_states
@@ -29,7 +30,7 @@ _MOST_PADDING = 10  # rows that CVLface adds at the end
 
 
 def read_center_file(path: str | Path, embedding_size: int) -> Tensor:
-    """(C, D) class centers of a file, a run folder, or the files of all ranks beside a file.
+    """(C, K, D) class centers of a file, a run folder, or the files of all ranks beside a file.
 
     Args:
         path: a run folder or .ckpt of ours (its last checkpoint), what `marginface export-head`
@@ -48,13 +49,23 @@ def read_center_file(path: str | Path, embedding_size: int) -> Tensor:
     if file.suffix == ".ckpt":
         checkpoint = read_checkpoint(file)
         if has_centers(checkpoint):
-            return _checked(read_centers(checkpoint, file), file, embedding_size)
+            centers = read_centers(checkpoint, file)
+            classes = checkpoint["marginface"].get("head", {}).get("classes", len(centers))
+            return _checked(centers, file, embedding_size, len(centers) // classes)
     ranks = _files_of_all_ranks(file)
     parts = [_centers_in(part, embedding_size) for part in ranks]
     centers = torch.cat(parts)
     if len(parts) > 1:
         _check_division([len(part) for part in parts], ranks)
-    return _checked(centers, file, embedding_size)
+    return _checked(centers, file, embedding_size, _centers_per_class(file))
+
+
+def _centers_per_class(file: Path) -> int:
+    """K, which our exports state; heads of other projects have one center a class."""
+    if file.suffix != ".safetensors":
+        return 1
+    with safe_open(file, "pt") as content:
+        return int((content.metadata() or {}).get("centers_per_class", 1))
 
 
 def _files_of_all_ranks(file: Path) -> list[Path]:
@@ -119,11 +130,11 @@ def _bare_tensor(file: Path) -> Tensor | None:
     return content if isinstance(content, Tensor) else None
 
 
-def _checked(centers: Tensor, file: Path, embedding_size: int) -> Tensor:
+def _checked(centers: Tensor, file: Path, embedding_size: int, per_class: int) -> Tensor:
     if centers.ndim != 2 or centers.shape[1] != embedding_size:
         raise InputError(
             f"head.weights={file} holds centers of shape {tuple(centers.shape)}; those of "
             f"embeddings of {embedding_size} numbers are (classes, {embedding_size}); set "
             "backbone.embedding_size"
         )
-    return centers.float()
+    return centers.float().unflatten(0, (-1, per_class))

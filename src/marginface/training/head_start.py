@@ -58,25 +58,27 @@ def start_from_file(head: MarginHead, weights: str, classes: str | None) -> None
     """
     old = read_center_file(weights, head.embedding_size)
     per_class = head.centers.centers_per_class
-    if classes is None:
-        if len(old) in (head.num_classes, head.centers.num_rows):
-            pairs = np.stack([np.arange(len(old))] * 2, 1)
-            per_class = head.centers.num_rows // len(old)
-        else:
-            raise InputError(
-                f"head.weights={weights} has {len(old)} centers and the data {head.num_classes} "
-                "classes; head.classes=<csv> with the columns old,new says which is which"
-            )
-    else:
+    if old.shape[1] not in (1, per_class):
+        raise InputError(
+            f"head.weights={weights} has {old.shape[1]} centers a class and this head {per_class}"
+        )
+    if classes is not None:
         pairs = _class_pairs(Path(classes), len(old), head.num_classes)
-    table = torch.full((head.centers.num_rows, head.embedding_size), torch.nan)
-    rows = torch.from_numpy(pairs[:, 1]) * per_class
-    for number in range(per_class):
-        table[rows + number] = old[torch.from_numpy(pairs[:, 0])]
-    known = _assign(head, table)
+    elif len(old) == head.num_classes:
+        pairs = np.stack([np.arange(len(old))] * 2, 1)
+    else:
+        raise InputError(
+            f"head.weights={weights} has centers of {len(old)} classes and the data "
+            f"{head.num_classes}; head.classes=<csv> with the columns old,new says which is which"
+        )
+    table = torch.full((head.num_classes, per_class, head.embedding_size), torch.nan)
+    table[torch.from_numpy(pairs[:, 1])] = old[torch.from_numpy(pairs[:, 0])].expand(
+        -1, per_class, -1
+    )
+    known = _assign(head, table.flatten(0, 1))
     rank_zero_print(
         f"head: {known // per_class} of {head.num_classes} classes begin at centers of {weights}, "
-        f"the others at random; {len(old) - len(np.unique(pairs[:, 0]))} old centers are not used"
+        f"the others at random; {len(old) - len(np.unique(pairs[:, 0]))} old classes are not used"
     )
 
 

@@ -18,4 +18,4 @@ FAMILIES: tuple[Family, ...] = (
     INSIGHTFACE_VIT, CVLFACE_VIT, MBF, FACENET, EDGEFACE, TIMM_FACE_VIT, TIMM_FACE_CONVNEXT,
 )  # fmt: skip
 
-__all__ = ["FAMILIES", "About", "Family"]
+__all__ = ["FAMILIES", "INSIGHTFACE", "About", "Family"]

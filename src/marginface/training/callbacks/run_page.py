@@ -37,9 +37,9 @@ class RunPage(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         with never_stopping(self.folder.curves):
-            sets = validation_curves(module.verification.results)
-            if sets:
-                step = module.verification.after_steps
+            step = module.verification.after_steps
+            if module.verification.results and step:  # those of the untrained network are no result
+                sets = validation_curves(module.verification.results)
                 self.folder.add_curves({"validation": {"after_steps": step, "sets": sets}})
         if trainer.state.fn == "fit":  # of the untrained network there is nothing to draw yet
             write_page(self.folder)
