@@ -20,3 +20,8 @@ def detect(rgb: np.ndarray) -> list[Any]:
 
 def detect_wrongly(rgb: np.ndarray) -> Any:
     return [np.zeros((4, 2))]
+
+
+def detect_in_light(rgb: np.ndarray) -> list[Any]:
+    """A face wherever it is not dark."""
+    return [TEMPLATE] if rgb.mean() > 10 else []

@@ -28,13 +28,21 @@ def test_evaluation_says_bgr_and_why(
     # The pictures of the set are of another size.
     wanted = ["benchmark=custom_pairs", f"benchmark.custom_pairs.root={sets / 'pairs'}",
               "benchmark.custom_pairs.bootstrap=5"]  # fmt: skip
-    evaluate(settings(f"checkpoint={adaface}", *wanted, folder=tmp_path))
+    cache = f"paths.cache_dir={tmp_path}/cache"
+    evaluate(settings(f"checkpoint={adaface}", *wanted, cache, folder=tmp_path))
     printed = capsys.readouterr().out
     assert "a network of adaface, because its names begin with input_layer.0.weight" in printed
     assert "images of 112 pixels in BGR, mean 127.5" in printed
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["facts"]
     assert found["color"] == "bgr"
     assert found["recognized"].startswith("adaface, because its names begin with")
+    assert 0 < found["latency_ms_p50"] <= found["latency_ms_p95"]
+    assert found["bytes_per_template"] == 4 * 512
+    # Embeddings of the cache say nothing of the time they took.
+    evaluate(settings(f"checkpoint={adaface}", *wanted, cache, folder=tmp_path / "again"))
+    again = json.loads((tmp_path / "again" / "out" / "evaluation.json").read_text())["facts"]
+    assert "latency_ms_p50" not in again
+    assert again["latency"].startswith("not measured")
 
 
 def test_a_model_embeds_as_the_network_does(adaface: Path, golden: Path) -> None:

@@ -1,7 +1,8 @@
 """A Hydra sweeper that searches settings with Optuna (`hydra/sweeper=optuna`).
 
 hydra-optuna-sweeper, the plugin of Hydra's own repository, needs an Optuna older than 3, prunes
-nothing and cannot continue an interrupted search. This one keeps its trials in a SQLite file in the sweep folder.
+nothing and cannot continue an interrupted search. This one keeps its trials in a SQLite file in the
+sweep folder.
 """
 
 import json

@@ -1,12 +1,12 @@
 """Failure to acquire: photographs that alignment found no usable face in."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from marginface.data.alignment.photos import ACQUISITION
 from marginface.data.image_dataset import ImageDataset
 from marginface.evaluation.benchmarks.base import BenchmarkResult, ResultTable
+from marginface.utils.files import read_json
 
 _ABOVE = 3  # folders above the images in which the account of `marginface align` may be
 
@@ -40,6 +40,6 @@ def _account(root: Path | str | None) -> dict[str, Any] | None:
     folder = Path(root).resolve()
     for place in [folder, *folder.parents][:_ABOVE]:
         if (place / ACQUISITION).is_file():
-            found: dict[str, Any] = json.loads((place / ACQUISITION).read_text())
+            found: dict[str, Any] = read_json(place / ACQUISITION)
             return found
     return None
