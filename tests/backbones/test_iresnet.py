@@ -92,7 +92,7 @@ def test_training_is_the_official_loop(golden: Path, name: str) -> None:
 
 
 def test_listed_by_timm() -> None:
-    names = ["iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
+    names = ["iresnet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
     assert sorted(timm.list_models("iresnet*")) == sorted(names)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from helpers.foreign_files import facts, file_of, filled, images, shapes_of
 from marginface.backbones import load_pretrained
 from marginface.backbones.flat_vit import TEMPLATE_POINTS
-from marginface.backbones.ir import IRNet, IRShape
+from marginface.backbones.ir import IRNet
 from marginface.data.alignment.template import TEMPLATE
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -183,7 +183,7 @@ def test_the_points_of_the_template_are_those_of_the_alignment() -> None:
 def test_ir_in_training_against_the_formulas() -> None:
     """The subsampling shortcut and the last normalization without gamma and beta are trained so."""
     torch.manual_seed(0)
-    network = IRNet(IRShape((1, 1, 1, 1), embedding_size=8, image_size=32), dropout=0.0).double()
+    network = IRNet((1, 1, 1, 1), num_classes=8, img_size=32).double()
     x = torch.randn(6, 3, 32, 32, dtype=torch.float64)
 
     def norm(value: torch.Tensor, layer: nn.Module) -> torch.Tensor:

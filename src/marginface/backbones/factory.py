@@ -12,7 +12,7 @@ from marginface.backbones.input_size import check_input_size
 from marginface.utils.arguments import WholeNumber, call_problems, mapping_problems
 from marginface.utils.errors import InputError, first_line
 
-Pool = Literal["flatten", "model"]
+Pool = Literal["flatten", "model", "classifier"]
 Norm = Literal["bn", "ln"]
 
 
@@ -83,7 +83,8 @@ def create_backbone(
         name: `iresnet50`, `mobilefacenet` (which end in an embedding themselves) or any timm model.
         embedding_size: width of the embedding.
         image_size: S, side of the square input in pixels.
-        pool: "model" takes the model's own pooled features, "flatten" its whole last feature map.
+        pool: "model" takes the model's own pooled features, "flatten" its whole last feature map;
+            "classifier" has no neck, the model's own classifier makes the embedding.
         norm: of the embedding: "bn" batch normalization, "ln" layer normalization.
         dropout: before the last linear layer, in [0, 1).
         pretrained: start from timm's weights.
@@ -101,6 +102,9 @@ def create_backbone(
     if cfg is not None and cfg.fixed_input_size:
         arguments["img_size"] = image_size
     if is_embedding_network(name):
+        arguments |= {"num_classes": embedding_size, "drop_rate": dropout}
+        return _create(name, pretrained, arguments)
+    if pool == "classifier":
         arguments |= {"num_classes": embedding_size, "drop_rate": dropout}
         return _create(name, pretrained, arguments)
     arguments |= {"num_classes": 0}
@@ -158,7 +162,15 @@ def _feature_shape(model: nn.Module, name: str, image_size: int, pool: Pool) -> 
     return features.shape[1], features[0].numel()
 
 
-_BACKBONE_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
+_REQUIRED_EXTRAS: dict[str, Any] = {"weights": str | None, "color": typing.Literal["rgb", "bgr"]}
+_BACKBONE_EXTRAS = _REQUIRED_EXTRAS | {
+    "family": str | None, "mean": list[float], "std": list[float],
+}  # fmt: skip
+
+
+def network_settings(node: dict[str, Any]) -> dict[str, Any]:
+    """The node of a backbone without what `create_backbone` does not take."""
+    return {key: value for key, value in node.items() if key not in _BACKBONE_EXTRAS}
 
 
 def backbone_problems(node: dict[str, Any]) -> list[str]:
@@ -167,7 +179,19 @@ def backbone_problems(node: dict[str, Any]) -> list[str]:
     if not timm.is_model(str(name)):
         return [unknown_backbone(str(name))]
     extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
-    arguments = {key: node[key] for key in node if key not in _BACKBONE_EXTRAS}
-    return call_problems(
-        "backbone", create_backbone, arguments, also=set(_BACKBONE_EXTRAS)
-    ) + mapping_problems("backbone", extras, _BACKBONE_EXTRAS, required=set(_BACKBONE_EXTRAS))
+    problems = call_problems(
+        "backbone", create_backbone, network_settings(node), also=set(_BACKBONE_EXTRAS)
+    )
+    problems += mapping_problems(
+        "backbone", extras, _BACKBONE_EXTRAS, required=set(_REQUIRED_EXTRAS)
+    )
+    for key in ("mean", "std"):
+        numbers = node.get(key)
+        if isinstance(numbers, list) and (
+            len(numbers) != 3 or (key == "std" and min(numbers) <= 0)
+        ):
+            problems.append(
+                f"backbone.{key} must be three numbers in units of 0 to 255, one for each channel"
+                f"{', above 0' if key == 'std' else ''}, got {numbers}"
+            )
+    return problems

@@ -5,45 +5,18 @@ width, a second convolution in groups, other expansions.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from marginface.backbones.input_size import check_input_size
+from marginface.backbones.input_size import check_input_size, face_cfg, side_of
 
-
-class Stage(NamedTuple):
-    """A block of stride 2, then residual blocks; channels inside and behind."""
-
-    inside: int
-    out: int
-    residual: int
-    residual_inside: int
-
-
-class MbfShape(NamedTuple):
-    """Widths and numbers of blocks.
-
-    Attributes:
-        stem: channels of the first convolution.
-        groups: of the second convolution; 0 where residual blocks stand in its place.
-        first: residual blocks there.
-        first_inside: their channels inside.
-        stages: three of them.
-        separated: channels of the last 1 x 1 convolution.
-        embedding_size: D.
-        image_size: S.
-    """
-
-    stem: int
-    groups: int
-    first: int
-    first_inside: int
-    stages: tuple[Stage, Stage, Stage]
-    separated: int = 512
-    embedding_size: int = 512
-    image_size: int = 112
+# Of each stage: channels inside and behind its block of stride 2, how many residual blocks follow,
+# and the channels inside of these.
+Stages = Sequence[Sequence[int]]
+_MBF: Stages = ((128, 128, 4, 128), (256, 256, 6, 256), (512, 256, 2, 256))
 
 
 class _Conv(nn.Module):
@@ -105,37 +78,73 @@ class _Features(nn.Module):
 
 
 class GroupedMobileFaceNet(nn.Module):
-    """(B, 3, S, S) images to (B, D) embeddings, not normalized."""
+    """(B, 3, S, S) images to (B, num_classes) embeddings, not normalized.
 
-    def __init__(self, shape: MbfShape) -> None:
+    Args:
+        stem: channels of the first convolution.
+        groups: of the second convolution; 0 where residual blocks stand in its place.
+        first: residual blocks there.
+        first_inside: their channels inside.
+        stages: three of (channels inside and behind a block of stride 2, residual blocks, channels
+            inside of these).
+        separated: channels of the last 1 x 1 convolution.
+        num_classes: embedding size.
+        img_size: S.
+        drop_rate: dropout before the last linear layer.
+    """
+
+    def __init__(
+        self,
+        stem: int = 128,
+        groups: int = 64,
+        first: int = 0,
+        first_inside: int = 0,
+        stages: Stages = _MBF,
+        separated: int = 512,
+        num_classes: int = 512,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 112,
+        drop_rate: float = 0.0,
+        global_pool: str = "",  # timm passes it; the convolution over the whole map does it
+    ) -> None:
         super().__init__()
-        self.image_size, self.embedding_size = shape.image_size, shape.embedding_size
+        self.num_classes, self.img_size = num_classes, side_of(img_size)
+        self.num_features = separated
         second: nn.Module = (
-            _Conv(shape.stem, shape.stem, 3, 1, 1, shape.groups)
-            if shape.groups
-            else _Residual(shape.stem, shape.first_inside, shape.first)
+            _Conv(stem, stem, 3, 1, 1, groups) if groups else _Residual(stem, first_inside, first)
         )
-        layers: list[nn.Module] = [_Conv(3, shape.stem, 3, 2, 1), second]
-        layers += _stages(shape.stem, shape.stages)
+        layers: list[nn.Module] = [_Conv(in_chans, stem, 3, 2, 1), second]
+        channels = stem
+        for inside, out, residual, residual_inside in stages:
+            layers.append(_Block(channels, inside, out, 2))
+            layers.append(_Residual(out, residual_inside, residual))
+            channels = out
         self.layers = nn.ModuleList(layers)
-        self.conv_sep = _Conv(shape.stages[-1].out, shape.separated, 1)
-        side = -(-shape.image_size // 16)
-        self.features = _Features(shape.separated, side, shape.embedding_size)
+        self.conv_sep = _Conv(channels, separated, 1)
+        self.dropout = nn.Dropout(drop_rate)
+        self.features = _Features(separated, -(-self.img_size // 16), num_classes)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which names belong to which depth; timm's name for it."""
+        # A block of stride 2 and the residual ones behind it are a stage.
+        stages = {f"stage{n}": rf"^layers\.(?:{n}|{n + 1})\." for n in (2, 4, 6)}
+        return {"stem": r"^layers\.[01]\.", **stages} if coarse else {"layers": r"^layers\.(\d+)"}
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input_size(x, self.image_size, "mbf")
+        check_input_size(x, self.img_size, "mbf")
         for layer in self.layers:
             x = layer(x)
-        x = self.conv_sep(x)
+        x = self.dropout(self.conv_sep(x))
         # The last layer decides the angles; it stays out of reduced precision.
         with torch.autocast(x.device.type, enabled=False):
             return self.features(x.to(next(self.features.parameters()).dtype))
 
 
-def _stages(channels: int, stages: Sequence[Stage]) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for stage in stages:
-        layers.append(_Block(channels, stage.inside, stage.out, 2))
-        layers.append(_Residual(stage.out, stage.residual_inside, stage.residual))
-        channels = stage.out
-    return layers
+default_cfgs = generate_default_cfgs(
+    {"mbf": face_cfg(first_conv="layers.0.layers.0", classifier="features.layers.2")}
+)
+
+
+@register_model
+def mbf(pretrained: bool = False, **kwargs: Any) -> GroupedMobileFaceNet:
+    return build_model_with_cfg(GroupedMobileFaceNet, "mbf", pretrained, **kwargs)

@@ -5,9 +5,13 @@ the embedding is an average over all positions: it takes any size from 75 pixels
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+
+from marginface.backbones.input_size import face_cfg
 
 _EPS = 1e-3
 
@@ -87,17 +91,24 @@ def _block8(scale: float = 0.20, *, linear: bool = False) -> nn.Module:
 
 
 class InceptionResnetV1(nn.Module):
-    """(B, 3, S, S) images to (B, D) embeddings, not normalized; S is 160 in its training.
+    """(B, 3, S, S) images to (B, num_classes) embeddings, not normalized; S is 160 in its training.
 
     Args:
-        embedding_size: D.
-        dropout: before the last linear layer.
+        num_classes: embedding size.
+        drop_rate: dropout before the last linear layer.
     """
 
-    def __init__(self, embedding_size: int = 512, dropout: float = 0.6) -> None:
+    def __init__(
+        self,
+        num_classes: int = 512,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",  # timm passes it; there is no other
+    ) -> None:
         super().__init__()
-        self.embedding_size = embedding_size
-        self.conv2d_1a = _Conv(3, 32, 3, 2)
+        self.num_classes = num_classes
+        self.num_features = 1792
+        self.conv2d_1a = _Conv(in_chans, 32, 3, 2)
         self.conv2d_2a = _Conv(32, 32, 3)
         self.conv2d_2b = _Conv(32, 64, 3, padding=1)
         self.maxpool_3a = nn.MaxPool2d(3, 2)
@@ -125,9 +136,22 @@ class InceptionResnetV1(nn.Module):
         )
         self.repeat_3 = nn.Sequential(*(_block8() for _ in range(5)))
         self.block8 = _block8(1.0, linear=True)
-        self.dropout = nn.Dropout(dropout)
-        self.last_linear = nn.Linear(1792, embedding_size, bias=False)
-        self.last_bn = nn.BatchNorm1d(embedding_size, eps=_EPS)
+        self.dropout = nn.Dropout(drop_rate)
+        self.last_linear = nn.Linear(1792, num_classes, bias=False)
+        self.last_bn = nn.BatchNorm1d(num_classes, eps=_EPS)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which names belong to which depth; timm's name for it."""
+        blocks = "" if coarse else r"\.(\d+)"
+        return {
+            "stem": r"^conv2d_",
+            "repeat_1": rf"^repeat_1{blocks}",
+            "mixed_6a": r"^mixed_6a",
+            "repeat_2": rf"^repeat_2{blocks}",
+            "mixed_7a": r"^mixed_7a",
+            "repeat_3": rf"^repeat_3{blocks}",
+            "block8": r"^block8",
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x)))
@@ -139,3 +163,21 @@ class InceptionResnetV1(nn.Module):
         # The last layer decides the angles; it stays out of reduced precision.
         with torch.autocast(x.device.type, enabled=False):
             return self.last_bn(self.last_linear(x.to(self.last_linear.weight.dtype)))
+
+
+# It averages over all positions, so it is not built for one size.
+default_cfgs = generate_default_cfgs(
+    {
+        "inception_resnet_v1": face_cfg(
+            first_conv="conv2d_1a.conv",
+            classifier="last_linear",
+            input_size=(3, 160, 160),
+            fixed_input_size=False,
+        )
+    }
+)
+
+
+@register_model
+def inception_resnet_v1(pretrained: bool = False, **kwargs: Any) -> InceptionResnetV1:
+    return build_model_with_cfg(InceptionResnetV1, "inception_resnet_v1", pretrained, **kwargs)

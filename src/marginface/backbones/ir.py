@@ -6,34 +6,20 @@ may have no gamma and beta. face.evoLVe's has no normalization between convoluti
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
 from torch import Tensor, nn
 
-from marginface.backbones.input_size import check_input_size
+from marginface.backbones.input_size import check_input_size, face_cfg, side_of
 
 REDUCTION = 16  # of squeeze and excitation
-
-
-class IRShape(NamedTuple):
-    """What tells the IR networks apart.
-
-    Attributes:
-        blocks: of each stage of 64, 128, 256 and 512 channels.
-        middle_norm: whether there is a normalization between convolution and PReLU (AdaFace).
-        affine: whether the last normalization has gamma and beta (face.evoLVe).
-        squeeze: whether blocks end in squeeze and excitation.
-        embedding_size: D.
-        image_size: S.
-    """
-
-    blocks: tuple[int, int, int, int]
-    middle_norm: bool = True
-    affine: bool = False
-    squeeze: bool = False
-    embedding_size: int = 512
-    image_size: int = 112
 
 
 class SqueezeExcitation(nn.Module):
@@ -52,7 +38,9 @@ class SqueezeExcitation(nn.Module):
 class IRBlock(nn.Module):
     """BN - conv - [BN] - PReLU - conv(stride) - BN [- SE], plus the shortcut."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, shape: IRShape) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, *, middle_norm: bool, squeeze: bool
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.shortcut_layer: nn.Module | None = None
@@ -60,7 +48,7 @@ class IRBlock(nn.Module):
             self.shortcut_layer = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
-        middle = [nn.BatchNorm2d(channels)] if shape.middle_norm else []
+        middle = [nn.BatchNorm2d(channels)] if middle_norm else []
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_channels),
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
@@ -69,9 +57,9 @@ class IRBlock(nn.Module):
             nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
-        if shape.squeeze:
+        if squeeze:
             # The only difference in names: AdaFace calls it, face.evoLVe counts it.
-            name = "se_block" if shape.middle_norm else str(len(self.res_layer))
+            name = "se_block" if middle_norm else str(len(self.res_layer))
             self.res_layer.add_module(name, SqueezeExcitation(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,41 +71,88 @@ class IRBlock(nn.Module):
 
 
 class IRNet(nn.Module):
-    """(B, 3, S, S) images to (B, D) embeddings, not normalized.
+    """(B, 3, S, S) images to (B, num_classes) embeddings, not normalized.
 
     Args:
-        shape: of the network.
-        dropout: before the last linear layer; 0.4 in the official recipes.
+        blocks: of each stage of 64, 128, 256 and 512 channels.
+        middle_norm: whether there is a normalization between convolution and PReLU (AdaFace).
+        affine: whether the last normalization has gamma and beta (face.evoLVe).
+        squeeze: whether blocks end in squeeze and excitation.
+        num_classes: embedding size.
+        img_size: S.
+        drop_rate: dropout before the last linear layer; 0.4 in the official recipes.
     """
 
-    def __init__(self, shape: IRShape, dropout: float = 0.4) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int] = (3, 4, 14, 3),
+        middle_norm: bool = True,
+        affine: bool = False,
+        squeeze: bool = False,
+        num_classes: int = 512,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 112,
+        drop_rate: float = 0.0,
+        global_pool: str = "",  # timm passes it; the feature map is flattened, never pooled
+    ) -> None:
         super().__init__()
-        self.image_size, self.embedding_size = shape.image_size, shape.embedding_size
+        self.num_classes, self.blocks = num_classes, tuple(blocks)
+        self.num_features = 512
+        self.grad_checkpointing = False
+        self.img_size = side_of(img_size)
         self.input_layer = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
+            nn.Conv2d(in_chans, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
         )
-        self.body = nn.Sequential(*_blocks(shape))
-        side = -(-shape.image_size // 16)
+        stages, before = [], 64
+        for channels, count in zip((64, 128, 256, 512), blocks, strict=True):
+            for number in range(count):
+                stride = 2 if number == 0 else 1
+                block = IRBlock(before, channels, stride, middle_norm=middle_norm, squeeze=squeeze)
+                stages.append(block)
+                before = channels
+        self.body = nn.Sequential(*stages)
+        side = -(-self.img_size // 16)
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(512),
-            nn.Dropout(dropout),
+            nn.Dropout(drop_rate),
             nn.Flatten(),
-            nn.Linear(512 * side**2, shape.embedding_size),
-            nn.BatchNorm1d(shape.embedding_size, affine=shape.affine),
+            nn.Linear(512 * side**2, num_classes),
+            nn.BatchNorm1d(num_classes, affine=affine),
         )
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the activations of the blocks again in the backward pass; timm's name for it."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which names belong to which depth; timm's name for it."""
+        ends = [sum(self.blocks[: n + 1]) for n in range(len(self.blocks))]
+        if not coarse:
+            return {"stem": r"^input_layer", "blocks": r"^body\.(\d+)"}
+        stages = {
+            f"stage{n}": rf"^body\.(?:{'|'.join(map(str, range(end - count, end)))})\."
+            for n, (count, end) in enumerate(zip(self.blocks, ends, strict=True))
+        }
+        return {"stem": r"^input_layer", **stages}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.input_layer(x)
+        again = self.grad_checkpointing and self.training
+        return checkpoint_seq(self.body, x) if again else self.body(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        check_input_size(x, self.image_size, "ir")
-        x = self.body(self.input_layer(x))
+        check_input_size(x, self.img_size, "ir")
+        x = self.forward_features(x)
         # The last layer decides the angles; it stays out of reduced precision.
         with torch.autocast(x.device.type, enabled=False):
             return self.output_layer(x.to(next(self.output_layer.parameters()).dtype))
 
 
-def _blocks(shape: IRShape) -> Sequence[IRBlock]:
-    found, before = [], 64
-    for channels, count in zip((64, 128, 256, 512), shape.blocks, strict=True):
-        for number in range(count):
-            found.append(IRBlock(before, channels, 2 if number == 0 else 1, shape))
-            before = channels
-    return found
+default_cfgs = generate_default_cfgs(
+    {"ir": face_cfg(first_conv="input_layer.0", classifier="output_layer.3")}
+)
+
+
+@register_model
+def ir(pretrained: bool = False, **kwargs: Any) -> IRNet:
+    return build_model_with_cfg(IRNet, "ir", pretrained, **kwargs)

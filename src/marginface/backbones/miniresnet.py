@@ -84,6 +84,10 @@ class MiniResNet(nn.Module):
         self.fc = nn.Linear(width * side**2, num_classes)
         self.norm = nn.BatchNorm1d(num_classes)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which names belong to which depth; timm's name for it."""
+        return {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
+
     def forward_features(self, x: Tensor) -> Tensor:
         return self.bn(self.stages(self.stem(x)))
 

@@ -89,6 +89,10 @@ class MobileFaceNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which names belong to which depth; timm's name for it."""
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
     def forward_features(self, x: Tensor) -> Tensor:
         return self.expand(self.blocks(self.stem(x)))
 

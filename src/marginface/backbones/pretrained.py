@@ -1,12 +1,13 @@
 """`load_pretrained`: a network that somebody published, from its file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from torch import Tensor, nn
 
+from marginface.backbones.factory import create_backbone
 from marginface.backbones.families import FAMILIES, INSIGHTFACE, About, Family
 from marginface.backbones.weights import State, read_states
 from marginface.utils.console import rank_zero_print, rank_zero_warn
@@ -16,11 +17,12 @@ _COUNTER = "num_batches_tracked"  # old files lack it, and only momentum=None re
 
 
 class Found(NamedTuple):
-    """A network in a file: whose it is, where it is kept, and the network with its weights."""
+    """A network in a file: whose it is, where it is kept, what builds it, and it itself."""
 
     family: Family
     nested: str
     prefix: str
+    settings: dict[str, Any]
     network: nn.Module
 
     def grounds(self) -> str:
@@ -67,15 +69,36 @@ def describe(path: Path, about: About) -> None:
 def is_foreign(path: Path) -> bool:
     """Whether a file seems to hold a network of a known family that is not built like ours.
 
-    Only names are looked at; insightface's IResNet is ours.
+    Names and shapes are looked at; insightface's IResNet is ours.
     """
-    others = [family for family in FAMILIES if family is not INSIGHTFACE]
+    return _seems_of(path, [family for family in FAMILIES if family is not INSIGHTFACE])
+
+
+def has_family(path: Path) -> bool:
+    """Whether a file seems to hold a network of a known family, by names and shapes."""
+    return _seems_of(path, FAMILIES)
+
+
+def _seems_of(path: Path, families: Iterable[Family]) -> bool:
     return any(
-        True
+        _has_settings(family, _own_part(state, family, prefix))
         for state in read_states(path).values()
-        for family in others
-        for _ in _prefixes(state, family, forced=False)
+        for family in families
+        for prefix in _prefixes(state, family, forced=False)
     )
+
+
+def _has_settings(family: Family, own: State) -> bool:
+    try:
+        return family.settings(own) is not None
+    except _MISFITS:
+        return True  # a damaged one
+
+
+def _own_part(state: State, family: Family, prefix: str) -> State:
+    """The tensors under a prefix that are the network's, under its own names."""
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in own.items() if not (family.beside and k.startswith(family.beside))}
 
 
 def find_pretrained(path: Path, family: str | None = None) -> Found:
@@ -89,11 +112,12 @@ def find_pretrained(path: Path, family: str | None = None) -> Found:
     for nested, state in states.items():
         for known in chosen:
             for prefix in _prefixes(state, known, forced=family is not None):
-                network, problems = _fitted(known, state, prefix)
-                if network is not None and not problems:
-                    found.append(Found(known, nested, prefix, network))
-                elif problems:
-                    misfits.append(f"of {known.name}: {problems}")
+                try:
+                    fitted = _fitted(known, state, prefix)
+                except _MISFITS as error:
+                    misfits.append(f"of {known.name}: {error}")
+                else:
+                    found += [Found(known, nested, prefix, *fitted)] if fitted else []
     if len(found) > 1:
         found = _most_wanted(found)
     if len(found) > 1:
@@ -117,17 +141,23 @@ def about_of(path: Path, found: Found) -> About:
                 "CVLface keeps the color order in a configuration beside the file (config.json or "
                 "model.yaml), which is not there: RGB is assumed; some of its networks take BGR"
             )
-    network: Any = found.network
+    settings = found.settings
     return About(
         family=family.name,
-        image_size=int(getattr(network, "image_size", family.image_size)),
+        image_size=settings["image_size"],
         color=color,
         mean=family.mean,
         std=family.std,
-        # timm's networks and ours of before call it num_classes.
-        embedding_size=int(getattr(network, "embedding_size", 0) or network.num_classes),
+        embedding_size=settings["embedding_size"],
         grounds=found.grounds(),
         warning=warning or family.warning,
+        backbone={
+            "pool": "model",
+            "norm": "bn",
+            "pretrained": False,
+            **settings,
+            "dropout": family.dropout,
+        },
     )
 
 
@@ -141,16 +171,21 @@ def _prefixes(state: State, family: Family, *, forced: bool) -> Iterator[str]:
             yield prefix
 
 
-def _fitted(family: Family, state: State, prefix: str) -> tuple[nn.Module | None, str]:
-    """The network with the weights, or what keeps them from fitting."""
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    own = {k: v for k, v in own.items() if not (family.beside and k.startswith(family.beside))}
-    try:
-        network = family.build(own)
-    except (KeyError, RuntimeError, ValueError, ZeroDivisionError, InputError) as error:
-        return None, f"{type(error).__name__}: {error}"
-    if network is None:
-        return None, ""
+# What building a network of a damaged or of another file raises.
+_MISFITS = (KeyError, RuntimeError, ValueError, ZeroDivisionError, InputError)
+
+
+def _fitted(family: Family, state: State, prefix: str) -> tuple[dict[str, Any], nn.Module] | None:
+    """What builds the network, and it itself with the weights; None where it is of another family.
+
+    Raises:
+        InputError: the tensors do not fit it; or one of `_MISFITS`.
+    """
+    own = _own_part(state, family, prefix)
+    settings = family.settings(own)
+    if settings is None:
+        return None
+    network = create_backbone(**settings, dropout=family.dropout)
     expected = network.state_dict()
     missing = [k for k in expected if k not in own and not k.endswith(_COUNTER)]
     unexpected = [k for k in own if k not in expected]
@@ -163,9 +198,9 @@ def _fitted(family: Family, state: State, prefix: str) -> tuple[nn.Module | None
         if names
     ]  # fmt: skip
     if problems:
-        return None, "; ".join(problems)
+        raise InputError("; ".join(problems))
     network.load_state_dict(own, strict=False)
-    return network.eval(), ""
+    return settings, network.eval()
 
 
 def _most_wanted(found: list[Found]) -> list[Found]:

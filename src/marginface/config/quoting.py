@@ -31,7 +31,9 @@ def with_quotes(arguments: list[str]) -> list[str]:
 
 
 # Keys that no file of the configuration has, because they are arguments of a run and not of a part.
-OPTIONAL_KEYS = ("head.weights", "head.classes")
+OPTIONAL_KEYS = (
+    "head.weights", "head.classes", "backbone.family", "backbone.mean", "backbone.std",
+)  # fmt: skip
 
 
 def _added(argument: str) -> str:

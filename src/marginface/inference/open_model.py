@@ -19,6 +19,10 @@ from marginface.runs.folder import RunFolder
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError, MissingInputError
 
+# Keys of a `backbone` node that `create_backbone` does not take. Written out here, because asking
+# the package for them imports timm, which takes seconds and which an ONNX file does not need.
+_NOT_OF_THE_NETWORK = ("weights", "color", "family", "mean", "std")
+
 
 def open_model(
     path: str | Path,
@@ -106,9 +110,10 @@ def _assumption(keys: list[str], found: NetworkInput) -> str:
 
 def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) -> ModelFile:
     run: dict[str, Any] = about["description"]
-    config = dict(run["config"]["backbone"])
-    trained_in = config.pop("color")
-    del config["weights"]
+    node = run["config"]["backbone"]
+    trained_in = node["color"]
+    scaling = {key: node[key] for key in ("mean", "std") if key in node}
+    config = {key: value for key, value in node.items() if key not in _NOT_OF_THE_NETWORK}
     if stated.get("color", trained_in) != trained_in:
         raise InputError(
             f"{path} was trained in {trained_in} order; color={stated['color']} would give it "
@@ -121,7 +126,9 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
     folder = RunFolder(path.absolute().parent.parent)
     description = Description(
         backbone=config,
-        input=NetworkInput(color=trained_in, size=config["image_size"]),  # type: ignore[call-arg]
+        input=network_input(
+            {"color": trained_in, "size": config["image_size"], **scaling}, str(path)
+        ),
         thresholds=tuple(Threshold(**t) for t in folder.read_thresholds(about.get("step"))),
         training={
             "head": run["config"].get("head", {}).get("name"),
@@ -173,9 +180,11 @@ def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
     return ModelFile(
         path,
         about.family,
-        {"family": about.family},
+        dict(about.backbone),
         lambda: found.network,
-        Description(input=network_input({**kept, **stated}, str(path))),
+        Description(
+            backbone=dict(about.backbone), input=network_input({**kept, **stated}, str(path))
+        ),
         recognized=f"{about.family}, because {about.grounds}",
     )
 

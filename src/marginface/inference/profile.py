@@ -295,7 +295,7 @@ def _peak(
     """MiB of a process of its own that embeds one batch."""
     facts = {
         "path": str(model.path),
-        "settings": model.settings if model.path.suffix != ".ckpt" else None,
+        "settings": None if model.recognized or model.path.suffix == ".ckpt" else model.settings,
         "runtime": runtime,
         "graph": None if graph is None else str(graph),
         "batch": batch,

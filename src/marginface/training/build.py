@@ -9,14 +9,17 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from marginface.backbones import checkpoint_activations, create_backbone, load_backbone_weights
+from marginface.backbones import checkpoint_activations, create_backbone
+from marginface.backbones.factory import network_settings
 from marginface.classifier import ClassifierOptions, Shard
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
+from marginface.data.preprocessing import MIDDLE
 from marginface.heads import create_head
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
 from marginface.training.head_start import HEAD_START
 from marginface.training.module import FaceRecognizer
+from marginface.training.starting_weights import load_starting_weights
 from marginface.training.strategies import (
     check_classifier,
     shares_classes,
@@ -41,11 +44,10 @@ def build_module(
     Raises:
         InputError: parts that do not fit each other or the trainer.
     """
-    backbone_config = dict(config["backbone"])
-    weights, color = backbone_config.pop("weights"), backbone_config.pop("color")
-    backbone = create_backbone(**backbone_config)
-    if weights is not None:
-        load_backbone_weights(backbone, weights)
+    node = config["backbone"]
+    backbone = create_backbone(**network_settings(node))
+    if node["weights"] is not None:
+        load_starting_weights(backbone, node)
     if config["gradient_checkpointing"]:
         checkpoint_activations(backbone)
     if config["compile"]:
@@ -58,7 +60,7 @@ def build_module(
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
     head = create_head(
         **head_parameters(config["head"]),
-        embedding_size=backbone_config["embedding_size"],
+        embedding_size=node["embedding_size"],
         num_classes=datamodule.num_classes,
         classifier=options,
         seed=config["seed"],
@@ -71,7 +73,9 @@ def build_module(
         make_schedule=build(config["scheduler"]),
         augmentation=build(config["augmentation"]),
         decay_bias_and_norm=config["decay_bias_and_norm"],
-        color=color,
+        color=node["color"],
+        mean=node.get("mean", MIDDLE),
+        std=node.get("std", MIDDLE),
         seed=config["seed"],
         channels_last=config["channels_last"],
         description=description,

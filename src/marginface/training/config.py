@@ -6,6 +6,7 @@ from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
 from marginface.training.head_start import CLASS_MEANS, HEAD_START
+from marginface.training.starting_weights import with_network_of_file
 from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError, raise_problems
 from marginface.utils.plugins import load_plugins
@@ -57,7 +58,10 @@ def train_problems(config: dict[str, Any]) -> list[str]:
     if not 0 <= config["seed"] < 1 << 32:
         problems.append(f"seed must be in [0, 2^32), got {config['seed']}")
     problems += _head_problems(config["head"])
-    problems += backbone_problems(config["backbone"])
+    try:
+        problems += backbone_problems(with_network_of_file(config["backbone"], quiet=True))
+    except InputError as error:
+        problems.append(str(error))
     for group in ("data", "augmentation", "optimizer", "scheduler"):
         problems += target_problems(group, config[group], PROVIDED.get(group, ()))
     problems += _trainer_problems(config["trainer"])

@@ -1,7 +1,7 @@
 """The LightningModule: training step, optimizers, validation, checkpoints."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from marginface.data.augmentation import Augmentation
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.image_dataset import Batch
-from marginface.data.preprocessing import Color, embed_with_flip, normalize_images
+from marginface.data.preprocessing import MIDDLE, Color, embed_with_flip, normalize_images
 from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.batch_norm import check_images_left
@@ -56,6 +56,7 @@ class FaceRecognizer(L.LightningModule):
         make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
         decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
         color: channel order the backbone is trained in.
+        mean, std: of each channel of its images, in units of 0 to 255.
         seed: decides augmentation and all randomness within a step.
         channels_last: memory format of the backbone; faster convolutions on most devices.
         description: plain Python put into every checkpoint (resolved config and the like).
@@ -71,6 +72,8 @@ class FaceRecognizer(L.LightningModule):
         augmentation: Augmentation | None = None,
         decay_bias_and_norm: bool = True,
         color: Color = "rgb",
+        mean: Sequence[float] = MIDDLE,
+        std: Sequence[float] = MIDDLE,
         seed: int = 0,
         channels_last: bool = False,
         description: dict[str, Any] | None = None,
@@ -84,6 +87,7 @@ class FaceRecognizer(L.LightningModule):
         self.augmentation = augmentation or Augmentation()
         self.decay_bias_and_norm = decay_bias_and_norm
         self.color: Color = color
+        self.mean, self.std = tuple(mean), tuple(std)
         self.seed = seed
         self.description = description or {}
         self.statistics = StepStatistics(head)
@@ -169,7 +173,8 @@ class FaceRecognizer(L.LightningModule):
         return self._normalized(self.augmentation(images, indices, self.seed, epoch))
 
     def _normalized(self, images: Tensor) -> Tensor:
-        x = normalize_images(images, self.color).contiguous(memory_format=self.memory_format)
+        x = normalize_images(images, self.color, self.mean, self.std)
+        x = x.contiguous(memory_format=self.memory_format)
         # Weights are not float32 under 64-true, bf16-true and 16-true.
         return x.to(next(self.backbone.parameters()).dtype)
 

@@ -26,6 +26,7 @@ from marginface.training.loggers.wandb import log_page
 from marginface.training.module import FaceRecognizer
 from marginface.training.process_watch import lost_peers_named, watch_processes
 from marginface.training.resume import checkpoint_to_resume, position
+from marginface.training.starting_weights import with_network_of_file
 from marginface.training.summary import begin_run
 from marginface.utils.console import rank_zero_print, rank_zero_warn, silence_lightning
 from marginface.utils.errors import PreemptedError, first_line
@@ -46,6 +47,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         NonFiniteLossError: the loss left the finite numbers.
     """
     check_config(config)
+    config = config | {"backbone": with_network_of_file(config["backbone"])}
     silence_lightning()
     watch_processes()
     L.seed_everything(config["seed"], verbose=False)

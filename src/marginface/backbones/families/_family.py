@@ -1,10 +1,10 @@
 """What a family of foreign networks is: how its files are recognized, what its images are."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 State = Mapping[str, Tensor]
 Color = Literal["rgb", "bgr"]
@@ -21,11 +21,11 @@ class Family:
         name: of the family.
         anchor: the name of a tensor that all its networks have: what stands before it in a file is
             the prefix of the whole network.
-        build: a network that the tensors fit, from those of the file under the network's own
-            names; None where they are those of another family.
+        settings: arguments of `create_backbone` for a network that the tensors fit, from those of
+            the file under the network's own names; None where they are those of another family.
         color: channel order its networks take.
         mean, std: of the images, in units of 0 to 255.
-        image_size: S of its images.
+        dropout: that its recipes train with.
         beside: beginnings of names of tensors under the same prefix that are not the network's.
         accepts: whether a prefix can be this family's, where tensors alone do not tell.
         nested: keys under which its files keep the network, the most wanted first.
@@ -34,11 +34,11 @@ class Family:
 
     name: str
     anchor: str
-    build: Callable[[State], nn.Module | None]
+    settings: Callable[[State], dict[str, Any] | None]
     color: Color = "rgb"
     mean: Three = HALF
     std: Three = HALF
-    image_size: int = 112
+    dropout: float = 0.0
     beside: tuple[str, ...] = ()
     accepts: Callable[[str], bool] = lambda prefix: True
     nested: tuple[str, ...] = ()
@@ -57,6 +57,7 @@ class About:
         embedding_size: D.
         grounds: how it was recognized, in words.
         warning: what the file leaves open; empty where it does not.
+        backbone: arguments of `create_backbone` that build it anew.
     """
 
     family: str
@@ -67,6 +68,7 @@ class About:
     embedding_size: int
     grounds: str
     warning: str = ""
+    backbone: Mapping[str, Any] = field(default_factory=dict)
 
 
 def counted(state: State, pattern: str) -> int:

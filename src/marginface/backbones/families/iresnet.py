@@ -4,41 +4,46 @@ Nothing in the tensors tells the two apart, only the name they are stored under:
 save `features.module.` (several processes), `module.features.` (several devices) or `features.`.
 """
 
-from torch import nn
+from typing import Any
 
 from marginface.backbones.families._family import Family, State, counted
-from marginface.backbones.iresnet import IResNet
 
 _ANCHOR = "layer1.0.bn1.weight"
 _OF_MAGFACE = ("features.module.", "module.features.", "features.")
 _OF_CVLFACE = ("model.net.", "net.")
-_MAGFACE_EPS = 2e-5  # of its batch normalizations
+_BLOCKS = {
+    "iresnet18": [2, 2, 2, 2],
+    "iresnet34": [3, 4, 6, 3],
+    "iresnet50": [3, 4, 14, 3],
+    "iresnet100": [3, 13, 30, 3],
+    "iresnet200": [6, 26, 60, 6],
+}
 
 
-def _network(state: State) -> nn.Module | None:
+def _settings(state: State) -> dict[str, Any] | None:
     if "features.weight" not in state or "fc.weight" not in state:
         return None
-    stages = [counted(state, f"layer{stage}.{{n}}.bn1.weight") for stage in (1, 2, 3, 4)]
-    side = round((state["fc.weight"].shape[1] / 512) ** 0.5)
-    return IResNet(
-        (stages[0], stages[1], stages[2], stages[3]),
-        num_classes=state["fc.weight"].shape[0],
-        img_size=16 * side,
-    )
+    blocks = [counted(state, f"layer{stage}.{{n}}.bn1.weight") for stage in (1, 2, 3, 4)]
+    name = next((name for name, known in _BLOCKS.items() if known == blocks), None)
+    return {
+        "name": name or "iresnet",
+        "embedding_size": state["fc.weight"].shape[0],
+        "image_size": 16 * round((state["fc.weight"].shape[1] / 512) ** 0.5),
+        "model": {} if name else {"layers": blocks},
+    }
 
 
-def _magface(state: State) -> nn.Module | None:
-    network = _network(state)
-    for module in network.modules() if network is not None else ():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.eps = _MAGFACE_EPS
-    return network
+def _magface(state: State) -> dict[str, Any] | None:
+    found = _settings(state)
+    if found is not None:
+        found["model"]["magface"] = True
+    return found
 
 
 INSIGHTFACE = Family(
     "insightface",
     _ANCHOR,
-    _network,
+    _settings,
     accepts=lambda prefix: prefix not in (*_OF_MAGFACE, *_OF_CVLFACE),
     nested=("state_dict_backbone",),
 )
@@ -49,7 +54,10 @@ MAGFACE = Family(
     color="bgr",
     mean=(0.0, 0.0, 0.0),
     std=(255.0, 255.0, 255.0),
+    dropout=0.4,
     accepts=lambda prefix: prefix in _OF_MAGFACE,
     nested=("state_dict",),
 )
-CVLFACE_IRESNET = Family("cvlface", _ANCHOR, _network, accepts=lambda prefix: prefix in _OF_CVLFACE)
+CVLFACE_IRESNET = Family(
+    "cvlface", _ANCHOR, _settings, accepts=lambda prefix: prefix in _OF_CVLFACE
+)

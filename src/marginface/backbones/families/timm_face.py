@@ -1,7 +1,6 @@
 """timm-face: timm's own networks, whose classifier is the embedding."""
 
-import timm
-from torch import nn
+from typing import Any
 
 from marginface.backbones.families._family import Family, State
 
@@ -11,7 +10,7 @@ _CONVNEXTS = {40: "convnext_atto", 48: "convnext_femto", 64: "convnext_pico", 80
               96: "convnext_tiny"}  # fmt: skip
 
 
-def _vit(state: State) -> nn.Module | None:
+def _vit(state: State) -> dict[str, Any] | None:
     needed = ("head.weight", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.bias")
     if not all(name in state for name in needed):
         return None
@@ -20,31 +19,32 @@ def _vit(state: State) -> nn.Module | None:
         return None  # the number of heads is in no tensor
     has_token = "cls_token" in state
     tokens = state["pos_embed"].shape[1] - has_token
-    return timm.create_model(
-        _VITS[width],
-        patch_size=patch,
-        img_size=patch * round(tokens**0.5),
-        num_classes=state["head.weight"].shape[0],
-        class_token=has_token,
-        global_pool="token" if has_token else "avg",
-        patch_drop_rate=0.0 if has_token else 0.1,
-    )
+    return {
+        "name": _VITS[width],
+        "embedding_size": state["head.weight"].shape[0],
+        "image_size": patch * round(tokens**0.5),
+        "pool": "classifier",
+        "model": {
+            "patch_size": patch,
+            "class_token": has_token,
+            "global_pool": "token" if has_token else "avg",
+            "patch_drop_rate": 0.0 if has_token else 0.1,
+        },
+    }
 
 
-def _convnext(state: State) -> nn.Module | None:
+def _convnext(state: State) -> dict[str, Any] | None:
     stem = state["stem.0.weight"]
     if "head.fc.weight" not in state or stem.shape[0] not in _CONVNEXTS:
         return None
-    return timm.create_model(
-        _CONVNEXTS[stem.shape[0]],
-        patch_size=stem.shape[-1],
-        num_classes=state["head.fc.weight"].shape[0],
-    )
+    return {
+        "name": _CONVNEXTS[stem.shape[0]],
+        "embedding_size": state["head.fc.weight"].shape[0],
+        "image_size": _IMAGE,
+        "pool": "classifier",
+        "model": {"patch_size": stem.shape[-1]},
+    }
 
 
-TIMM_FACE_VIT = Family(
-    "timm-face", "patch_embed.proj.weight", _vit, image_size=_IMAGE, nested=("ema", "model")
-)
-TIMM_FACE_CONVNEXT = Family(
-    "timm-face", "stem.0.weight", _convnext, image_size=_IMAGE, nested=("ema", "model")
-)
+TIMM_FACE_VIT = Family("timm-face", "patch_embed.proj.weight", _vit, nested=("ema", "model"))
+TIMM_FACE_CONVNEXT = Family("timm-face", "stem.0.weight", _convnext, nested=("ema", "model"))

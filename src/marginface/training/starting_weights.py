@@ -1,0 +1,142 @@
+"""Where a backbone begins: `backbone.weights`, of ours or of other projects.
+
+A file of a known family says which network it holds, so that network is trained; a file of any
+other network has to fit the one that the configuration names.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from marginface.backbones import load_backbone_weights
+from marginface.backbones.families import INSIGHTFACE
+from marginface.backbones.pretrained import (
+    Found,
+    about_of,
+    describe,
+    find_pretrained,
+    has_family,
+)
+from marginface.data.preprocessing import MIDDLE
+from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.utils.console import rank_zero_print, rank_zero_warn
+from marginface.utils.errors import InputError
+
+FROM_FILE = "pretrained"  # backbone.name of configs/backbone/pretrained.yaml
+_OWN_KEYS = ("color", "mean", "std")  # of a node of ours, besides what builds the network
+
+
+def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+    """The node of a backbone, completed by what its file of weights says.
+
+    The name, the sizes, the order of colors, mean and std are those of the file where it is of a
+    known project, or of a checkpoint of ours and `node` names no other network.
+
+    Args:
+        node: of the configuration; `family` says whose the file is, where it cannot tell.
+        quiet: print nothing of what was recognized.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: a file that says nothing, and a node that names no network; or they disagree.
+    """
+    weights, family = node.get("weights"), node.get("family")
+    if weights is None:
+        for key, value in (("name", node.get("name")), ("family", family)):
+            if (key == "name" and value == FROM_FILE) or (key == "family" and value):
+                raise InputError(f"backbone.{key}={value} needs a file: add backbone.weights=FILE")
+        return node
+    path = Path(weights)
+    ours = _node_of_ours(path)
+    if ours is not None and node["name"] == FROM_FILE:
+        return _agreeing(path, node, ours | {"dropout": _dropout(node, ours["dropout"])})
+    if ours is not None:
+        if not quiet:
+            _warn_of_images(path, node, ours)
+        return node  # a file that does not fit is an error when it is loaded
+    if family is None and not has_family(path):
+        if node.get("name") == FROM_FILE:
+            raise InputError(
+                f"{path} is of no known project; name its network with backbone=<name>, such as "
+                "backbone=iresnet50"
+            )
+        return node
+    found = find_pretrained(path, family)
+    if found.family is INSIGHTFACE and str(node.get("name")).startswith("iresnet"):
+        return node  # named as it is: a file that does not fit is an error when it is loaded
+    about = about_of(path, found)
+    if not quiet:
+        describe(path, about)
+    theirs = {**about.backbone, "dropout": _dropout(node, about.backbone["dropout"])}
+    if node["name"] not in (FROM_FILE, theirs["name"]) and not quiet:
+        rank_zero_warn(
+            f"backbone.name={node['name']} gives way to the network of {path}: {theirs['name']} "
+            f"({about.family}); backbone={FROM_FILE} says so without this warning"
+        )
+    color = "bgr" if about.warning and node["color"] == "bgr" else about.color
+    own = {"color": color, "mean": [*map(float, about.mean)], "std": [*map(float, about.std)]}
+    return _agreeing(path, node, theirs | own)
+
+
+def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
+    """Give a network the weights that `node` names; see `with_network_of_file`.
+
+    Raises:
+        InputError: a file that does not fit.
+    """
+    path = Path(node["weights"])
+    found = _found(path, node)
+    if found is None:
+        load_backbone_weights(backbone, path)
+    else:
+        backbone.load_state_dict(found.network.state_dict())
+    rank_zero_print(f"backbone: weights of {path}")
+
+
+def _found(path: Path, node: dict[str, Any]) -> Found | None:
+    """The network of a known project in a file, unless it is one that is built like ours."""
+    if _node_of_ours(path) is not None or (node.get("family") is None and not has_family(path)):
+        return None
+    found = find_pretrained(path, node.get("family"))
+    return None if found.family is INSIGHTFACE else found
+
+
+def _node_of_ours(path: Path) -> dict[str, Any] | None:
+    """The node of a backbone that a checkpoint of ours was trained with."""
+    if path.suffix != ".ckpt":
+        return None
+    about = read_checkpoint(path).get("marginface")
+    if not isinstance(about, dict) or "description" not in about:
+        return None
+    kept: dict[str, Any] = about["description"]["config"]["backbone"]
+    return {key: value for key, value in kept.items() if key not in ("weights", "family")}
+
+
+def _warn_of_images(path: Path, node: dict[str, Any], ours: dict[str, Any]) -> None:
+    for key, usual in (("color", "rgb"), ("mean", [*MIDDLE]), ("std", [*MIDDLE])):
+        before, now = ours.get(key, usual), node.get(key, usual)
+        if before != now:
+            rank_zero_warn(
+                f"{path} was trained with backbone.{key}={before}, and here it is {now}: the "
+                "network will see other images than it knows"
+            )
+
+
+def _dropout(node: dict[str, Any], usual: float) -> float:
+    given = node.get("dropout")
+    return usual if given is None else float(given)
+
+
+def _agreeing(path: Path, node: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The node of the file's network, unless what was given says otherwise."""
+    for key in ("image_size", "mean", "std"):
+        given, needed = node.get(key), theirs.get(key)
+        if given is not None and needed is not None and given != needed:
+            text = str(needed).replace(" ", "")
+            raise InputError(
+                f"{path}: its network takes {key}={text}, and backbone.{key} is {given}; set "
+                f"backbone.{key}={text}"
+            )
+    kept = {key: node[key] for key in ("weights", "family") if key in node}
+    return theirs | kept

@@ -1,0 +1,156 @@
+"""Training from files of other projects: the network, its images, checkpoints, exports, resume."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import marginface
+from helpers.foreign_files import facts, file_of, filled, shapes_of
+from helpers.runs import compose
+from marginface.backbones import load_pretrained
+from marginface.inference.export_folder import FolderOptions, write_shared_folder
+from marginface.inference.open_model import open_model
+from marginface.runs.checkpoint_file import read_checkpoint
+from marginface.training.config import train_problems
+from marginface.training.run import train
+from marginface.training.starting_weights import with_network_of_file
+from marginface.utils.errors import InputError, MissingInputError
+
+# A rate at which nothing moves but the running statistics of batch normalization.
+STILL = ["optimizer.lr=1e-30", "trainer.max_steps=1", "data.batch_size=4"]
+SMALL = {
+    ("adaface", "ir_18"): ("ir", "bgr", 127.5),
+    ("magface", "iresnet18"): ("iresnet18", "bgr", 0.0),
+    ("insightface", "mbf"): ("mbf", "rgb", 127.5),
+    ("timmface", "vit_tiny_patch8_112"): ("vit_tiny_patch16_224", "rgb", 127.5),
+    ("edgeface", "edgeface_xs_gamma_06"): ("edgeface", "rgb", 127.5),
+}
+QUICK = ("edgeface_xs_gamma_06", "mbf")
+
+
+def published(golden: Path, folder: Path, family: str, name: str) -> Path:
+    kind = facts(golden, family)["checkpoints"][0]
+    state = filled(shapes_of(golden, family, name))
+    return file_of(state, kind, folder / f"{family}{kind['suffix']}")
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = compose("backbone=pretrained", "backbone.weights=x")["backbone"]
+    return given | changes
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [case if case[1] in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in SMALL],
+)
+def test_the_network_of_the_file_is_trained(
+    golden: Path, tiny_run: list[str], tmp_path: Path, family: str, name: str
+) -> None:
+    """Weights come out as they went in, with their order of colors and their scaling."""
+    path = published(golden, tmp_path, family, name)
+    settings = ["backbone=pretrained", f"backbone.weights={path}", "backbone.dropout=0"]
+    run = tmp_path / "run"
+    train(compose(*tiny_run, *settings, *STILL, "backbone.image_size=112", run_dir=run))
+    kept = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    trained = {k.removeprefix("backbone."): v for k, v in kept["state_dict"].items()}
+    network, about = load_pretrained(path)
+    for key, value in network.named_parameters():
+        assert torch.allclose(trained[key], value, atol=1e-6), key
+    wanted, color, mean = SMALL[family, name]
+    found = kept["marginface"]["description"]["config"]["backbone"]
+    assert (found["name"], found["color"], found["mean"]) == (wanted, color, [mean] * 3)
+    model = marginface.load(run, checkpoint="last", device="cpu")
+    assert model.description.input.mean == about.mean
+    # The shared folder builds it from its description alone, and embeds the same.
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    options = FolderOptions(license="mit")
+    write_shared_folder(open_model(run, checkpoint="last"), tmp_path / "shared", options)
+    again = marginface.load(tmp_path / "shared", device="cpu")
+    assert again.color == color
+    assert np.abs(again.embed_aligned(faces) - model.embed_aligned(faces)).max() < 1e-5
+
+
+def test_a_file_decides_over_another_name(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = published(golden, tmp_path, "magface", "iresnet18")
+    given = compose(f"backbone.weights={path}")["backbone"]
+    found = with_network_of_file(given)
+    assert (found["name"], found["model"], found["color"]) == (
+        "iresnet18", {"magface": True}, "bgr",
+    )  # fmt: skip
+    assert found["dropout"] == given["dropout"]
+    printed = capsys.readouterr()
+    assert "a network of magface, because its names begin with layer1.0.bn1.weight" in printed.out
+    assert "backbone.name=miniresnet8_half gives way to the network of" in printed.err
+    # Recognized once, the node stays what it is: a resumed run has the same settings.
+    assert with_network_of_file(found) == found
+
+
+def test_dropout_is_that_of_the_recipe(golden: Path, tmp_path: Path) -> None:
+    path = published(golden, tmp_path, "adaface", "ir_18")
+    assert with_network_of_file(node(weights=str(path)))["dropout"] == 0.4
+    assert with_network_of_file(node(weights=str(path), dropout=0.1))["dropout"] == 0.1
+
+
+def test_the_family_can_be_said(golden: Path, tmp_path: Path) -> None:
+    state = filled(shapes_of(golden, "magface", "iresnet18"))
+    torch.save(state, tmp_path / "net.pth")
+    weights = str(tmp_path / "net.pth")
+    assert with_network_of_file(node(weights=weights))["color"] == "rgb"
+    assert with_network_of_file(node(weights=weights, family="magface"))["color"] == "bgr"
+    with pytest.raises(InputError, match="does not hold a network of adaface"):
+        with_network_of_file(node(weights=weights, family="adaface"))
+    # Named like the file's, ours keep what was said of them.
+    named = compose("backbone=iresnet18", f"backbone.weights={weights}")["backbone"]
+    assert with_network_of_file(named) == named
+
+
+def test_our_own_checkpoint_says_what_it_is(
+    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ["backbone=miniresnet8_pool", "backbone.color=bgr", "++backbone.mean=[0,0,0]",
+             "++backbone.std=[255,255,255]"]  # fmt: skip
+    train(compose(*tiny_run, *first, *STILL, run_dir=tmp_path / "first"))
+    path = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    second = ["backbone=pretrained", f"backbone.weights={path}"]
+    train(compose(*tiny_run, *second, *STILL, run_dir=tmp_path / "second"))
+    kept = marginface.load(tmp_path / "second", checkpoint="last", device="cpu").description
+    assert kept.backbone["name"] == "miniresnet8_pool"
+    assert (kept.input.color, kept.input.mean, kept.input.std) == ("bgr", (0,) * 3, (255,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": None}, "backbone.name=pretrained needs a file: add backbone.weights=FILE"),
+        ({"image_size": 160}, r"takes image_size=112, and backbone.image_size is 160; set "),
+        ({"mean": [1.0, 1.0, 1.0]}, r"set backbone.mean=\[127.5,127.5,127.5\]"),
+        ({"family": "facenet"}, "does not hold a network of facenet"),
+    ],
+)
+def test_what_disagrees(golden: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    path = published(golden, tmp_path, "adaface", "ir_18")
+    with pytest.raises(InputError, match=words):
+        with_network_of_file(node(weights=str(path)) | changes)
+
+
+def test_files_that_say_nothing(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="of no known project; name its network"):
+        with_network_of_file(node(weights=str(tmp_path / "other.pth")))
+    with pytest.raises(MissingInputError, match="no weights file"):
+        with_network_of_file(node(weights=str(tmp_path / "none.pth")))
+    config = compose("backbone=pretrained", f"backbone.weights={tmp_path}/none.pth")
+    assert "no weights file" in "\n".join(train_problems(config))
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_three_numbers(key: str) -> None:
+    config = compose(f"++backbone.{key}=[0,1]")
+    assert f"backbone.{key} must be three numbers" in "\n".join(train_problems(config))
+    config = compose("++backbone.std=[0,1,1]")
+    assert "above 0" in "\n".join(train_problems(config))
