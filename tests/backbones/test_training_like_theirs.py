@@ -67,7 +67,7 @@ def adaface(state: State, x: Tensor) -> Tensor:
 
 
 def magface(state: State, x: Tensor) -> Tensor:
-    """MagFace's iresnet18: epsilon 2e-5, the newest batch weighs 90 %, the last gamma is trained."""
+    """MagFace's iresnet18: the newest batch weighs 90 %, and the last gamma is trained."""
 
     def norm(name: str, value: Tensor) -> Tensor:
         return batch_norm(state, name, value, 2e-5, 0.9)

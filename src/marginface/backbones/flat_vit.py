@@ -118,8 +118,8 @@ class FlatViT(VisionTransformer):
             biases = list(self._position_biases(x, keypoints))
         again = self.grad_checkpointing and self.training
         for block, bias in zip(self.blocks, biases, strict=True):
-            arguments = {} if bias is None else {"attn_mask": bias}
-            x = checkpoint(block, x, **arguments) if again else block(x, **arguments)
+            through = block if bias is None else partial(block, attn_mask=bias)
+            x = checkpoint(through, x) if again else through(x)
         x = self.norm(x)
         if kept is not None:
             whole = self.mask_token.to(x.dtype).expand(len(x), self.side**2, -1)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
     # What starting weights it was trained from does not matter any more.
     config["pretrained"] = False
     plugins = run["config"].get("plugins", [])
+    adapters = _Adapters.of_run(run["config"])
     folder = RunFolder(path.absolute().parent.parent)
     description = Description(
         backbone=config,
@@ -140,7 +142,7 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
         path,
         config["name"],
         config,
-        lambda: _with_plugins(config, path, plugins),
+        lambda: _with_plugins(config, path, plugins, adapters),
         description,
         own=True,
     )
@@ -189,7 +191,9 @@ def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
     )
 
 
-def _with_plugins(config: dict[str, Any], path: Path, plugins: list[str]) -> nn.Module:
+def _with_plugins(
+    config: dict[str, Any], path: Path, plugins: list[str], adapters: "_Adapters | None"
+) -> nn.Module:
     """The network; an error names the plugins that may define it, but does not import them.
 
     What a file names is not run: who trusts it says so.
@@ -204,7 +208,60 @@ def _with_plugins(config: dict[str, Any], path: Path, plugins: list[str]) -> nn.
             f"{path} holds the network {config['name']!r} of a run with plugins of its own; add "
             f"plugins=[{','.join(missing)}]"
         )
-    return _with_weights(config, path)
+    return _with_weights(config, path) if adapters is None else adapters.build(config, path)
+
+
+@dataclass(frozen=True)
+class _Adapters:
+    """Of a run that trained low-rank adapters: their options, and what they were added to."""
+
+    options: dict[str, Any]
+    base: str | None  # the file of weights, where the checkpoint has the adapters only
+
+    @classmethod
+    def of_run(cls, config: dict[str, Any]) -> "_Adapters | None":
+        """From the configuration of a run; None where it trained the network itself."""
+        node = config.get("finetune") or {}
+        if not str(node.get("_target_", "")).endswith(".Lora"):
+            return None
+        options = {k: v for k, v in node.items() if k in ("rank", "alpha", "dropout", "layers")}
+        only = node.get("save") == "adapters"
+        return cls(options, config["backbone"]["weights"] if only else None)
+
+    def build(self, config: dict[str, Any], path: Path) -> nn.Module:
+        """The network with its adapters merged into its weights."""
+        from marginface.backbones import create_backbone, load_backbone_weights
+        from marginface.backbones.adapters import AdapterOptions, add_adapters, merge_adapters
+        from marginface.backbones.weights import of_network, read_state
+
+        network = create_backbone(**config)
+        if self.base is not None:
+            try:
+                base = open_model(self.base, None if _says_what_it_is(self.base) else config)
+                network.load_state_dict(base.build().state_dict())
+            except InputError as error:
+                raise InputError(
+                    f"{path} holds adapters only (finetune.save=adapters), and the network that "
+                    f"they belong to cannot be opened: {error}"
+                ) from error
+        add_adapters(network, AdapterOptions(**self.options))
+        if self.base is None:
+            load_backbone_weights(network, path)
+        else:
+            expected = {n: p for n, p in network.named_parameters() if p.requires_grad}
+            network.load_state_dict(of_network(read_state(path), expected), strict=False)
+        return merge_adapters(network)
+
+
+def _says_what_it_is(path: str) -> bool:
+    from marginface.backbones.pretrained import has_family
+
+    file = Path(path)
+    if not file.is_file():
+        return True  # what opens it says that it is not there
+    if file.suffix == ".ckpt" and "marginface" in read_checkpoint(file):
+        return True
+    return has_family(file)
 
 
 def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:

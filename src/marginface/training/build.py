@@ -8,6 +8,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 
 from marginface.backbones import checkpoint_activations, create_backbone
 from marginface.backbones.factory import network_settings
@@ -17,6 +18,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.preprocessing import MIDDLE
 from marginface.heads import create_head
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
+from marginface.training.finetuning import FineTuning, own_settings
 from marginface.training.head_start import HEAD_START
 from marginface.training.module import FaceRecognizer
 from marginface.training.starting_weights import load_starting_weights
@@ -48,6 +50,8 @@ def build_module(
     backbone = create_backbone(**network_settings(node))
     if node["weights"] is not None:
         load_starting_weights(backbone, node)
+    finetuning = build_finetuning(config.get("finetune"))
+    finetuning.prepare(backbone)
     if config["gradient_checkpointing"]:
         checkpoint_activations(backbone)
     if config["compile"]:
@@ -55,6 +59,10 @@ def build_module(
     options: ClassifierOptions = build(config["classifier"])
     check_classifier(options, trainer)
     options = with_precision_of(options, trainer)
+    if finetuning.resting_epochs() and isinstance(trainer.strategy, DDPStrategy):
+        # In epochs in which the backbone rests it has no gradients to wait for. The trainer is
+        # built before the module, so this cannot be an argument of the strategy.
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
     shard = None
     if shares_classes(trainer):
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
@@ -69,10 +77,11 @@ def build_module(
     return FaceRecognizer(
         backbone,
         head,
-        make_optimizer=build(_scaled_optimizer(config, datamodule.batch_size)),
+        make_optimizer=build(_optimizer_node(config, datamodule.batch_size)),
         make_schedule=build(config["scheduler"]),
         augmentation=build(config["augmentation"]),
         decay_bias_and_norm=config["decay_bias_and_norm"],
+        finetuning=finetuning,
         color=node["color"],
         mean=node.get("mean", MIDDLE),
         std=node.get("std", MIDDLE),
@@ -82,22 +91,32 @@ def build_module(
     )
 
 
+def build_finetuning(node: dict[str, Any] | None) -> FineTuning:
+    """What is trained, from the `finetune` node; everything without one."""
+    own = own_settings(node)
+    return FineTuning() if not own else build(own)
+
+
 def head_parameters(node: dict[str, Any]) -> dict[str, Any]:
     """The node of a head without where its centers begin."""
     return {key: value for key, value in node.items() if key not in HEAD_START}
 
 
-def _scaled_optimizer(config: dict[str, Any], batch_size: int) -> dict[str, Any]:
-    """The optimizer node with its rate scaled linearly to the batch, when that is asked for."""
-    node, per = dict(config["optimizer"]), config["lr_base_size"]
-    if per is not None:
-        given = node["lr"]
-        node["lr"] = given * batch_size / per
-        rank_zero_print(
-            f"learning rate {node['lr']:g} = optimizer.lr {given:g} x data.batch_size {batch_size} "
-            f"/ lr_base_size {per}"
-        )
-    return node
+def scaled_rate(config: dict[str, Any], batch_size: int) -> float | None:
+    """The learning rate, scaled linearly to the batch when that is asked for; None without one."""
+    given, per = config["optimizer"].get("lr"), config["lr_base_size"]
+    return given if given is None or per is None else given * batch_size / per
+
+
+def _optimizer_node(config: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    node, rate = config["optimizer"], scaled_rate(config, batch_size)
+    if rate is None or config["lr_base_size"] is None:
+        return dict(node)
+    rank_zero_print(
+        f"learning rate {rate:g} = optimizer.lr {node['lr']:g} x data.batch_size {batch_size} "
+        f"/ lr_base_size {config['lr_base_size']}"
+    )
+    return node | {"lr": rate}
 
 
 def build_trainer(config: dict[str, Any]) -> L.Trainer:
@@ -107,6 +126,9 @@ def build_trainer(config: dict[str, Any]) -> L.Trainer:
         return [build(node) for node in (config[group] or {}).values() if node is not None]
 
     callbacks = parts("callbacks")
+    if config.get("averaging"):
+        # Before all others: what they write or measure after a step has the average of that step.
+        callbacks.insert(0, build(config["averaging"]))
     checkpoints: CheckpointIO = AtomicCheckpointIO()
     if config["async_checkpoints"]:
         checkpoints = BackgroundCheckpointIO(checkpoints)

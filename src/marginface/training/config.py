@@ -5,6 +5,7 @@ from typing import Any
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
+from marginface.training.finetuning import own_settings
 from marginface.training.head_start import CLASS_MEANS, HEAD_START
 from marginface.training.starting_weights import with_network_of_file
 from marginface.utils.arguments import WholeNumber, mapping_problems
@@ -30,6 +31,8 @@ TRAIN_KEYS: dict[str, Any] = {
     "backbone": dict,
     "head": dict,
     "classifier": dict,
+    "finetune": dict | None,
+    "averaging": dict | None,
     "optimizer": dict,
     "scheduler": dict,
     "trainer": dict,
@@ -37,6 +40,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "logger": dict | None,
     "paths": dict,
 }
+_NOT_REQUIRED = {"plugins", "finetune", "averaging"}
 # What the code passes to what these groups build; a configuration must not.
 PROVIDED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_epoch")}
 
@@ -48,7 +52,7 @@ def check_config(config: dict[str, Any]) -> None:
 
 def train_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a resolved training configuration, in words; empty when nothing is."""
-    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS) - {"plugins"})
+    problems = mapping_problems("", config, TRAIN_KEYS, required=set(TRAIN_KEYS) - _NOT_REQUIRED)
     if problems:
         return problems
     try:
@@ -62,6 +66,8 @@ def train_problems(config: dict[str, Any]) -> list[str]:
         problems += backbone_problems(with_network_of_file(config["backbone"], quiet=True))
     except InputError as error:
         problems.append(str(error))
+    problems += _finetune_problems(config.get("finetune"))
+    problems += _problems_of_part("averaging", config.get("averaging"))
     for group in ("data", "augmentation", "optimizer", "scheduler"):
         problems += target_problems(group, config[group], PROVIDED.get(group, ()))
     problems += _trainer_problems(config["trainer"])
@@ -81,6 +87,21 @@ def _head_problems(node: dict[str, Any]) -> list[str]:
     if start.get("classes") is not None and start.get("weights") in (None, CLASS_MEANS):
         problems.append("head.classes says which class of the file head.weights is which; give one")
     return problems + head_problems({k: v for k, v in node.items() if k not in HEAD_START})
+
+
+def _finetune_problems(node: dict[str, Any] | None) -> list[str]:
+    return _problems_of_part("finetune", own_settings(node))
+
+
+def _problems_of_part(where: str, node: dict[str, Any] | None) -> list[str]:
+    """Of a node that may be absent and that is built of a few numbers."""
+    problems = target_problems(where, node) if node else []
+    if node and not problems:
+        try:
+            build(node)  # ranges are checked where they are defined
+        except InputError as error:
+            problems.append(str(error))
+    return problems
 
 
 FLOAT32_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
@@ -118,11 +139,4 @@ def _trainer_problems(node: dict[str, Any]) -> list[str]:
 
 
 def _classifier_problems(node: dict[str, Any]) -> list[str]:
-    problems = target_problems("classifier", node)
-    if problems:
-        return problems
-    try:
-        build(node)  # a few numbers: ranges are checked where they are defined
-    except InputError as error:
-        problems.append(str(error))
-    return problems
+    return _problems_of_part("classifier", node)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -22,8 +22,10 @@ from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.batch_norm import check_images_left
 from marginface.training.checkpoints.centers import pack_head, unpack_head
+from marginface.training.finetuning import FineTuning
 from marginface.training.late_numbers import LateNumbers, Numbers
-from marginface.training.optimizers import number_of, parameter_groups, step_in_backward
+from marginface.training.optimizers import number_of, step_in_backward
+from marginface.training.parameter_groups import apply_factors, parameter_groups, rate_of
 from marginface.training.schedulers import Schedule
 from marginface.training.step_statistics import StepStatistics
 from marginface.training.steps import (
@@ -55,6 +57,7 @@ class FaceRecognizer(L.LightningModule):
         augmentation: changes training images; flips when not given.
         make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
         decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
+        finetuning: what of the backbone is trained, and how fast; all of it when not given.
         color: channel order the backbone is trained in.
         mean, std: of each channel of its images, in units of 0 to 255.
         seed: decides augmentation and all randomness within a step.
@@ -71,6 +74,7 @@ class FaceRecognizer(L.LightningModule):
         make_schedule: Callable[..., Schedule],
         augmentation: Augmentation | None = None,
         decay_bias_and_norm: bool = True,
+        finetuning: FineTuning | None = None,
         color: Color = "rgb",
         mean: Sequence[float] = MIDDLE,
         std: Sequence[float] = MIDDLE,
@@ -86,6 +90,8 @@ class FaceRecognizer(L.LightningModule):
         self.make_schedule = make_schedule
         self.augmentation = augmentation or Augmentation()
         self.decay_bias_and_norm = decay_bias_and_norm
+        self.finetuning = finetuning or FineTuning()
+        self.is_resting: bool | None = None  # the backbone; known when training begins
         self.color: Color = color
         self.mean, self.std = tuple(mean), tuple(std)
         self.seed = seed
@@ -118,7 +124,23 @@ class FaceRecognizer(L.LightningModule):
             self.backbone.train(was_training)
             self.begin_head = None
 
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, in which what is not trained keeps its statistics."""
+        super().train(mode)
+        if mode:
+            self.finetuning.set_modes(self.backbone, resting=bool(self.is_resting))
+        return self
+
+    def _rest_or_not(self) -> None:
+        """Let the backbone rest in the first epochs of a training that says so."""
+        epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
+        resting = epoch < self.finetuning.resting_epochs()
+        if resting != self.is_resting:
+            self.is_resting = resting
+            self.train()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._rest_or_not()
         # Lightning saves no generator state, so dropout and the like start anew from the step.
         part = batch_idx % self.trainer.accumulate_grad_batches
         place = torch.tensor([self.trainer.global_rank * 4096 + part])
@@ -135,7 +157,8 @@ class FaceRecognizer(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
         check_images_left(self.backbone, len(images))
-        embeddings = self.backbone(self.network_input(images, indices))
+        with torch.set_grad_enabled(not self.is_resting):
+            embeddings = self.backbone(self.network_input(images, indices))
         loss = self.head(embeddings, labels)
         # All processes or none: one that stops alone leaves the others waiting for it.
         here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_request.received or 0)])
@@ -179,7 +202,7 @@ class FaceRecognizer(L.LightningModule):
         return x.to(next(self.backbone.parameters()).dtype)
 
     def _rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return rate_of(self.trainer.optimizers[0])
 
     def _divergence_report(self, loss: float, step: "_Step") -> str:
         norms = step.embeddings.float().norm(dim=1)
@@ -197,10 +220,11 @@ class FaceRecognizer(L.LightningModule):
         total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
         check_whole_steps(self.trainer)
         try:
-            # A group each: where one is sharded over processes and the other is not, optimizers
-            # that step many tensors at once cannot have both.
-            groups = parameter_groups([self.backbone, self.head], self.decay_bias_and_norm)
+            groups = parameter_groups(
+                self.backbone, self.head, self.decay_bias_and_norm, self.finetuning
+            )
             optimizer = self.make_optimizer(groups)
+            apply_factors(optimizer)
             number_of(self.head.weight, optimizer)  # the class centers are in the optimizer
             if self.head.options.optimizer_in_backward:
                 self.head.centers.step_centers_in_backward = step_in_backward(
@@ -286,11 +310,14 @@ class FaceRecognizer(L.LightningModule):
             "steps_per_epoch": steps_per_epoch(self.trainer),
             "accumulate": self.trainer.accumulate_grad_batches,
         }
+        self.finetuning.leave_out(self.backbone, checkpoint["state_dict"])
         number = number_of(self.head.weight, self.trainer.optimizers[0])
         pack_head(checkpoint, self.head, number, self.saving_path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run continue with other processes, and with other accumulation steps."""
+        if self.finetuning.leaves_out:
+            checkpoint["state_dict"] = self.state_dict() | checkpoint["state_dict"]
         unpack_head(checkpoint, self.head, self.resumed_from)
         # Lightning counts micro-batches.
         before = checkpoint["marginface"]["accumulate"]

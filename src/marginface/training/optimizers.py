@@ -7,7 +7,7 @@ backward pass steps a parameter itself, so that not even its gradient is. The nu
 all cases.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -253,21 +253,6 @@ def step_in_backward(
             "of a parameter; use optimizer=sgd or optimizer=adamw"
         )
     return optimizer.step_in_backward(parameter)
-
-
-def parameter_groups(parts: Iterable[nn.Module], decay_bias_and_norm: bool) -> list[Group]:
-    """The trainable parameters of each part, those without weight decay in a group of their own.
-
-    Args:
-        decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
-    """
-    groups: list[Group] = []
-    for part in parts:
-        parameters = [p for p in part.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if decay_bias_and_norm or p.ndim > 1]
-        others = [p for p in parameters if not (decay_bias_and_norm or p.ndim > 1)]
-        groups += [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def number_of(parameter: Tensor, optimizer: torch.optim.Optimizer) -> int:

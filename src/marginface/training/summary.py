@@ -17,8 +17,10 @@ from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
 from marginface.runs.folder import RunFolder
 from marginface.runs.metadata import collect
 from marginface.runs.status import note_status
+from marginface.training.build import scaled_rate
 from marginface.training.curves import head_curve
 from marginface.training.module import FaceRecognizer, parameter_count
+from marginface.training.parameter_groups import print_parts
 from marginface.training.strategies import shares_classes
 from marginface.utils.console import print_warning
 from marginface.utils.hardware import has_bfloat16, machine
@@ -47,6 +49,9 @@ def begin_run(
         logger.log_hyperparams(config | {"runinfo": info})
     print(_headline(config["name"], datamodule, module))
     print(f"run folder {folder.path}")
+    if config.get("finetune"):
+        rate = scaled_rate(config, datamodule.batch_size)
+        print_parts(module.backbone, module.head, module.finetuning, rate)
     head, device = module.head, trainer.strategy.root_device
     if device.type == "cuda":
         print(

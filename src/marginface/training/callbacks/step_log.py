@@ -14,6 +14,7 @@ from marginface.heads.analysis.first_loss import expected_first_loss, sizes_of
 from marginface.pages.run_warnings import FIRST_LOSS_TOLERANCE
 from marginface.training.callbacks.base import StepCallback
 from marginface.training.module import FaceRecognizer
+from marginface.training.parameter_groups import rate_of
 from marginface.training.steps import logs_step, steps_per_epoch
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.distributed import sum_over_ranks
@@ -41,7 +42,7 @@ class StepLog(StepCallback):
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = rate_of(trainer.optimizers[0])
         self._batch_start = time.perf_counter()
 
     def on_train_batch_end(

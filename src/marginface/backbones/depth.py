@@ -1,0 +1,44 @@
+"""How deep in a network a parameter is, by timm's grouping of names."""
+
+from timm.models import group_parameters
+from torch import nn
+
+from marginface.backbones.factory import EmbeddingNetwork
+from marginface.utils.errors import InputError
+
+
+def parameter_depths(network: nn.Module, *, coarse: bool) -> dict[str, int]:
+    """The number of the part that a parameter is in, from 0, the stem, to the neck.
+
+    Args:
+        coarse: parts are stages, or blocks where a network has none (ViTs); else always blocks.
+
+    Raises:
+        InputError: a network that does not say how its parts follow each other.
+    """
+    inner, prefix = (network.model, "model.") if isinstance(network, EmbeddingNetwork) else (
+        network, "",
+    )  # fmt: skip
+    matcher = getattr(inner, "group_matcher", None)
+    if matcher is None:
+        raise InputError(
+            f"{type(inner).__name__} does not say which of its layers follow each other; give it "
+            "timm's group_matcher, or use finetune=full or finetune=head_first"
+        )
+    found = group_parameters(inner, matcher(coarse=coarse), reverse=True)
+    depths = {f"{prefix}{name}": depth for name, depth in found.items()}
+    neck = max(depths.values(), default=-1) + 1
+    return {name: depths.get(name, neck) for name, _ in network.named_parameters()}
+
+
+def part_names(depths: dict[str, int]) -> dict[int, str]:
+    """A name for each part: its first module, and its last where they differ."""
+    modules: dict[int, list[str]] = {}
+    for name, depth in depths.items():
+        pieces = name.removeprefix("model.").split(".")
+        numbered = len(pieces) > 2 and pieces[1].isdigit()
+        modules.setdefault(depth, []).append(".".join(pieces[: 2 if numbered else 1]))
+    return {
+        depth: found[0] if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+        for depth, found in sorted(modules.items())
+    }
