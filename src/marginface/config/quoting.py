@@ -33,6 +33,7 @@ def with_quotes(arguments: list[str]) -> list[str]:
 # Keys that no file of the configuration has, because they are arguments of a run and not of a part.
 OPTIONAL_KEYS = (
     "head.weights", "head.classes", "backbone.family", "backbone.mean", "backbone.std",
+    "finetune.compatible_with", "finetune.compatible_weight", "finetune.compatible_centers",
 )  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """The module and the trainer of a run, from its configuration."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -16,10 +19,12 @@ from marginface.classifier import ClassifierOptions, Shard
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
 from marginface.data.preprocessing import MIDDLE
-from marginface.heads import create_head
+from marginface.heads import MarginHead, create_head
+from marginface.runs.folder import RunFolder
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
+from marginface.training.compatibility import Compatibility
 from marginface.training.finetuning import FineTuning, own_settings
-from marginface.training.head_start import HEAD_START
+from marginface.training.head_start import CLASS_MEANS, HEAD_START
 from marginface.training.module import FaceRecognizer
 from marginface.training.starting_weights import load_starting_weights
 from marginface.training.strategies import (
@@ -66,14 +71,17 @@ def build_module(
     shard = None
     if shares_classes(trainer):
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
-    head = create_head(
+    head_settings = {
         **head_parameters(config["head"]),
-        embedding_size=node["embedding_size"],
-        num_classes=datamodule.num_classes,
-        classifier=options,
-        seed=config["seed"],
-        shard=shard,
-    )
+        "embedding_size": node["embedding_size"],
+        "num_classes": datamodule.num_classes,
+        "seed": config["seed"],
+        "shard": shard,
+    }
+    head = create_head(**head_settings, classifier=options)
+    distillation = build(config["distillation"]) if config.get("distillation") else None
+    extra_losses = [distillation] if distillation is not None else []
+    extra_losses += _compatibility(config, partial(create_head, **head_settings))
     return FaceRecognizer(
         backbone,
         head,
@@ -82,6 +90,8 @@ def build_module(
         augmentation=build(config["augmentation"]),
         decay_bias_and_norm=config["decay_bias_and_norm"],
         finetuning=finetuning,
+        extra_losses=extra_losses,
+        margin_weight=1.0 if distillation is None else distillation.margin_weight,
         color=node["color"],
         mean=node.get("mean", MIDDLE),
         std=node.get("std", MIDDLE),
@@ -95,6 +105,26 @@ def build_finetuning(node: dict[str, Any] | None) -> FineTuning:
     """What is trained, from the `finetune` node; everything without one."""
     own = own_settings(node)
     return FineTuning() if not own else build(own)
+
+
+def _compatibility(
+    config: dict[str, Any], make_head: Callable[..., MarginHead]
+) -> list[Compatibility]:
+    """The influence loss of an old network, where one is named."""
+    node = config.get("finetune") or {}
+    if node.get("compatible_with") is None:
+        return []
+    # Its centers are never stepped.
+    options = replace(build(config["classifier"]), optimizer_in_backward=False)
+    return [
+        Compatibility(
+            node["compatible_with"],
+            node.get("compatible_weight", 1.0),
+            node.get("compatible_centers", CLASS_MEANS),
+            partial(make_head, classifier=options),
+            RunFolder(config["paths"]["run_dir"]).path / "compatible_centers.safetensors",
+        )
+    ]
 
 
 def head_parameters(node: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The keys of a training configuration, and what is wrong with one."""
 
+from pathlib import Path
 from typing import Any
 
 from marginface.backbones.factory import backbone_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
-from marginface.training.finetuning import own_settings
+from marginface.training.finetuning import COMPATIBILITY, own_settings
 from marginface.training.head_start import CLASS_MEANS, HEAD_START
 from marginface.training.starting_weights import with_network_of_file
 from marginface.utils.arguments import WholeNumber, mapping_problems
@@ -33,6 +34,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "classifier": dict,
     "finetune": dict | None,
     "averaging": dict | None,
+    "distillation": dict | None,
     "optimizer": dict,
     "scheduler": dict,
     "trainer": dict,
@@ -40,7 +42,7 @@ TRAIN_KEYS: dict[str, Any] = {
     "logger": dict | None,
     "paths": dict,
 }
-_NOT_REQUIRED = {"plugins", "finetune", "averaging"}
+_NOT_REQUIRED = {"plugins", "finetune", "averaging", "distillation"}
 # What the code passes to what these groups build; a configuration must not.
 PROVIDED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_epoch")}
 
@@ -67,7 +69,10 @@ def train_problems(config: dict[str, Any]) -> list[str]:
     except InputError as error:
         problems.append(str(error))
     problems += _finetune_problems(config.get("finetune"))
-    problems += _problems_of_part("averaging", config.get("averaging"))
+    for part in ("averaging", "distillation"):
+        problems += _problems_of_part(part, config.get(part))
+    teacher = (config.get("distillation") or {}).get("teacher")
+    problems += _missing_model("distillation.teacher", teacher)
     for group in ("data", "augmentation", "optimizer", "scheduler"):
         problems += target_problems(group, config[group], PROVIDED.get(group, ()))
     problems += _trainer_problems(config["trainer"])
@@ -90,7 +95,20 @@ def _head_problems(node: dict[str, Any]) -> list[str]:
 
 
 def _finetune_problems(node: dict[str, Any] | None) -> list[str]:
-    return _problems_of_part("finetune", own_settings(node))
+    compatible = {key: value for key, value in (node or {}).items() if key in COMPATIBILITY}
+    problems = mapping_problems("finetune", compatible, COMPATIBILITY, required=set())
+    if compatible and compatible.get("compatible_with") is None:
+        problems.append(
+            "finetune.compatible_weight and compatible_centers belong to "
+            "finetune.compatible_with=<old model>; add it"
+        )
+    problems += _missing_model("finetune.compatible_with", compatible.get("compatible_with"))
+    return problems + _problems_of_part("finetune", own_settings(node))
+
+
+def _missing_model(where: str, path: Any) -> list[str]:
+    missing = isinstance(path, str) and not Path(path).exists()
+    return [f"{where}={path}: there is no such file or folder"] if missing else []
 
 
 def _problems_of_part(where: str, node: dict[str, Any] | None) -> list[str]:

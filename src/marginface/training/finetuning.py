@@ -17,7 +17,9 @@ from marginface.utils.errors import InputError
 
 Groups = dict[str, dict[str, Any]]
 # Keys of the `finetune` node that are not arguments of one of these classes.
-COMPATIBILITY = ("compatible_with", "compatible_weight", "compatible_centers")
+COMPATIBILITY: dict[str, Any] = {
+    "compatible_with": str | None, "compatible_weight": float, "compatible_centers": str,
+}  # fmt: skip
 
 
 def own_settings(node: dict[str, Any] | None) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def start_from_file(head: MarginHead, weights: str, classes: str | None) -> None
     table[torch.from_numpy(pairs[:, 1])] = old[torch.from_numpy(pairs[:, 0])].expand(
         -1, per_class, -1
     )
-    known = _assign(head, table.flatten(0, 1))
+    known = assign_centers(head, table.flatten(0, 1))
     rank_zero_print(
         f"head: {known // per_class} of {head.num_classes} classes begin at centers of {weights}, "
         f"the others at random; {len(old) - len(np.unique(pairs[:, 0]))} old classes are not used"
@@ -87,39 +87,63 @@ def start_from_means(
 ) -> None:
     """Give a head the mean directions of its classes, of the length that random centers have.
 
-    One pass over the training images, shared by all processes.
-
     Args:
         head: K centers of a class become K times the same.
         embed: uint8 (B, 3, S, S) to (B, D).
         datamodule: of the run.
     """
+    means = class_means(embed, datamodule, head.num_classes, head.weight.device)
+    seen = means.norm(dim=1, keepdim=True) > 0
+    lengths = head.weight.detach().float().norm(dim=1)
+    sums = add_over_ranks(torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))]))
+    table = torch.where(seen, sums[0] / sums[1] * means, torch.nan)
+    known = assign_centers(head, table.repeat_interleave(head.centers.centers_per_class, 0))
+    rank_zero_print(f"head: {known} centers begin at the means of their classes")
+
+
+def class_means(
+    embed: Callable[[Tensor], Tensor],
+    datamodule: FaceDataModule,
+    num_classes: int,
+    device: torch.device,
+) -> Tensor:
+    """(C, D) mean directions of the classes, of unit length; 0 for a class without an image.
+
+    One pass over the training images, shared by all processes.
+
+    Args:
+        embed: uint8 (B, 3, S, S) to (B, D).
+        datamodule: of the run.
+        num_classes: C.
+        device: where they are computed.
+    """
     trainer = datamodule.trainer
     assert trainer is not None
-    device, faces = head.weight.device, datamodule.train_set
+    faces = datamodule.train_set
     sampler = EvaluationSampler(
         len(faces), datamodule.eval_batch_size, rank=rank(), world_size=trainer.world_size
     )
     loader = batch_loader(
         faces, sampler, datamodule.eval_batch_size, num_workers=datamodule.num_workers
     )
-    total = torch.zeros(head.num_classes, head.embedding_size, device=device)
+    total: Tensor | None = None
     with torch.no_grad():
         for images, labels, _ in tracked(loader, len(loader), "class means, batches"):
             is_there = labels >= 0  # processes that have fewer images get empty ones
-            directions = F.normalize(embed(images.to(device)).float(), dim=1)
+            directions = F.normalize(embed(images.to(device)).float(), dim=1).to(device)
+            if total is None:
+                total = torch.zeros(num_classes, directions.shape[1], device=device)
             total.index_add_(0, labels[is_there].to(device), directions[is_there])
-    means = F.normalize(add_over_ranks(total), dim=1)
-    seen = means.norm(dim=1, keepdim=True) > 0
-    lengths = head.weight.detach().float().norm(dim=1)
-    sums = add_over_ranks(torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))]))
-    table = torch.where(seen, sums[0] / sums[1] * means, torch.nan)
-    known = _assign(head, table.repeat_interleave(head.centers.centers_per_class, 0))
-    rank_zero_print(f"head: {known} centers begin at the means of their classes")
+    assert total is not None, "every process has a batch"
+    return F.normalize(add_over_ranks(total), dim=1)
 
 
-def _assign(head: MarginHead, table: Tensor) -> int:
-    """Put known rows (those without NaN) of all classes where this process has them."""
+def assign_centers(head: MarginHead, table: Tensor) -> int:
+    """Put known rows of all classes where this process has them; returns how many are known.
+
+    Args:
+        table: (C K, D), with NaN in the rows that are to stay as they are.
+    """
     shard, per_class = head.shard, head.centers.centers_per_class
     own = table if shard is None else table[shard.start * per_class : shard.stop * per_class]
     known = torch.isfinite(own).all(1)

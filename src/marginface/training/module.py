@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +21,8 @@ from marginface.heads import MarginHead
 from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.batch_norm import check_images_left
 from marginface.training.checkpoints.centers import pack_head, unpack_head
+from marginface.training.divergence import Step, divergence_report
+from marginface.training.extra_losses import ExtraLoss
 from marginface.training.finetuning import FineTuning
 from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, step_in_backward
@@ -58,6 +59,8 @@ class FaceRecognizer(L.LightningModule):
         make_schedule: called with total_steps= and steps_per_epoch=, returns factor(step).
         decay_bias_and_norm: whether weight decay also acts on biases, norms and other vectors.
         finetuning: what of the backbone is trained, and how fast; all of it when not given.
+        extra_losses: that are added to the head's.
+        margin_weight: of the head's own loss; with 0 only the others are minimized.
         color: channel order the backbone is trained in.
         mean, std: of each channel of its images, in units of 0 to 255.
         seed: decides augmentation and all randomness within a step.
@@ -75,6 +78,8 @@ class FaceRecognizer(L.LightningModule):
         augmentation: Augmentation | None = None,
         decay_bias_and_norm: bool = True,
         finetuning: FineTuning | None = None,
+        extra_losses: Sequence[ExtraLoss] = (),
+        margin_weight: float = 1.0,
         color: Color = "rgb",
         mean: Sequence[float] = MIDDLE,
         std: Sequence[float] = MIDDLE,
@@ -91,6 +96,7 @@ class FaceRecognizer(L.LightningModule):
         self.augmentation = augmentation or Augmentation()
         self.decay_bias_and_norm = decay_bias_and_norm
         self.finetuning = finetuning or FineTuning()
+        self.extra_losses, self.margin_weight = tuple(extra_losses), margin_weight
         self.is_resting: bool | None = None  # the backbone; known when training begins
         self.color: Color = color
         self.mean, self.std = tuple(mean), tuple(std)
@@ -123,6 +129,8 @@ class FaceRecognizer(L.LightningModule):
             self.begin_head(self.embed, self.datamodule)
             self.backbone.train(was_training)
             self.begin_head = None
+        for extra in self.extra_losses:
+            extra.begin(self)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which what is not trained keeps its statistics."""
@@ -159,18 +167,35 @@ class FaceRecognizer(L.LightningModule):
         check_images_left(self.backbone, len(images))
         with torch.set_grad_enabled(not self.is_resting):
             embeddings = self.backbone(self.network_input(images, indices))
-        loss = self.head(embeddings, labels)
+        loss = self._loss(embeddings, batch)
         # All processes or none: one that stops alone leaves the others waiting for it.
         here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_request.received or 0)])
         facts = gather_rows(here[None])
         self._look_at(
             self._facts.exchange(
-                facts, _Step(self.trainer.global_step, self._rate(), embeddings.detach(), labels)
+                facts, Step(self.trainer.global_step, self._rate(), embeddings.detach(), labels)
             )
         )
-        self.statistics.add_loss(loss)
+        self.statistics.add_loss("", loss)
         if logs_step(self.trainer, self.trainer.global_step):
             self.statistics.update(embeddings, labels)
+        return loss
+
+    def _loss(self, embeddings: Tensor, batch: Batch) -> Tensor:
+        """That of the head, and those beside it, by their weights."""
+        images, labels, indices = batch
+        if not self.extra_losses:
+            return self.head(embeddings, labels)
+        loss = embeddings.new_zeros((), dtype=torch.float32)
+        if self.margin_weight:
+            margin = self.head(embeddings, labels)
+            self.statistics.add_loss("margin", margin)
+            loss = loss + self.margin_weight * margin
+        augmented = self._augmented(images, indices)
+        for extra in self.extra_losses:
+            part = extra(augmented, embeddings, labels)
+            self.statistics.add_loss(extra.name, part)
+            loss = loss + part
         return loss
 
     def look_at_last_step(self) -> None:
@@ -188,12 +213,15 @@ class FaceRecognizer(L.LightningModule):
         self.stop_request.agreed = int(max(signals)) or None
         if not all(map(math.isfinite, losses)):
             loss = losses[rank()] if len(losses) > 1 else losses[0]
-            raise NonFiniteLossError(self._divergence_report(loss, facts.of_step))
+            raise NonFiniteLossError(divergence_report(loss, facts.of_step, self.head))
 
     def network_input(self, images: Tensor, indices: Tensor) -> Tensor:
         """uint8 images to what the backbone trains on: augmented by seed, normalized, ordered."""
+        return self._normalized(self._augmented(images, indices))
+
+    def _augmented(self, images: Tensor, indices: Tensor) -> Tensor:
         epoch = self.trainer.global_step // steps_per_epoch(self.trainer)
-        return self._normalized(self.augmentation(images, indices, self.seed, epoch))
+        return self.augmentation(images, indices, self.seed, epoch)
 
     def _normalized(self, images: Tensor) -> Tensor:
         x = normalize_images(images, self.color, self.mean, self.std)
@@ -203,16 +231,6 @@ class FaceRecognizer(L.LightningModule):
 
     def _rate(self) -> float:
         return rate_of(self.trainer.optimizers[0])
-
-    def _divergence_report(self, loss: float, step: "_Step") -> str:
-        norms = step.embeddings.float().norm(dim=1)
-        return (
-            f"the loss is {loss} at step {step.number} (lr {step.rate:.3g}, "
-            f"embedding norms {norms.min():.3g} to {norms.max():.3g}, largest class-center norm "
-            f"{self.head.weight.detach().norm(dim=1).max():.3g}, labels {step.labels.min()} to "
-            f"{step.labels.max()} of {self.head.num_classes}). Lower optimizer.lr, lengthen "
-            "scheduler.warmup_epochs or train with trainer.precision=32-true"
-        )
 
     # -- optimization --------------------------------------------------------------------------
 
@@ -324,16 +342,6 @@ class FaceRecognizer(L.LightningModule):
         now = self.trainer.accumulate_grad_batches
         if before != now:
             rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a message about a step is made of."""
-
-    number: int
-    rate: float
-    embeddings: Tensor
-    labels: Tensor
 
 
 def parameter_count(modules: Iterable[nn.Module]) -> int:

@@ -67,7 +67,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         datamodule.check_shared_memory(micro_batch, trainer.num_devices)
         _warn_of_workers(datamodule.num_workers * trainer.num_devices)
     weights, classes = (config["head"].get(key) for key in HEAD_START)
-    module.has_random_centers = checkpoint is None and weights is None
+    # Then the first loss can be foretold, unless others are added to it.
+    module.has_random_centers = checkpoint is None and weights is None and not module.extra_losses
     if checkpoint is None:
         module.begin_head = start_head(module.head, weights, classes)
     if trainer.is_global_zero:

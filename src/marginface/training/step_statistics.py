@@ -18,7 +18,7 @@ class StepStatistics:
         self.head = head
         self.last_logged: dict[str, float] = {}  # loss and metrics of the last logged step
         self.gradient_norm: Tensor | None = None  # of the backbone, before it is clipped
-        self._losses: list[Tensor] = []
+        self._losses: dict[str, list[Tensor]] = {}
         self._observed: list[Tensor] = []
 
     def begin(self) -> None:
@@ -27,9 +27,9 @@ class StepStatistics:
         self.gradient_norm = None
         self._observed.clear()
 
-    def add_loss(self, loss: Tensor) -> None:
-        """The loss of a micro-batch."""
-        self._losses.append(loss.detach())
+    def add_loss(self, name: str, loss: Tensor) -> None:
+        """The loss of a micro-batch: "" the one that is minimized, or a part of it by name."""
+        self._losses.setdefault(name, []).append(loss.detach())
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -39,13 +39,14 @@ class StepStatistics:
         columns = [nearest == labels, angle, embeddings.norm(dim=1)]
         self._observed.append(torch.stack([column.double() for column in columns], 1))
 
-    def loss(self) -> float:
+    def loss(self, name: str = "") -> float:
         """The mean over the step."""
-        return float(mean_over_ranks(torch.stack(self._losses).double().mean()))
+        return float(mean_over_ranks(torch.stack(self._losses[name]).double().mean()))
 
     def log(self) -> dict[str, float]:
         """Loss and metrics of this step, kept as those of the last logged one."""
-        self.last_logged = {"train/loss": self.loss(), **self.metrics()}
+        parts = {f"train/{name}_loss": self.loss(name) for name in self._losses if name}
+        self.last_logged = {"train/loss": self.loss(), **parts, **self.metrics()}
         if self.gradient_norm is not None and bool(self.gradient_norm.isfinite()):
             self.last_logged["train/gradient_norm"] = float(self.gradient_norm)
         return self.last_logged

@@ -1,0 +1,111 @@
+"""A teacher whose embeddings are learned: the `distillation` group.
+
+Two losses: the cosine between the embeddings of student and teacher (as of Shi et al.,
+arXiv 1905.10620, and MarginDistillation), and the squared difference of the similarities of all
+pairs of a batch (as in relational distillation, arXiv 1904.05068), which needs no common space.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marginface.inference.embedder import Embedder, Precision, model_embedder
+from marginface.inference.open_model import open_model
+from marginface.training.extra_losses import ExtraLoss
+from marginface.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from marginface.training.module import FaceRecognizer
+
+
+class Distillation(ExtraLoss):
+    """Learn the embeddings of a teacher, which sees the same augmented images.
+
+    Args:
+        teacher: any model file: a run folder, .ckpt, published weights, .onnx, a shared folder.
+        embedding_weight: of 1 - cosine of the two embeddings; needs the teacher's embedding size.
+        pairs_weight: of the mean squared difference of the cosines of pairs.
+        margin_weight: of the head's own loss; 0 trains without it.
+        precision: of the teacher: "32-true", "bf16-mixed" or "16-mixed".
+
+    Raises:
+        InputError: weights out of range, or a file that is no network.
+    """
+
+    name = "distillation"
+
+    def __init__(
+        self,
+        teacher: str,
+        embedding_weight: float = 10.0,
+        pairs_weight: float = 10.0,
+        margin_weight: float = 1.0,
+        precision: Precision = "32-true",
+    ) -> None:
+        for key, value in (
+            ("embedding_weight", embedding_weight),
+            ("pairs_weight", pairs_weight),
+            ("margin_weight", margin_weight),
+        ):
+            if value < 0:
+                raise InputError(f"distillation.{key} must not be negative, got {value}")
+        if embedding_weight == pairs_weight == 0:
+            raise InputError(
+                "distillation.embedding_weight and pairs_weight are both 0: nothing would be "
+                "learned of the teacher"
+            )
+        self.path, self.precision = teacher, precision
+        self.embedding_weight, self.pairs_weight = embedding_weight, pairs_weight
+        self.margin_weight = margin_weight
+        self._teacher: Embedder | None = None
+
+    def begin(self, module: "FaceRecognizer") -> None:
+        file = open_model(self.path)
+        size = module.datamodule.train_set.image_size
+        if file.input.aligned_size != size:
+            raise InputError(
+                f"distillation.teacher={self.path} takes images of {file.input.aligned_size} "
+                f"pixels, and the student gets {size}; set backbone.image_size="
+                f"{file.input.aligned_size}"
+            )
+        self._teacher = model_embedder(
+            file, flip=False, devices=[str(module.device)], precision=self.precision
+        )
+        black = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        width, own = self._teacher(black).shape[1], module.head.embedding_size
+        if self.embedding_weight and width != own:
+            raise InputError(
+                f"distillation.teacher={self.path} makes embeddings of {width} numbers and the "
+                f"student {own}; set backbone.embedding_size={width}, or "
+                "distillation.embedding_weight=0 to learn the similarities of pairs alone"
+            )
+
+    def __call__(self, images: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        assert self._teacher is not None, "begin is called first"
+        # A copy: what comes out of inference mode must not be kept for a gradient.
+        theirs = F.normalize(self._teacher(images).clone(), dim=1)
+        return distillation_loss(
+            embeddings.float(), theirs, self.embedding_weight, self.pairs_weight
+        )
+
+
+def distillation_loss(
+    embeddings: Tensor, theirs: Tensor, embedding_weight: float, pairs_weight: float
+) -> Tensor:
+    """() weighted sum of the two losses.
+
+    Args:
+        embeddings: (B, D) of the student, of any length.
+        theirs: (B, E) directions of the teacher; E may differ where embedding_weight is 0.
+    """
+    own = F.normalize(embeddings, dim=1)
+    loss = own.new_zeros(())
+    if embedding_weight:
+        loss = loss + embedding_weight * (1 - (own * theirs).sum(1)).mean()
+    if pairs_weight and len(own) > 1:
+        difference = own @ own.T - theirs @ theirs.T
+        count = len(own) * (len(own) - 1)  # the diagonal is 0
+        loss = loss + pairs_weight * difference.square().sum() / count
+    return loss
