@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Row:
     share: float = 1.0
     network: str = NETWORK
     rests: int = 0
-    beside: tuple[str, ...] = field(default=())  # rows that this one is compared with
 
 
 FROM_BASE = "backbone.weights={base}"
