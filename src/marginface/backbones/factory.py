@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.backbones.input_size import check_input_size
+from marginface.backbones.timm_hub import hub_model, is_on_hub, unreachable
 from marginface.utils.arguments import WholeNumber, call_problems, mapping_problems
 from marginface.utils.errors import InputError, first_line
 
@@ -80,7 +81,8 @@ def create_backbone(
     """Build a network (B, 3, S, S) -> (B, embedding_size) from any name timm knows.
 
     Args:
-        name: `iresnet50`, `mobilefacenet` (which end in an embedding themselves) or any timm model.
+        name: `iresnet50`, `mobilefacenet` (which end in an embedding themselves), any timm model,
+            or one of timm's on the Hub, `hf_hub:owner/model`.
         embedding_size: width of the embedding.
         image_size: S, side of the square input in pixels.
         pool: "model" takes the model's own pooled features, "flatten" its whole last feature map;
@@ -93,15 +95,16 @@ def create_backbone(
     Raises:
         InputError: unknown name, or arguments or an image size the model cannot take.
     """
-    if not timm.is_model(name):
+    on_hub = hub_model(name) if is_on_hub(name) else None
+    if on_hub is None and not timm.is_model(name):
         raise InputError(unknown_backbone(name))
     if not 0 <= dropout < 1:
         raise InputError(f"backbone.dropout must be in [0, 1), got {dropout}")
     arguments = dict(model or {})
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = timm.get_pretrained_cfg(name if on_hub is None else on_hub.architecture)
     if cfg is not None and cfg.fixed_input_size:
         arguments["img_size"] = image_size
-    if is_embedding_network(name):
+    if on_hub is None and is_embedding_network(name):
         arguments |= {"num_classes": embedding_size, "drop_rate": dropout}
         return _create(name, pretrained, arguments)
     if pool == "classifier":
@@ -137,6 +140,8 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm's models refuse in many ways
+        if is_on_hub(name) and isinstance(error, OSError):  # all of the Hub's client are
+            raise InputError(unreachable(name, error)) from error
         raise InputError(
             f"backbone.name={name} does not take {arguments}: {first_line(error)}"
         ) from error
@@ -176,7 +181,7 @@ def network_settings(node: dict[str, Any]) -> dict[str, Any]:
 def backbone_problems(node: dict[str, Any]) -> list[str]:
     """What is wrong with the node of a backbone."""
     name = node.get("name")
-    if not timm.is_model(str(name)):
+    if not is_on_hub(str(name)) and not timm.is_model(str(name)):
         return [unknown_backbone(str(name))]
     extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
     problems = call_problems(

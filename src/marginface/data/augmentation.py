@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
+from torchvision.transforms.v2 import RandAugment
 
 from marginface.utils.arguments import Probability
 from marginface.utils.errors import InputError
@@ -18,6 +19,7 @@ from marginface.utils.hardware import queue_to
 from marginface.utils.seeded_random import hash_bits, hash_uniform
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_RAND_AUGMENT = 0x52416E64  # keeps its seeds apart from those of flips
 _NUMBERS = 8  # uniform numbers a change may use
 _DECIDES = ("low_resolution",)  # changes that look at their numbers, so want them on the host
 
@@ -34,6 +36,9 @@ class Augmentation:
         blur: Gaussian of 0.5 to 2 pixels.
         low_resolution: shrink to 20 to 100 % of the side and enlarge again.
         erase: a gray rectangle over 2 to 20 % of the area.
+        rand_augment: how many changes of torchvision's RandAugment (arXiv 1909.13719) each image
+            gets after these; image by image, so slower than the others.
+        rand_augment_magnitude: of these, from 0 to 30.
 
     Crop, photometric and low_resolution at 0.2 each follow AdaFace's training code (augmenter.py);
     its order of the color changes is random, ours is fixed.
@@ -53,6 +58,8 @@ class Augmentation:
         blur: Probability = 0.0,
         low_resolution: Probability = 0.0,
         erase: Probability = 0.0,
+        rand_augment: int = 0,
+        rand_augment_magnitude: int = 9,
     ) -> None:
         if flip not in (0, 0.5):
             raise InputError(f"augmentation.flip must be 0 or 0.5, got {flip}")
@@ -69,6 +76,14 @@ class Augmentation:
         for name, probability in self.probabilities.items():
             if not 0 <= probability <= 1:
                 raise InputError(f"augmentation.{name} must be within [0, 1], got {probability}")
+        if rand_augment < 0 or not 0 <= rand_augment_magnitude <= 30:
+            raise InputError(
+                "augmentation.rand_augment must not be negative and its magnitude within [0, 30], "
+                f"got {rand_augment} and {rand_augment_magnitude}"
+            )
+        self.rand_augment = (
+            RandAugment(rand_augment, rand_augment_magnitude, fill=127) if rand_augment else None
+        )
 
     def __call__(self, images: Tensor, indices: Tensor, seed: int, epoch: int) -> Tensor:
         """Changed images uint8 (B, 3, S, S), of image indices (B,).
@@ -89,7 +104,20 @@ class Augmentation:
                 rows = queue_to(images.device, rows)
                 changed = CHANGES[name](images[rows].float(), numbers)
                 images = images.index_copy(0, rows, changed.round().clamp(0, 255).byte())
+        if self.rand_augment is not None:
+            seeds = hash_bits(seed ^ _RAND_AUGMENT, epoch, indices)
+            images = torch.stack([
+                _with_seed(self.rand_augment, image, int(own))
+                for image, own in zip(images, seeds, strict=True)
+            ])  # fmt: skip
         return images
+
+
+def _with_seed(change: RandAugment, image: Tensor, seed: int) -> Tensor:
+    """A random change that is decided by a seed; the generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return change(image)
 
 
 def affine(images: Tensor, numbers: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from marginface.backbones import load_backbone_weights
+from marginface.backbones import create_backbone, load_backbone_weights
+from marginface.backbones.factory import EmbeddingNetwork, network_settings
 from marginface.backbones.families import INSIGHTFACE
 from marginface.backbones.pretrained import (
     Found,
@@ -18,6 +19,7 @@ from marginface.backbones.pretrained import (
     find_pretrained,
     has_family,
 )
+from marginface.backbones.timm_hub import hub_model, is_on_hub
 from marginface.data.preprocessing import MIDDLE
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.utils.console import rank_zero_print, rank_zero_warn
@@ -41,7 +43,11 @@ def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[s
         MissingInputError: no such file.
         InputError: a file that says nothing, and a node that names no network; or they disagree.
     """
+    if is_on_hub(str(node.get("name"))):
+        return _node_of_hub(node)
     weights, family = node.get("weights"), node.get("family")
+    if weights is not None and is_on_hub(weights):
+        return node  # what was resolved before
     if weights is None:
         for key, value in (("name", node.get("name")), ("family", family)):
             if (key == "name" and value == FROM_FILE) or (key == "family" and value):
@@ -86,12 +92,39 @@ def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
         InputError: a file that does not fit.
     """
     path = Path(node["weights"])
+    if is_on_hub(node["weights"]):
+        theirs = create_backbone(
+            **network_settings(node) | {"name": node["weights"], "pretrained": True}
+        )
+        has_neck = isinstance(backbone, EmbeddingNetwork)  # a new one
+        inner = backbone.get_submodule("model") if has_neck else backbone
+        inner.load_state_dict((theirs.get_submodule("model") if has_neck else theirs).state_dict())
+        rank_zero_print(f"backbone: weights of {node['weights']}")
+        return
     found = _found(path, node)
     if found is None:
         load_backbone_weights(backbone, path)
     else:
         backbone.load_state_dict(found.network.state_dict())
     rank_zero_print(f"backbone: weights of {path}")
+
+
+def _node_of_hub(node: dict[str, Any]) -> dict[str, Any]:
+    """The node of a network on the Hub, from here on without it: timm's name and arguments."""
+    name = node["name"]
+    if not node.get("pretrained"):
+        raise InputError(
+            f"backbone.name={name} has weights on the Hub: add backbone.pretrained=true"
+        )
+    if node.get("weights") is not None:
+        raise InputError(
+            f"backbone.name={name} has weights, and backbone.weights={node['weights']} names others"
+        )
+    found = hub_model(name)
+    return {"mean": found.mean, "std": found.std} | node | {
+        "name": found.architecture, "pretrained": False, "weights": name,
+        "model": found.arguments | (node.get("model") or {}),
+    }  # fmt: skip
 
 
 def _found(path: Path, node: dict[str, Any]) -> Found | None:
