@@ -14,6 +14,7 @@ from torch import Tensor
 from marginface.inference.embedder import Embedder, Precision, model_embedder
 from marginface.inference.open_model import open_model
 from marginface.training.extra_losses import ExtraLoss
+from marginface.utils.distributed import gather_counted_rows, gather_for_shards, rows_of_ranks
 from marginface.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Distillation(ExtraLoss):
 def distillation_loss(
     embeddings: Tensor, theirs: Tensor, embedding_weight: float, pairs_weight: float
 ) -> Tensor:
-    """() weighted sum of the two losses.
+    """() weighted sum of the two losses; over several processes its mean is that of all images.
 
     Args:
         embeddings: (B, D) of the student, of any length.
@@ -104,8 +105,17 @@ def distillation_loss(
     loss = own.new_zeros(())
     if embedding_weight:
         loss = loss + embedding_weight * (1 - (own * theirs).sum(1)).mean()
-    if pairs_weight and len(own) > 1:
-        difference = own @ own.T - theirs @ theirs.T
-        count = len(own) * (len(own) - 1)  # the diagonal is 0
-        loss = loss + pairs_weight * difference.square().sum() / count
+    if pairs_weight:
+        loss = loss + pairs_weight * _pairs_loss(own, theirs)
     return loss
+
+
+def _pairs_loss(own: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared difference of the cosines of all pairs of the images of all processes."""
+    counts = rows_of_ranks(len(own), own.device)
+    # The whole loss on every process, whose gradient goes to the rows of this one.
+    own, theirs = gather_for_shards(own, counts), gather_counted_rows(theirs, counts)
+    if len(own) < 2:
+        return 0 * own.sum()
+    difference = own @ own.T - theirs @ theirs.T  # the diagonal is 0
+    return difference.square().sum() / (len(own) * (len(own) - 1))
