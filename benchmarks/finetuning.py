@@ -4,9 +4,9 @@
 
 FACES holds train/<identity>/*.jpg, dev_cfp_ff.bin and dev_cfp_fp.bin. A network is trained on every
 second identity; the others are the "own people". Every row trains for the seconds that are given:
-first its speed is measured alone on the machine (--calibrate does only that), then the number of its
-steps follows from it, so that a row is the same whatever else the machine does. Called again, it
-goes on where it stopped; a training that was killed resumes. The last call writes the result file.
+first its speed is measured alone on the machine (--calibrate does only that), then the number of
+its steps follows from it, so that a row is the same whatever else the machine does. Called again,
+it goes on where it stopped; a training that was killed resumes. The last call writes the result.
 """
 
 import argparse
@@ -144,8 +144,9 @@ class Study:
         known = json.loads(path.read_text()) if path.is_file() else {}
         if name not in known:
             found = {"step": self._seconds_of_step(row, name)}
-            if row.rests:
-                found["resting"] = self._seconds_of_step(row, name, "finetune.epochs=999")
+            if row.rests:  # which is what was measured; the steps after it are those of full
+                full = ROWS[name.replace("head_first", "full")]
+                found = {"resting": found["step"], "step": self._seconds_of_step(full, name)}
             if MEANS in row.settings:
                 found["means"] = self._seconds_of_means(row, name)
             known[name] = found
@@ -153,9 +154,9 @@ class Study:
             print(f"{name}: {found}", flush=True)
         return known[name]
 
-    def _seconds_of_step(self, row: Row, name: str, *more: str) -> float:
-        folder = self.work / "speed" / name.replace(" ", "_") / ("resting" if more else "step")
-        quick = [*more, "trainer.log_every_n_steps=5", f"trainer.max_steps={STEPS[1]}",
+    def _seconds_of_step(self, row: Row, name: str) -> float:
+        folder = self.work / "speed" / slug(name) / ("resting" if row.rests else "step")
+        quick = ["trainer.log_every_n_steps=5", f"trainer.max_steps={STEPS[1]}",
                  "trainer.limit_val_batches=0", "resume=never"]  # fmt: skip
         _run(self.command(row, folder, *quick))
         with (folder / "metrics.csv").open() as file:
@@ -168,7 +169,7 @@ class Study:
         for number, without in enumerate((True, False)):
             kept = tuple(s for s in row.settings if not (without and s == MEANS))
             changed = Row(row.data, kept, network=row.network)
-            folder = self.work / "speed" / name.replace(" ", "_") / f"means{number}"
+            folder = self.work / "speed" / slug(name) / f"means{number}"
             start = time.perf_counter()
             quick = ("trainer.max_steps=1", "trainer.limit_val_batches=0", "resume=never")
             _run(self.command(changed, folder, *quick))
@@ -201,9 +202,14 @@ class Study:
                     f"benchmark.pairs.files=[{files}]",
                     f"hydra.run.dir={folder}",
                     "benchmark.pairs.bootstrap=5",
-                ]  # fmt: skip
+                ]
             )
         return json.loads((folder / "evaluation.json").read_text())["metrics"]
+
+
+def slug(name: str) -> str:
+    """A folder's name."""
+    return name.replace(",", "").replace(" ", "_")
 
 
 def _run(command: list[str]) -> None:
@@ -240,7 +246,7 @@ def main() -> None:
         return
     for seed in range(1, given.seeds + 1):
         for name, row in ROWS.items():
-            run = f"{name.replace(',', '').replace(' ', '_')}-seed{seed}"
+            run = f"{slug(name)}-seed{seed}"
             result = accuracies(study.train(run, row, plan[name], seed))
             found.setdefault(name, []).append(result)
             if name.startswith("new model"):

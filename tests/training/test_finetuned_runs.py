@@ -15,7 +15,12 @@ STEPS, STOPPED = 13, 5  # an epoch has 11
 WAYS = {
     "ema": ["averaging=ema", "averaging.decay=0.9"],
     "lora": ["finetune=lora", "finetune.rank=2", "backbone.weights={old}"],
-    "adapters": ["finetune=lora", "finetune.save=adapters", "backbone.weights={old}"],
+    "adapters": [
+        "finetune=lora",
+        "finetune.save=adapters",
+        "backbone.weights={old}",
+        "averaging=ema",
+    ],
     "distillation": ["distillation=teacher", "distillation.teacher={old}"],
     "last_stages": ["finetune=last_stages", "backbone.weights={old}"],
     "head_first": ["finetune=head_first", "backbone.weights={old}"],

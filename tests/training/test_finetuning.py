@@ -244,6 +244,18 @@ class TestAdapters:
         with pytest.raises(marginface.utils.errors.InputError, match="holds adapters only.*moved"):
             marginface.load(tmp_path / "run", checkpoint="last", device="cpu")
 
+    def test_a_run_goes_on_from_merged_adapters(
+        self, tiny_run: list[str], base: Path, tmp_path: Path
+    ) -> None:
+        settings = [f"backbone.weights={base}", "finetune=lora", "trainer.max_steps=3"]
+        start(tiny_run, tmp_path / "lora", *settings)
+        path = tmp_path / "lora" / "checkpoints" / "last.ckpt"
+        still = [f"backbone.weights={path}", "trainer.max_steps=1", "optimizer.lr=1e-30"]
+        found = start(tiny_run, tmp_path / "next", *still)
+        merged = marginface.load(path, device="cpu")._embedder.networks[0]
+        for name, value in merged.named_parameters():
+            assert torch.allclose(found[f"backbone.{name}"], value, atol=1e-6), name
+
     def test_layers_by_name(self) -> None:
         network = create_backbone("vit_tiny_patch16_224", embedding_size=8)
         Lora(2, layers=r".*attn\.qkv").prepare(network)

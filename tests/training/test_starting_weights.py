@@ -90,6 +90,15 @@ def test_a_file_decides_over_another_name(
     assert with_network_of_file(found) == found
 
 
+def test_colors_that_only_the_user_knows(golden: Path, tmp_path: Path) -> None:
+    path = published(golden, tmp_path, "cvlface", "ir18")
+    assert with_network_of_file(node(weights=str(path)))["color"] == "rgb"
+    assert with_network_of_file(node(weights=str(path), color="bgr"))["color"] == "bgr"
+    path = published(golden, tmp_path, "insightface", "mbf")
+    with pytest.raises(InputError, match=r"\(insightface\) takes RGB, and backbone.color is bgr"):
+        with_network_of_file(node(weights=str(path), color="bgr"))
+
+
 def test_dropout_is_that_of_the_recipe(golden: Path, tmp_path: Path) -> None:
     path = published(golden, tmp_path, "adaface", "ir_18")
     assert with_network_of_file(node(weights=str(path)))["dropout"] == 0.4
@@ -129,6 +138,7 @@ def test_our_own_checkpoint_says_what_it_is(
         ({"weights": None}, "backbone.name=pretrained needs a file: add backbone.weights=FILE"),
         ({"image_size": 160}, r"takes image_size=112, and backbone.image_size is 160; set "),
         ({"mean": [1.0, 1.0, 1.0]}, r"set backbone.mean=\[127.5,127.5,127.5\]"),
+        ({"family": "evolve", "color": "bgr"}, "does not hold a network of evolve"),
         ({"family": "facenet"}, "does not hold a network of facenet"),
     ],
 )

@@ -31,8 +31,19 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
         InputError: the file is not a state dict, or does not fit; the message lists what did not.
     """
     path = Path(path)
+    fit_weights(backbone, of_network(read_state(path), backbone.state_dict()), path)
+
+
+def fit_weights(backbone: nn.Module, state: State, path: Path) -> None:
+    """Load all weights of `backbone` from a state dict with its own names.
+
+    Args:
+        path: where they are from, for the message.
+
+    Raises:
+        InputError: they do not fit; the message lists what did not.
+    """
     expected = backbone.state_dict()
-    state = of_network(read_state(path), expected)
     # num_batches_tracked is a counter that old files lack and that only momentum=None reads.
     missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in expected]
@@ -46,7 +57,8 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
             f"{path} does not fit this backbone: "
             f"{_count(missing, 'missing')}; {_count(unexpected, 'unexpected')}; "
             f"{_count(shapes, 'of another shape')}. "
-            "Choose the backbone (and backbone.embedding_size) the file was trained with"
+            "Choose the backbone (and backbone.embedding_size) the file was trained with; "
+            "backbone=pretrained takes what checkpoints and files of known projects say"
         )
     backbone.load_state_dict(state, strict=False)
 

@@ -81,7 +81,9 @@ def build_module(
     head = create_head(**head_settings, classifier=options)
     distillation = build(config["distillation"]) if config.get("distillation") else None
     extra_losses = [distillation] if distillation is not None else []
-    extra_losses += _compatibility(config, partial(create_head, **head_settings))
+    options = replace(options, optimizer_in_backward=False)  # old centers are never stepped
+    make_head = partial(create_head, **head_settings, classifier=options)
+    extra_losses += _compatibility(config.get("finetune") or {}, config["paths"], make_head)
     return FaceRecognizer(
         backbone,
         head,
@@ -108,21 +110,18 @@ def build_finetuning(node: dict[str, Any] | None) -> FineTuning:
 
 
 def _compatibility(
-    config: dict[str, Any], make_head: Callable[..., MarginHead]
+    node: dict[str, Any], paths: dict[str, Any], make_head: Callable[[], MarginHead]
 ) -> list[Compatibility]:
-    """The influence loss of an old network, where one is named."""
-    node = config.get("finetune") or {}
+    """The influence loss of an old network, where the `finetune` node names one."""
     if node.get("compatible_with") is None:
         return []
-    # Its centers are never stepped.
-    options = replace(build(config["classifier"]), optimizer_in_backward=False)
     return [
         Compatibility(
             node["compatible_with"],
             node.get("compatible_weight", 1.0),
             node.get("compatible_centers", CLASS_MEANS),
-            partial(make_head, classifier=options),
-            RunFolder(config["paths"]["run_dir"]).path / "compatible_centers.safetensors",
+            make_head,
+            RunFolder(paths["run_dir"]).path / "compatible_centers.safetensors",
         )
     ]
 

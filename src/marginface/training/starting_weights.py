@@ -11,7 +11,7 @@ from torch import nn
 
 from marginface.backbones import create_backbone, load_backbone_weights
 from marginface.backbones.factory import EmbeddingNetwork, network_settings
-from marginface.backbones.families import INSIGHTFACE
+from marginface.backbones.families import INSIGHTFACE, About
 from marginface.backbones.pretrained import (
     Found,
     about_of,
@@ -20,13 +20,14 @@ from marginface.backbones.pretrained import (
     has_family,
 )
 from marginface.backbones.timm_hub import hub_model, is_on_hub
+from marginface.backbones.weights import fit_weights
 from marginface.data.preprocessing import MIDDLE
+from marginface.inference.open_model import open_model
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError
 
 FROM_FILE = "pretrained"  # backbone.name of configs/backbone/pretrained.yaml
-_OWN_KEYS = ("color", "mean", "std")  # of a node of ours, besides what builds the network
 
 
 def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
@@ -80,8 +81,11 @@ def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[s
             f"backbone.name={node['name']} gives way to the network of {path}: {theirs['name']} "
             f"({about.family}); backbone={FROM_FILE} says so without this warning"
         )
-    color = "bgr" if about.warning and node["color"] == "bgr" else about.color
-    own = {"color": color, "mean": [*map(float, about.mean)], "std": [*map(float, about.std)]}
+    own = {
+        "color": _color(path, node, about),
+        "mean": [*map(float, about.mean)],
+        "std": [*map(float, about.std)],
+    }
     return _agreeing(path, node, theirs | own)
 
 
@@ -102,10 +106,13 @@ def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
         rank_zero_print(f"backbone: weights of {node['weights']}")
         return
     found = _found(path, node)
-    if found is None:
-        load_backbone_weights(backbone, path)
-    else:
+    if found is not None:
         backbone.load_state_dict(found.network.state_dict())
+    elif _node_of_ours(path) is not None:
+        # Opened as a model: what a run trained may be adapters, which are merged then.
+        fit_weights(backbone, open_model(path).build().state_dict(), path)
+    else:
+        load_backbone_weights(backbone, path)
     rank_zero_print(f"backbone: weights of {path}")
 
 
@@ -154,6 +161,17 @@ def _warn_of_images(path: Path, node: dict[str, Any], ours: dict[str, Any]) -> N
                 f"{path} was trained with backbone.{key}={before}, and here it is {now}: the "
                 "network will see other images than it knows"
             )
+
+
+def _color(path: Path, node: dict[str, Any], about: About) -> str:
+    """The order of colors; rgb in a node is the default and says nothing."""
+    if node["color"] == "rgb" or about.color == "bgr":
+        return about.color
+    if about.family == "cvlface" and about.warning:
+        return "bgr"  # nothing but the user says it
+    raise InputError(
+        f"{path}: its network ({about.family}) takes RGB, and backbone.color is bgr; leave it out"
+    )
 
 
 def _dropout(node: dict[str, Any], usual: float) -> float:
