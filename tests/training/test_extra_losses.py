@@ -87,7 +87,7 @@ class TestDistillation:
         ("changes", "words"),
         [
             (["backbone.embedding_size=64"], "embeddings of 512 numbers and the student 64"),
-            (["backbone.image_size=48"], "images of 32 pixels, and the student gets 48"),
+            (["backbone.image_size=48"], "images of 32 pixels, and this run has 48"),
         ],
     )
     def test_what_does_not_fit(

@@ -6,24 +6,21 @@ gets the influence loss, that of a classifier whose fixed class centers are the 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from marginface.data.datamodule import FaceDataModule
 from marginface.heads import MarginHead
 from marginface.inference.embedder import model_embedder
-from marginface.inference.open_model import open_model
 from marginface.training.center_files import read_center_file
-from marginface.training.extra_losses import ExtraLoss
+from marginface.training.extra_losses import ExtraLoss, open_beside
 from marginface.training.head_start import CLASS_MEANS, assign_centers, class_means
 from marginface.utils.console import rank_zero_print
 from marginface.utils.distributed import rank
 from marginface.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from marginface.training.module import FaceRecognizer
 
 
 class Compatibility(ExtraLoss):
@@ -58,8 +55,8 @@ class Compatibility(ExtraLoss):
         # In evaluation mode it neither samples classes nor learns a state.
         self.head = make_head().eval().requires_grad_(False)
 
-    def begin(self, module: "FaceRecognizer") -> None:
-        table = self._old_centers(module)
+    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
+        table = self._old_centers(datamodule, device)
         if table.shape[1] != self.head.embedding_size:
             raise InputError(
                 f"finetune.compatible_with={self.old} makes embeddings of {table.shape[1]} "
@@ -67,14 +64,14 @@ class Compatibility(ExtraLoss):
                 f"compared with equal ones: set backbone.embedding_size={table.shape[1]}"
             )
         per_class = self.head.centers.centers_per_class
-        self.head.to(module.device)
+        self.head.to(device)
         assign_centers(self.head, F.normalize(table, dim=1).repeat_interleave(per_class, 0))
         rank_zero_print(
             f"compatible with {self.old}: the influence loss compares with {len(table)} of its "
             "class centers"
         )
 
-    def _old_centers(self, module: "FaceRecognizer") -> Tensor:
+    def _old_centers(self, datamodule: FaceDataModule, device: torch.device) -> Tensor:
         """(C, D) of all classes."""
         if self.kept.is_file():
             return load_file(self.kept)["centers"]
@@ -86,16 +83,9 @@ class Compatibility(ExtraLoss):
                     f"data {self.head.num_classes}; class_means needs no file"
                 )
             return found
-        file = open_model(self.old)
-        size = module.datamodule.train_set.image_size
-        if file.input.aligned_size != size:
-            raise InputError(
-                f"finetune.compatible_with={self.old} takes images of {file.input.aligned_size} "
-                f"pixels and the new network gets {size}; set backbone.image_size="
-                f"{file.input.aligned_size}"
-            )
-        embedder = model_embedder(file, flip=file.description.flip, devices=[str(module.device)])
-        means = class_means(embedder, module.datamodule, self.head.num_classes, module.device)
+        file = open_beside("finetune.compatible_with", self.old, datamodule)
+        embedder = model_embedder(file, flip=file.description.flip, devices=[str(device)])
+        means = class_means(embedder, datamodule, self.head.num_classes, device)
         if rank() == 0:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             save_file({"centers": means.cpu().contiguous()}, self.kept)

@@ -5,20 +5,15 @@ arXiv 1905.10620, and MarginDistillation), and the squared difference of the sim
 pairs of a batch (as in relational distillation, arXiv 1904.05068), which needs no common space.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from marginface.data.datamodule import FaceDataModule
 from marginface.inference.embedder import Embedder, Precision, model_embedder
-from marginface.inference.open_model import open_model
-from marginface.training.extra_losses import ExtraLoss
+from marginface.training.extra_losses import ExtraLoss, open_beside
 from marginface.utils.distributed import gather_counted_rows, gather_for_shards, rows_of_ranks
 from marginface.utils.errors import InputError
-
-if TYPE_CHECKING:
-    from marginface.training.module import FaceRecognizer
 
 
 class Distillation(ExtraLoss):
@@ -62,24 +57,18 @@ class Distillation(ExtraLoss):
         self.margin_weight = margin_weight
         self._teacher: Embedder | None = None
 
-    def begin(self, module: "FaceRecognizer") -> None:
-        file = open_model(self.path)
-        size = module.datamodule.train_set.image_size
-        if file.input.aligned_size != size:
-            raise InputError(
-                f"distillation.teacher={self.path} takes images of {file.input.aligned_size} "
-                f"pixels, and the student gets {size}; set backbone.image_size="
-                f"{file.input.aligned_size}"
-            )
+    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
+        file = open_beside("distillation.teacher", self.path, datamodule)
+        size = datamodule.train_set.image_size
         self._teacher = model_embedder(
-            file, flip=False, devices=[str(module.device)], precision=self.precision
+            file, flip=False, devices=[str(device)], precision=self.precision
         )
         black = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        width, own = self._teacher(black).shape[1], module.head.embedding_size
-        if self.embedding_weight and width != own:
+        width = self._teacher(black).shape[1]
+        if self.embedding_weight and width != embedding_size:
             raise InputError(
                 f"distillation.teacher={self.path} makes embeddings of {width} numbers and the "
-                f"student {own}; set backbone.embedding_size={width}, or "
+                f"student {embedding_size}; set backbone.embedding_size={width}, or "
                 "distillation.embedding_weight=0 to learn the similarities of pairs alone"
             )
 

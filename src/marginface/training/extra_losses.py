@@ -1,11 +1,30 @@
 """Losses beside that of the head."""
 
-from typing import TYPE_CHECKING
-
+import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from marginface.training.module import FaceRecognizer
+from marginface.data.datamodule import FaceDataModule
+from marginface.inference.model_file import ModelFile
+from marginface.inference.open_model import open_model
+from marginface.utils.errors import InputError
+
+
+def open_beside(where: str, path: str, datamodule: FaceDataModule) -> ModelFile:
+    """The file of a network that sees the same images as the one that is trained.
+
+    Args:
+        where: the setting that names it, for messages.
+
+    Raises:
+        InputError: a file that is no network, or of one that takes images of another size.
+    """
+    file, size = open_model(path), datamodule.train_set.image_size
+    if file.input.aligned_size != size:
+        raise InputError(
+            f"{where}={path} takes images of {file.input.aligned_size} pixels, and this run has "
+            f"{size}; set backbone.image_size={file.input.aligned_size}"
+        )
+    return file
 
 
 class ExtraLoss:
@@ -17,8 +36,13 @@ class ExtraLoss:
 
     name: str
 
-    def begin(self, module: "FaceRecognizer") -> None:
-        """Before the first step, when the module is on its device.
+    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
+        """Before the first step.
+
+        Args:
+            datamodule: of the run.
+            embedding_size: D.
+            device: on which the backbone is.
 
         Raises:
             InputError: what it compares with does not fit the backbone.

@@ -130,7 +130,7 @@ class FaceRecognizer(L.LightningModule):
             self.backbone.train(was_training)
             self.begin_head = None
         for extra in self.extra_losses:
-            extra.begin(self)
+            extra.begin(self.datamodule, self.head.embedding_size, self.device)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which what is not trained keeps its statistics."""
