@@ -10,7 +10,7 @@ import torch
 import marginface
 from helpers.evaluations import settings
 from helpers.foreign_files import facts, file_of, filled, shapes_of
-from marginface.backbones import load_pretrained
+from marginface.backbones import create_backbone, load_pretrained
 from marginface.evaluation.run import evaluate
 from marginface.inference.open_model import open_model
 
@@ -68,6 +68,16 @@ def test_magface_takes_images_from_0_to_1(golden: Path, tmp_path: Path) -> None:
         assert (file.name, file.color) == ("magface", "bgr")
         assert file.input.mean == (0, 0, 0)
         assert file.input.std == (255, 255, 255)
+
+
+def test_an_iresnet_of_any_depth_and_size(tmp_path: Path) -> None:
+    network = create_backbone("iresnet", image_size=64, model={"layers": [1, 1, 2, 1]}).eval()
+    torch.save({f"module.{k}": v for k, v in network.state_dict().items()}, tmp_path / "net.pth")
+    file = open_model(tmp_path / "net.pth")
+    assert (file.name, file.image_size) == ("iresnet", 64)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(file.build().eval()(images), network(images))
 
 
 def test_insightfaces_are_ours(golden: Path, tmp_path: Path) -> None:

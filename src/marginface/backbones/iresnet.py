@@ -126,8 +126,8 @@ def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(IBasicBlock(in_channels, channels, 2), *rest)
 
 
-def _create(variant: str, pretrained: bool, layers: tuple[int, ...], **kwargs: Any) -> IResNet:
-    return build_model_with_cfg(IResNet, variant, pretrained, **({"layers": layers} | kwargs))
+def _create(variant: str, pretrained: bool, usual: tuple[int, ...], **kwargs: Any) -> IResNet:
+    return build_model_with_cfg(IResNet, variant, pretrained, **({"layers": usual} | kwargs))
 
 
 default_cfgs = generate_default_cfgs(

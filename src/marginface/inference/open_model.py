@@ -149,12 +149,10 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
 
 
 def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str, Any]) -> ModelFile:
-    from marginface.backbones.weights import identify_network  # timm takes seconds to import
-
     others = _of_others(path, stated) if backbone is None else None
     if others is not None:
         return others
-    config = dict(backbone) if backbone is not None else identify_network(path)
+    config = dict(backbone) if backbone is not None else _settings_of_ours(path)
     config.pop("weights", None)
     usual = config.pop("color", None) or "rgb"
     found = network_input(
@@ -167,6 +165,14 @@ def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str,
         lambda: _with_weights(config, path),
         Description(backbone=config, input=found),
     )
+
+
+def _settings_of_ours(path: Path) -> dict[str, Any]:
+    """What builds a network of bare weights that is one of ours: insightface's of any depth."""
+    from marginface.backbones.pretrained import find_pretrained, has_family
+    from marginface.backbones.weights import identify_network
+
+    return find_pretrained(path).settings if has_family(path) else identify_network(path)
 
 
 def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
