@@ -153,6 +153,15 @@ class TestRandAugment:
         assert not torch.equal(change(images, indices, 5, 1), whole), "another epoch, others"
         assert not torch.equal(change(images, indices, 6, 0), whole)
 
+    def test_generators_of_gpus_are_left_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def seeded(seed: int) -> None:
+            raise AssertionError("a generator of a GPU was seeded")
+
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+        monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+        images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        Augmentation(flip=0, rand_augment=1)(images, torch.arange(2), 5, 0)
+
     def test_it_is_torchvisions(self) -> None:
         image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
         found = Augmentation(flip=0, rand_augment=3, rand_augment_magnitude=20)(

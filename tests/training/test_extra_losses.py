@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from helpers.runs import compose, losses, rows
 from marginface.config.instantiate import build
 from marginface.inference.embedder import load_embedder
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.training.config import train_problems
-from marginface.training.distillation import distillation_loss
+from marginface.training.distillation import Distillation, distillation_loss
 from marginface.training.run import train
 from marginface.utils.errors import InputError
 
@@ -51,6 +52,17 @@ class TestDistillation:
         other = F.normalize(torch.randn(5, 3, generator=generator), dim=1)
         assert distillation_loss(own.float(), other, 0.0, 1.0) > 0
         assert distillation_loss(own[:1].float(), other[:1], 0.0, 1.0) == 0
+
+    def test_it_is_not_computed_in_16_bits(self, old: Path) -> None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        loss = Distillation(str(old))
+        loss._teacher = load_embedder(old)
+        near = loss._teacher(images) + 0.02 * torch.randn(6, 512, generator=generator)
+        labels = torch.zeros(6, dtype=torch.long)
+        exact = loss(images, near, labels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(loss(images, near, labels), exact)
 
     def test_its_gradient(self) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -154,6 +166,24 @@ class TestCompatibility:
         assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
         whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
         assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+    def test_means_of_another_start_are_not_taken(
+        self, tiny_run: list[str], old: Path, tmp_path: Path
+    ) -> None:
+        """A folder that a run left before its first checkpoint."""
+        wrong = {"centers": torch.zeros(11, 512)}
+        save_file(wrong, tmp_path / "compatible_centers.safetensors")
+        settings = [f"++finetune.compatible_with={old}", "trainer.max_steps=1"]
+        train(compose(*tiny_run, *settings, run_dir=tmp_path))
+        found = load_file(tmp_path / "compatible_centers.safetensors")["centers"]
+        assert torch.allclose(found.norm(dim=1), torch.ones(11), atol=1e-5)
+
+    def test_damaged_means_are_named(self, tiny_run: list[str], old: Path, tmp_path: Path) -> None:
+        settings = [f"++finetune.compatible_with={old}"]
+        train(compose(*tiny_run, *settings, "trainer.max_steps=1", run_dir=tmp_path))
+        (tmp_path / "compatible_centers.safetensors").write_bytes(b"damaged")
+        with pytest.raises(InputError, match="compatible_centers.safetensors is damaged"):
+            train(compose(*tiny_run, *settings, "trainer.max_steps=2", run_dir=tmp_path))
 
     def test_the_centers_of_the_old_run_itself(
         self, tiny_run: list[str], old: Path, tmp_path: Path

@@ -22,13 +22,18 @@ WAYS = {
         "averaging=ema",
     ],
     "distillation": ["distillation=teacher", "distillation.teacher={old}"],
+    "teacher_alone": [
+        "distillation=teacher",
+        "distillation.teacher={old}",
+        "distillation.margin_weight=0",
+    ],
     "last_stages": ["finetune=last_stages", "backbone.weights={old}"],
     "head_first": ["finetune=head_first", "backbone.weights={old}"],
     "layer_decay": ["finetune=layer_decay", "backbone.weights={old}", "averaging=ema"],
     "compatible": ["++finetune.compatible_with={old}"],
     "class_means": ["++head.weights=class_means", "backbone.weights={old}"],
 }
-IN_CI = ("head_first", "distillation")  # others of the slow tests only by `make test-long`
+IN_CI = ("head_first", "teacher_alone")  # others of the slow tests only by `make test-long`
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

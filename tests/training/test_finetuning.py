@@ -10,13 +10,20 @@ import torch
 import marginface
 from helpers.runs import compose
 from marginface.backbones import create_backbone
+from marginface.backbones.adapters import AdapterOptions, add_adapters, merge_adapters
 from marginface.backbones.depth import parameter_depths, part_names
 from marginface.heads import create_head
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.training.config import train_problems
 from marginface.training.finetuning import FineTuning, HeadFirst, LastStages, LayerDecay, Lora
-from marginface.training.parameter_groups import apply_factors, parameter_groups, print_parts
+from marginface.training.parameter_groups import (
+    apply_factors,
+    parameter_groups,
+    print_parts,
+    rate_of,
+)
 from marginface.training.run import train
+from marginface.utils.errors import InputError
 
 OURS = ["iresnet18", "ir", "mbf", "mobilefacenet", "miniresnet8", "inception_resnet_v1",
         "edgeface", "vit_tiny_patch16_224", "resnet10t"]  # fmt: skip
@@ -157,11 +164,32 @@ class TestGroups:
     def test_ranges(self, overrides: list[str], words: str) -> None:
         assert words in "\n".join(train_problems(compose(*overrides)))
 
-    def test_what_is_nowhere(self) -> None:
-        tuning = FineTuning({"a": {"match": "nonesuch", "lr": 2.0}})
-        with pytest.raises(marginface.utils.errors.InputError, match="nonesuch is in no name"):
+    @pytest.mark.parametrize("group", [{"lr": 2.0}, {"train": False}])
+    def test_what_is_nowhere(self, group: dict[str, Any]) -> None:
+        tuning = FineTuning({"a": {"match": "nonesuch", **group}})
+        with pytest.raises(InputError, match="nonesuch is in no name"):
             tuning.prepare(create_backbone("iresnet18"))
-        with pytest.raises(marginface.utils.errors.InputError, match="has 5 before its neck"):
+
+    def test_what_groups_cannot_do(self) -> None:
+        tuning = FineTuning({"a": {"match": "head", "train": False}})
+        with pytest.raises(InputError, match="class centers are always trained"):
+            tuning.prepare(create_backbone("iresnet18"))
+        for key in ("lr", "weight_decay"):
+            with pytest.raises(InputError, match=f"groups.a.{key} must not be negative, got -1"):
+                FineTuning({"a": {"match": "fc", key: -1}})
+
+    def test_the_rate_that_is_logged(self) -> None:
+        """That of the optimizer, whatever factors its groups have."""
+        network = create_backbone("iresnet18")
+        head = create_head("arcface", num_classes=3, embedding_size=512)
+        for factor in (0.0, 5.0):
+            tuning = FineTuning({"a": {"match": "head", "lr": factor}})
+            optimizer = torch.optim.SGD(parameter_groups(network, head, True, tuning), lr=0.1)
+            apply_factors(optimizer)
+            assert rate_of(optimizer) == pytest.approx(0.1)
+
+    def test_more_stages_than_there_are(self) -> None:
+        with pytest.raises(InputError, match="has 5 before its neck"):
             LastStages(6).prepare(create_backbone("iresnet18"))
 
 
@@ -178,6 +206,20 @@ class TestRuns:
         went_on = start(tiny_run, tmp_path / "b", *settings, "trainer.max_steps=12")
         assert "backbone.stem.0.weight" in changed(before, went_on)
         assert "backbone.stem.1.running_mean" in changed(before, went_on)
+
+    @pytest.mark.parametrize(
+        ("name", "last"),
+        [("convnext_atto", "model.stages.3"), ("mobilenetv3_small_050", "model.blocks.5"),
+         ("resnet10t", "model.layer4"), ("vit_tiny_patch16_224", "model.blocks.11")],
+    )  # fmt: skip
+    def test_the_last_stage_of_timms_networks(self, name: str, last: str) -> None:
+        """What is behind it, such as a last normalization, counts as neck."""
+        network = create_backbone(name, embedding_size=8)
+        LastStages(1).prepare(network)
+        trained = {n for n, p in network.named_parameters() if p.requires_grad}
+        assert any(n.startswith(last) for n in trained)
+        stages = "model.layer" if "layer" in last else last.rpartition(".")[0]
+        assert not {n for n in trained if n.startswith(stages) and not n.startswith(last)}
 
     def test_last_stages(self, tiny_run: list[str], base: Path, tmp_path: Path) -> None:
         settings = [f"backbone.weights={base}", "finetune=last_stages", "trainer.max_steps=2"]
@@ -241,7 +283,7 @@ class TestAdapters:
                     "trainer.max_steps=1"]  # fmt: skip
         start(tiny_run, tmp_path / "run", *settings)
         moved.unlink()
-        with pytest.raises(marginface.utils.errors.InputError, match="holds adapters only.*moved"):
+        with pytest.raises(InputError, match="holds adapters only.*moved"):
             marginface.load(tmp_path / "run", checkpoint="last", device="cpu")
 
     def test_a_run_goes_on_from_merged_adapters(
@@ -262,8 +304,33 @@ class TestAdapters:
         trained = [n for n, p in network.named_parameters() if p.requires_grad]
         assert trained
         assert all("attn.qkv.lora_" in name for name in trained)
-        with pytest.raises(marginface.utils.errors.InputError, match="finetune.layers=nonesuch"):
+        with pytest.raises(InputError, match="finetune.layers=nonesuch"):
             Lora(2, layers="nonesuch").prepare(create_backbone("iresnet18"))
+        with pytest.raises(InputError, match="names blocks.0.norm1|names .*norm1 .LayerNorm"):
+            Lora(2, layers=r".*norm1").prepare(create_backbone("vit_tiny_patch16_224"))
+        with pytest.raises(InputError, match="finetune.layers="):
+            Lora(2, layers="[")
+
+    @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "resnetv2_50x1_bit"])
+    def test_merged_is_what_was_trained(self, name: str) -> None:
+        """Also where names end alike, and layers that standardize their weights have no adapter."""
+        torch.manual_seed(0)
+        network = create_backbone(name, embedding_size=8, image_size=64).eval()
+        options = AdapterOptions(2)
+        add_adapters(network, options)
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.05)
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            adapted = network(images)
+            merged = merge_adapters(network)(images)
+        assert (adapted - merged).norm() < 1e-3 * adapted.norm()
+
+    def test_adapters_alone_need_a_file(self, tiny_run: list[str], tmp_path: Path) -> None:
+        settings = ["finetune=lora", "finetune.save=adapters", "trainer.max_steps=1"]
+        with pytest.raises(InputError, match="must be in a file.*which is None; use finetune.save"):
+            start(tiny_run, tmp_path, *settings)
 
 
 def test_groups_are_as_before_without_finetuning() -> None:

@@ -10,7 +10,7 @@ import torch
 import marginface
 from helpers.foreign_files import facts, file_of, filled, shapes_of
 from helpers.runs import compose
-from marginface.backbones import load_pretrained
+from marginface.backbones import create_backbone, load_pretrained
 from marginface.inference.export_folder import FolderOptions, write_shared_folder
 from marginface.inference.open_model import open_model
 from marginface.runs.checkpoint_file import read_checkpoint
@@ -136,19 +136,58 @@ def test_our_own_checkpoint_says_what_it_is(
     ("changes", "words"),
     [
         ({"weights": None}, "backbone.name=pretrained needs a file: add backbone.weights=FILE"),
-        ({"image_size": 160}, r"takes image_size=112, and backbone.image_size is 160; set "),
+        ({"image_size": 160}, r"has image_size=112, and backbone.image_size is 160; set "),
         ({"mean": [1.0, 1.0, 1.0]}, r"set backbone.mean=\[127.5,127.5,127.5\]"),
         ({"family": "evolve", "color": "bgr"}, "does not hold a network of evolve"),
+        ({"embedding_size": 256}, "has embedding_size=512, and backbone.embedding_size is 256"),
+        ({"pool": "flatten"}, "says which network it holds; leave it out"),
+        ({"weights": "hf_hub:a/b", "name": "iresnet18"}, "can neither be reached"),
+        ({"weights": 5}, "backbone.weights"),
+        ({"color": "gbr"}, "backbone.color"),
         ({"family": "facenet"}, "does not hold a network of facenet"),
     ],
 )
-def test_what_disagrees(golden: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_what_disagrees(
+    golden: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     path = published(golden, tmp_path, "adaface", "ir_18")
     with pytest.raises(InputError, match=words):
         with_network_of_file(node(weights=str(path)) | changes)
 
 
+def test_arguments_are_added(golden: Path, tmp_path: Path) -> None:
+    path = published(golden, tmp_path, "insightface", "vit_t_dp005_mask0")
+    found = with_network_of_file(node(weights=str(path), model={"drop_path_rate": 0.2}))
+    assert found["model"]["drop_path_rate"] == 0.2
+    assert found["model"]["depth"] == 12
+    config = compose("backbone=pretrained", f"backbone.weights={path}", "++backbone.model.bogus=3")
+    assert "bogus" in "\n".join(train_problems(config))
+    config = compose("backbone=pretrained", f"backbone.weights={path}", "backbone.dropout=x")
+    assert "backbone.dropout" in "\n".join(train_problems(config))
+
+
+def test_bare_weights_with_images_of_their_own(tmp_path: Path) -> None:
+    """What a node of evaluate.py says of them counts."""
+    settings = compose("backbone=miniresnet8_half", "++backbone.mean=[0,0,0]",
+                       "++backbone.std=[255,255,255]")["backbone"]  # fmt: skip
+    torch.save(create_backbone("miniresnet8_half").state_dict(), tmp_path / "net.pth")
+    file = open_model(tmp_path / "net.pth", settings)
+    assert (file.input.mean, file.input.std) == ((0,) * 3, (255,) * 3)
+    assert file.build() is not None
+
+
 def test_files_that_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run.ckpt").mkdir()
+    with pytest.raises(InputError, match="is a folder; name the file"):
+        with_network_of_file(node(weights=str(tmp_path / "run.ckpt")))
+    torch.save({"marginface": {"description": {"config": {}}}}, tmp_path / "half.ckpt")
+    with pytest.raises(InputError, match="does not say which backbone"):
+        with_network_of_file(node(weights=str(tmp_path / "half.ckpt")))
     torch.save({"a.weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="of no known project; name its network"):
         with_network_of_file(node(weights=str(tmp_path / "other.pth")))

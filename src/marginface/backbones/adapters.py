@@ -1,5 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) in a network, by the library peft."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ class AdapterOptions:
     layers: str | None = None
 
     def __post_init__(self) -> None:
+        try:
+            re.compile(self.layers or "")
+        except re.error as error:
+            raise InputError(f"finetune.layers={self.layers}: {error}") from error
         if self.alpha <= 0:
             raise InputError(f"finetune.alpha must be above 0, got {self.alpha}")
         if not 0 <= self.dropout < 1:
@@ -41,32 +46,48 @@ def add_adapters(network: nn.Module, options: AdapterOptions) -> None:
     """Put adapters into a network, in place; only they are trained then.
 
     Raises:
-        InputError: no layer has such a name, or peft is not installed.
+        InputError: no layer that can have one, or peft is not installed.
     """
     peft = require_package("peft", extra="lora")
-    layers = options.layers or _usual_layers(network)
+    layers = _layers(network, options.layers)
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=layers,
+        # Whole names: of a list peft compares endings.
+        target_modules="|".join(map(re.escape, layers)),
         bias="none",
     )
-    try:
-        peft.inject_adapter_in_model(config, network)
-    except ValueError as error:
-        raise InputError(f"finetune.layers={options.layers}: {error}") from error
+    peft.inject_adapter_in_model(config, network)
 
 
-def _usual_layers(network: nn.Module) -> list[str]:
-    found = [
-        name
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-    ]
-    if not found:
-        raise InputError("finetune=lora: the network has no linear layer and no convolution")
-    return found
+def _layers(network: nn.Module, wanted: str | None) -> list[str]:
+    """Names of the layers that get an adapter."""
+    named = {name: layer for name, layer in network.named_modules() if name}
+    if wanted is not None:
+        named = {name: layer for name, layer in named.items() if re.fullmatch(wanted, name)}
+    fitting = [name for name, layer in named.items() if _takes_adapter(layer)]
+    if wanted is not None and len(fitting) < len(named):
+        other = next(name for name in named if name not in fitting)
+        raise InputError(
+            f"finetune.layers={wanted} names {other} ({type(named[other]).__name__}); adapters go "
+            "into linear layers and convolutions of one group"
+        )
+    if not fitting:
+        where = f"finetune.layers={wanted}" if wanted else "finetune=lora"
+        raise InputError(f"{where}: the network has no such linear layer or convolution")
+    return fitting
+
+
+def _takes_adapter(layer: nn.Module) -> bool:
+    """Whether a layer multiplies by its weights as they are.
+
+    Those that standardize them first, as some convolutions of timm do, would do it to what an
+    adapter has learned once the two are merged.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and type(layer).forward is nn.Conv2d.forward
+    return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
 
 
 def merge_adapters(network: nn.Module) -> nn.Module:

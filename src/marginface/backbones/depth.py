@@ -1,5 +1,8 @@
 """How deep in a network a parameter is, by timm's grouping of names."""
 
+import re
+from typing import Any
+
 from timm.models import group_parameters
 from torch import nn
 
@@ -25,10 +28,21 @@ def parameter_depths(network: nn.Module, *, coarse: bool) -> dict[str, int]:
             f"{type(inner).__name__} does not say which of its layers follow each other; give it "
             "timm's group_matcher, or use finetune=full or finetune=head_first"
         )
-    found = group_parameters(inner, matcher(coarse=coarse), reverse=True)
+    groups = matcher(coarse=coarse)
+    found = group_parameters(inner, groups, reverse=True)
+    if prefix:  # what is behind the last stage, such as a last normalization, is of our neck
+        found = {name: depth for name, depth in found.items() if _is_grouped(name, groups)}
     depths = {f"{prefix}{name}": depth for name, depth in found.items()}
     neck = max(depths.values(), default=-1) + 1
     return {name: depths.get(name, neck) for name, _ in network.named_parameters()}
+
+
+def _is_grouped(name: str, groups: Any) -> bool:
+    """Whether one of timm's expressions is of this name."""
+    if not isinstance(groups, dict):
+        return True
+    listed = [v if isinstance(v, list | tuple) else [(v, None)] for v in groups.values() if v]
+    return any(re.match(expression, name) for found in listed for expression, _ in found)
 
 
 def part_names(depths: dict[str, int]) -> dict[int, str]:

@@ -178,16 +178,10 @@ def network_settings(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in _BACKBONE_EXTRAS}
 
 
-def backbone_problems(node: dict[str, Any]) -> list[str]:
-    """What is wrong with the node of a backbone."""
-    name = node.get("name")
-    if not is_on_hub(str(name)) and not timm.is_model(str(name)):
-        return [unknown_backbone(str(name))]
+def image_problems(node: dict[str, Any]) -> list[str]:
+    """What is wrong with what a node says of weights and images, not of the network itself."""
     extras = {key: node[key] for key in node if key in _BACKBONE_EXTRAS}
-    problems = call_problems(
-        "backbone", create_backbone, network_settings(node), also=set(_BACKBONE_EXTRAS)
-    )
-    problems += mapping_problems(
+    problems = mapping_problems(
         "backbone", extras, _BACKBONE_EXTRAS, required=set(_REQUIRED_EXTRAS)
     )
     for key in ("mean", "std"):
@@ -200,3 +194,13 @@ def backbone_problems(node: dict[str, Any]) -> list[str]:
                 f"{', above 0' if key == 'std' else ''}, got {numbers}"
             )
     return problems
+
+
+def backbone_problems(node: dict[str, Any]) -> list[str]:
+    """What is wrong with the node of a backbone."""
+    name = node.get("name")
+    if not is_on_hub(str(name)) and not timm.is_model(str(name)):
+        return [unknown_backbone(str(name))]
+    return image_problems(node) + call_problems(
+        "backbone", create_backbone, network_settings(node), also=set(_BACKBONE_EXTRAS)
+    )

@@ -116,7 +116,8 @@ class Augmentation:
 def _with_seed(change: RandAugment, image: Tensor, seed: int) -> Tensor:
     """A random change that is decided by a seed; the generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed those of GPUs as well, which are not put back.
+        torch.default_generator.manual_seed(seed)
         return change(image)
 
 

@@ -149,15 +149,15 @@ def _from_checkpoint(path: Path, about: dict[str, Any], stated: dict[str, Any]) 
 
 
 def _from_weights(path: Path, backbone: dict[str, Any] | None, stated: dict[str, Any]) -> ModelFile:
-    others = _of_others(path, stated) if backbone is None else None
+    node = backbone or {}
+    family = node.get("family")
+    others = _of_others(path, stated, family) if backbone is None or family else None
     if others is not None:
         return others
-    config = dict(backbone) if backbone is not None else _settings_of_ours(path)
-    config.pop("weights", None)
-    usual = config.pop("color", None) or "rgb"
-    found = network_input(
-        {"color": usual, "size": config["image_size"], **stated}, str(path)
-    )  # fmt: skip
+    given = dict(backbone) if backbone is not None else _settings_of_ours(path)
+    config = {key: value for key, value in given.items() if key not in _NOT_OF_THE_NETWORK}
+    images = {key: node[key] for key in ("color", "mean", "std") if node.get(key) is not None}
+    found = network_input({"size": config["image_size"], **images, **stated}, str(path))
     return ModelFile(
         path,
         config["name"],
@@ -175,13 +175,17 @@ def _settings_of_ours(path: Path) -> dict[str, Any]:
     return find_pretrained(path).settings if has_family(path) else identify_network(path)
 
 
-def _of_others(path: Path, stated: dict[str, Any]) -> ModelFile | None:
-    """A network that another project published; None for those that are built like ours."""
+def _of_others(path: Path, stated: dict[str, Any], family: str | None = None) -> ModelFile | None:
+    """A network that another project published; None for those that are built like ours.
+
+    Args:
+        family: whose it is, where that was said.
+    """
     from marginface.backbones.pretrained import about_of, describe, find_pretrained, is_foreign
 
-    if not is_foreign(path):
+    if family is None and not is_foreign(path):
         return None
-    found = find_pretrained(path)
+    found = find_pretrained(path, family)
     about = about_of(path, found)
     describe(path, about)
     kept = {"color": about.color, "mean": about.mean, "std": about.std, "size": about.image_size}
@@ -223,6 +227,7 @@ class _Adapters:
 
     options: dict[str, Any]
     base: str | None  # the file of weights, where the checkpoint has the adapters only
+    family: str | None = None  # of that file, where it was said
 
     @classmethod
     def of_run(cls, config: dict[str, Any]) -> "_Adapters | None":
@@ -232,7 +237,8 @@ class _Adapters:
             return None
         options = {k: v for k, v in node.items() if k in ("rank", "alpha", "dropout", "layers")}
         only = node.get("save") == "adapters"
-        return cls(options, config["backbone"]["weights"] if only else None)
+        backbone = config["backbone"]
+        return cls(options, backbone["weights"] if only else None, backbone.get("family"))
 
     def build(self, config: dict[str, Any], path: Path) -> nn.Module:
         """The network with its adapters merged into its weights."""
@@ -243,8 +249,7 @@ class _Adapters:
         network = create_backbone(**config)
         if self.base is not None:
             try:
-                base = open_model(self.base, None if _says_what_it_is(self.base) else config)
-                network.load_state_dict(base.build().state_dict())
+                _load_base(network, Path(self.base), self.family)
             except InputError as error:
                 raise InputError(
                     f"{path} holds adapters only (finetune.save=adapters), and the network that "
@@ -259,15 +264,19 @@ class _Adapters:
         return merge_adapters(network)
 
 
-def _says_what_it_is(path: str) -> bool:
-    from marginface.backbones.pretrained import has_family
+def _load_base(network: nn.Module, path: Path, family: str | None) -> None:
+    """Give a network the weights that a run began with."""
+    from marginface.backbones import load_backbone_weights
+    from marginface.backbones.pretrained import find_pretrained, has_family
+    from marginface.backbones.weights import fit_weights
 
-    file = Path(path)
-    if not file.is_file():
-        return True  # what opens it says that it is not there
-    if file.suffix == ".ckpt" and "marginface" in read_checkpoint(file):
-        return True
-    return has_family(file)
+    is_ours = path.is_file() and path.suffix == ".ckpt" and "marginface" in read_checkpoint(path)
+    if is_ours:
+        fit_weights(network, open_model(path).build().state_dict(), path)
+    elif family is not None or has_family(path):
+        fit_weights(network, find_pretrained(path, family).network.state_dict(), path)
+    else:
+        load_backbone_weights(network, path)
 
 
 def _with_weights(config: dict[str, Any], path: Path) -> nn.Module:

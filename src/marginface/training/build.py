@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from marginface.backbones import checkpoint_activations, create_backbone
 from marginface.backbones.factory import network_settings
+from marginface.backbones.timm_hub import is_on_hub
 from marginface.classifier import ClassifierOptions, Shard
 from marginface.config.instantiate import build
 from marginface.data.datamodule import FaceDataModule
@@ -56,6 +57,11 @@ def build_module(
     if node["weights"] is not None:
         load_starting_weights(backbone, node)
     finetuning = build_finetuning(config.get("finetune"))
+    if finetuning.leaves_out and (node["weights"] is None or is_on_hub(node["weights"])):
+        raise InputError(
+            "finetune.save=adapters leaves the network out of checkpoints, so it must be in a file "
+            f"that backbone.weights names, which is {node['weights']}; use finetune.save=all"
+        )
     finetuning.prepare(backbone)
     if config["gradient_checkpointing"]:
         checkpoint_activations(backbone)
@@ -64,10 +70,6 @@ def build_module(
     options: ClassifierOptions = build(config["classifier"])
     check_classifier(options, trainer)
     options = with_precision_of(options, trainer)
-    if finetuning.resting_epochs() and isinstance(trainer.strategy, DDPStrategy):
-        # In epochs in which the backbone rests it has no gradients to wait for. The trainer is
-        # built before the module, so this cannot be an argument of the strategy.
-        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
     shard = None
     if shares_classes(trainer):
         shard = Shard(trainer.global_rank, trainer.world_size, datamodule.num_classes)
@@ -80,6 +82,12 @@ def build_module(
     }
     head = create_head(**head_settings, classifier=options)
     distillation = build(config["distillation"]) if config.get("distillation") else None
+    margin_weight = 1.0 if distillation is None else distillation.margin_weight
+    leaves_out = finetuning.resting_epochs() > 0 or margin_weight == 0
+    if leaves_out and isinstance(trainer.strategy, DDPStrategy):
+        # A backbone that rests, and centers without a loss, have no gradients to wait for. The
+        # trainer is built before the module, so this cannot be an argument of its strategy.
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
     extra_losses = [distillation] if distillation is not None else []
     options = replace(options, optimizer_in_backward=False)  # old centers are never stepped
     make_head = partial(create_head, **head_settings, classifier=options)
@@ -93,7 +101,7 @@ def build_module(
         decay_bias_and_norm=config["decay_bias_and_norm"],
         finetuning=finetuning,
         extra_losses=extra_losses,
-        margin_weight=1.0 if distillation is None else distillation.margin_weight,
+        margin_weight=margin_weight,
         color=node["color"],
         mean=node.get("mean", MIDDLE),
         std=node.get("std", MIDDLE),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from marginface.data.datamodule import FaceDataModule
@@ -19,8 +20,9 @@ from marginface.training.center_files import read_center_file
 from marginface.training.extra_losses import ExtraLoss, open_beside
 from marginface.training.head_start import CLASS_MEANS, assign_centers, class_means
 from marginface.utils.console import rank_zero_print
-from marginface.utils.distributed import rank
+from marginface.utils.distributed import largest_over_ranks, rank
 from marginface.utils.errors import InputError
+from marginface.utils.files import atomic_write
 
 
 class Compatibility(ExtraLoss):
@@ -55,8 +57,15 @@ class Compatibility(ExtraLoss):
         # In evaluation mode it neither samples classes nor learns a state.
         self.head = make_head().eval().requires_grad_(False)
 
-    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
-        table = self._old_centers(datamodule, device)
+    def begin(
+        self,
+        datamodule: FaceDataModule,
+        embedding_size: int,
+        device: torch.device,
+        *,
+        resumed: bool,
+    ) -> None:
+        table = self._old_centers(datamodule, device, resumed)
         if table.shape[1] != self.head.embedding_size:
             raise InputError(
                 f"finetune.compatible_with={self.old} makes embeddings of {table.shape[1]} "
@@ -71,25 +80,44 @@ class Compatibility(ExtraLoss):
             "class centers"
         )
 
-    def _old_centers(self, datamodule: FaceDataModule, device: torch.device) -> Tensor:
+    def _old_centers(
+        self, datamodule: FaceDataModule, device: torch.device, resumed: bool
+    ) -> Tensor:
         """(C, D) of all classes."""
-        if self.kept.is_file():
-            return load_file(self.kept)["centers"]
         if self.centers != CLASS_MEANS:
-            found = read_center_file(self.centers, self.head.embedding_size)[:, 0]
-            if len(found) != self.head.num_classes:
+            found = read_center_file(self.centers, self.head.embedding_size)
+            if found.shape[:2] != (self.head.num_classes, 1):
                 raise InputError(
-                    f"finetune.compatible_centers={self.centers} has {len(found)} classes and the "
-                    f"data {self.head.num_classes}; class_means needs no file"
+                    f"finetune.compatible_centers={self.centers} has {found.shape[1]} centers for "
+                    f"each of {len(found)} classes, and one for each of the data's "
+                    f"{self.head.num_classes} is needed; class_means needs no file"
                 )
-            return found
+            return found[:, 0]
+        # All processes or none: those without the file would wait for the others.
+        missing = torch.tensor(float(not (resumed and self.kept.is_file())), device=device)
+        if not largest_over_ranks(missing):
+            return self._read()
         file = open_beside("finetune.compatible_with", self.old, datamodule)
         embedder = model_embedder(file, flip=file.description.flip, devices=[str(device)])
         means = class_means(embedder, datamodule, self.head.num_classes, device)
         if rank() == 0:
-            self.kept.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"centers": means.cpu().contiguous()}, self.kept)
+            content = save({"centers": means.cpu().contiguous()})
+            with atomic_write(self.kept, "wb") as out:
+                out.write(content)
         return means
+
+    def _read(self) -> Tensor:
+        """The means that this run began with."""
+        try:
+            found = load_file(self.kept)["centers"]
+        except (SafetensorError, KeyError) as error:
+            raise InputError(
+                f"{self.kept} is damaged ({error}); without it the run goes on with means that are "
+                "computed again, equal but for the last digits: remove it"
+            ) from error
+        if len(found) != self.head.num_classes:
+            raise InputError(f"{self.kept} is of another run: it has {len(found)} classes")
+        return found
 
     def __call__(self, images: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
         return self.weight * self.head(embeddings, labels)

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from marginface.backbones.factory import backbone_problems
+from marginface.backbones.factory import backbone_problems, image_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
 from marginface.training.finetuning import COMPATIBILITY, own_settings
 from marginface.training.head_start import CLASS_MEANS, HEAD_START
-from marginface.training.starting_weights import with_network_of_file
+from marginface.training.starting_weights import FROM_FILE, with_network_of_file
 from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError, raise_problems
 from marginface.utils.plugins import load_plugins
@@ -64,10 +64,7 @@ def train_problems(config: dict[str, Any]) -> list[str]:
     if not 0 <= config["seed"] < 1 << 32:
         problems.append(f"seed must be in [0, 2^32), got {config['seed']}")
     problems += _head_problems(config["head"])
-    try:
-        problems += backbone_problems(with_network_of_file(config["backbone"], quiet=True))
-    except InputError as error:
-        problems.append(str(error))
+    problems += _backbone_problems(config["backbone"])
     problems += _finetune_problems(config.get("finetune"))
     for part in ("averaging", "distillation"):
         problems += _problems_of_part(part, config.get(part))
@@ -82,6 +79,16 @@ def train_problems(config: dict[str, Any]) -> list[str]:
             if node is not None:
                 problems += target_problems(f"{group}.{name}", node)
     return problems
+
+
+def _backbone_problems(node: dict[str, Any]) -> list[str]:
+    """Of the node, and of the network that a file of weights says."""
+    if image_problems(node):
+        return image_problems(node) if node.get("name") == FROM_FILE else backbone_problems(node)
+    try:
+        return backbone_problems(with_network_of_file(node, quiet=True))
+    except InputError as error:
+        return [str(error)]
 
 
 def _head_problems(node: dict[str, Any]) -> list[str]:
@@ -103,11 +110,15 @@ def _finetune_problems(node: dict[str, Any] | None) -> list[str]:
             "finetune.compatible_with=<old model>; add it"
         )
     problems += _missing_model("finetune.compatible_with", compatible.get("compatible_with"))
+    centers = compatible.get("compatible_centers")
+    if centers != CLASS_MEANS:
+        problems += _missing_model("finetune.compatible_centers", centers)
     return problems + _problems_of_part("finetune", own_settings(node))
 
 
 def _missing_model(where: str, path: Any) -> list[str]:
-    missing = isinstance(path, str) and not Path(path).exists()
+    is_given = isinstance(path, str) and set(path) != {"?"}
+    missing = is_given and not Path(path).exists()
     return [f"{where}={path}: there is no such file or folder"] if missing else []
 
 

@@ -57,7 +57,14 @@ class Distillation(ExtraLoss):
         self.margin_weight = margin_weight
         self._teacher: Embedder | None = None
 
-    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
+    def begin(
+        self,
+        datamodule: FaceDataModule,
+        embedding_size: int,
+        device: torch.device,
+        *,
+        resumed: bool,
+    ) -> None:
         file = open_beside("distillation.teacher", self.path, datamodule)
         size = datamodule.train_set.image_size
         self._teacher = model_embedder(
@@ -76,9 +83,11 @@ class Distillation(ExtraLoss):
         assert self._teacher is not None, "begin is called first"
         # A copy: what comes out of inference mode must not be kept for a gradient.
         theirs = F.normalize(self._teacher(images).clone(), dim=1)
-        return distillation_loss(
-            embeddings.float(), theirs, self.embedding_weight, self.pairs_weight
-        )
+        # Differences of similarities are small: not in 16 bits.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return distillation_loss(
+                embeddings.float(), theirs, self.embedding_weight, self.pairs_weight
+            )
 
 
 def distillation_loss(

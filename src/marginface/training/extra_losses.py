@@ -36,13 +36,21 @@ class ExtraLoss:
 
     name: str
 
-    def begin(self, datamodule: FaceDataModule, embedding_size: int, device: torch.device) -> None:
-        """Before the first step.
+    def begin(
+        self,
+        datamodule: FaceDataModule,
+        embedding_size: int,
+        device: torch.device,
+        *,
+        resumed: bool,
+    ) -> None:
+        """When training begins, or goes on.
 
         Args:
             datamodule: of the run.
             embedding_size: D.
             device: on which the backbone is.
+            resumed: whether it goes on from a checkpoint of the same run.
 
         Raises:
             InputError: what it compares with does not fit the backbone.

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from marginface.backbones.adapters import AdapterOptions, add_adapters
 from marginface.backbones.depth import parameter_depths
+from marginface.runs.checkpoint_file import CENTERS
 from marginface.utils.arguments import WholeNumber, mapping_problems
 from marginface.utils.errors import InputError
 
@@ -47,9 +48,13 @@ class FineTuning:
     def __init__(self, groups: Groups | None = None) -> None:
         self.groups: Groups = groups or {}
         for name, group in self.groups.items():
-            problems = mapping_problems(
-                f"finetune.groups.{name}", group, _GROUP_KEYS, required={"match"}
-            )
+            where = f"finetune.groups.{name}"
+            problems = mapping_problems(where, group, _GROUP_KEYS, required={"match"})
+            problems += [
+                f"{where}.{key} must not be negative, got {group[key]}"
+                for key in ("lr", "weight_decay")
+                if not problems and group.get(key, 0) < 0
+            ]
             if problems:
                 raise InputError(problems[0])
             try:
@@ -63,14 +68,19 @@ class FineTuning:
         self._freeze(network)
         for name, group in self.groups.items():
             matching = [p for n, p in network.named_parameters() if _matches(group, n)]
-            if "train" in group:
-                for parameter in matching:
-                    parameter.requires_grad = group["train"]
-            elif not matching and not re.search(group["match"], "head.centers.weight"):
+            of_head = re.search(group["match"], CENTERS) is not None
+            if not matching and not of_head:
                 raise InputError(
                     f"finetune.groups.{name}.match={group['match']} is in no name; names are such "
-                    f"as backbone.{next(n for n, _ in network.named_parameters())}"
+                    f"as backbone.{next(n for n, _ in network.named_parameters())} and {CENTERS}"
                 )
+            if "train" in group and of_head:
+                raise InputError(
+                    f"finetune.groups.{name}.train: {group['match']} is in {CENTERS}, and class "
+                    "centers are always trained; lr: 0 leaves them where they are"
+                )
+            for parameter in matching if "train" in group else []:
+                parameter.requires_grad = group["train"]
         self._in_eval = [part for part in network.modules() if self._rests(part)]
 
     def _rests(self, part: nn.Module) -> bool:
@@ -93,6 +103,9 @@ class FineTuning:
 
     def leave_out(self, network: nn.Module, state: dict[str, Any]) -> None:
         """Take what a checkpoint need not have out of its state."""
+
+    def complete(self, network: nn.Module, state: dict[str, Any]) -> None:
+        """Put what `leave_out` took back, from the network, which began with the same."""
 
     def set_modes(self, network: nn.Module, *, resting: bool) -> None:
         """After `network.train()`: what is not trained keeps its statistics, too."""
@@ -205,6 +218,11 @@ class Lora(FineTuning):
         for name in network.state_dict():
             if name not in trained:
                 del state[f"backbone.{name}"]
+
+    def complete(self, network: nn.Module, state: dict[str, Any]) -> None:
+        if self.leaves_out and state:
+            for name, value in network.state_dict().items():
+                state.setdefault(f"backbone.{name}", value)
 
     def _rests(self, part: nn.Module) -> bool:
         return isinstance(part, _BatchNorm)  # also those without gamma and beta

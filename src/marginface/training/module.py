@@ -1,7 +1,7 @@
 """The LightningModule: training step, optimizers, validation, checkpoints."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +46,8 @@ from marginface.training.validation import Verification
 from marginface.utils.distributed import gather_rows, rank
 from marginface.utils.errors import InputError, NonFiniteLossError
 from marginface.utils.seeded_random import hash_bits
+
+_STATES = ("state_dict", "current_model_state")  # of a checkpoint; the second with averages
 
 
 class FaceRecognizer(L.LightningModule):
@@ -130,7 +132,8 @@ class FaceRecognizer(L.LightningModule):
             self.backbone.train(was_training)
             self.begin_head = None
         for extra in self.extra_losses:
-            extra.begin(self.datamodule, self.head.embedding_size, self.device)
+            resumed = self.resumed_from is not None
+            extra.begin(self.datamodule, self.head.embedding_size, self.device, resumed=resumed)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which what is not trained keeps its statistics."""
@@ -165,9 +168,13 @@ class FaceRecognizer(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, indices = batch
         check_images_left(self.backbone, len(images))
+        # Losses beside the head's see the images that the backbone sees.
+        seen = self._augmented(images, indices) if self.extra_losses else None
         with torch.set_grad_enabled(not self.is_resting):
-            embeddings = self.backbone(self.network_input(images, indices))
-        loss = self._loss(embeddings, batch)
+            embeddings = self.backbone(
+                self.network_input(images, indices) if seen is None else self._normalized(seen)
+            )
+        loss = self._loss(embeddings, labels, seen)
         # All processes or none: one that stops alone leaves the others waiting for it.
         here = torch.stack([loss.detach(), torch.full_like(loss, self.stop_request.received or 0)])
         facts = gather_rows(here[None])
@@ -181,19 +188,17 @@ class FaceRecognizer(L.LightningModule):
             self.statistics.update(embeddings, labels)
         return loss
 
-    def _loss(self, embeddings: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, embeddings: Tensor, labels: Tensor, seen: Tensor | None) -> Tensor:
         """That of the head, and those beside it, by their weights."""
-        images, labels, indices = batch
-        if not self.extra_losses:
+        if seen is None:
             return self.head(embeddings, labels)
         loss = embeddings.new_zeros((), dtype=torch.float32)
         if self.margin_weight:
             margin = self.head(embeddings, labels)
             self.statistics.add_loss("margin", margin)
             loss = loss + self.margin_weight * margin
-        augmented = self._augmented(images, indices)
         for extra in self.extra_losses:
-            part = extra(augmented, embeddings, labels)
+            part = extra(seen, embeddings, labels)
             self.statistics.add_loss(extra.name, part)
             loss = loss + part
         return loss
@@ -328,22 +333,18 @@ class FaceRecognizer(L.LightningModule):
             "steps_per_epoch": steps_per_epoch(self.trainer),
             "accumulate": self.trainer.accumulate_grad_batches,
         }
-        self.finetuning.leave_out(self.backbone, checkpoint["state_dict"])
+        for state in _STATES:
+            self.finetuning.leave_out(self.backbone, checkpoint.get(state, {}))
         number = number_of(self.head.weight, self.trainer.optimizers[0])
         pack_head(checkpoint, self.head, number, self.saving_path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run continue with other processes, and with other accumulation steps."""
-        if self.finetuning.leaves_out:
-            checkpoint["state_dict"] = self.state_dict() | checkpoint["state_dict"]
+        for state in _STATES:
+            self.finetuning.complete(self.backbone, checkpoint.get(state, {}))
         unpack_head(checkpoint, self.head, self.resumed_from)
         # Lightning counts micro-batches.
         before = checkpoint["marginface"]["accumulate"]
         now = self.trainer.accumulate_grad_batches
         if before != now:
             rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
-
-
-def parameter_count(modules: Iterable[nn.Module]) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)

@@ -1,6 +1,6 @@
 """Which parameters an optimizer gets, with their rates and weight decays, and a table of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -66,10 +66,18 @@ def apply_factors(optimizer: Optimizer) -> None:
         group["lr"] *= group.get(FACTOR, 1.0)
 
 
+def parameter_count(modules: Iterable[nn.Module]) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+
+
 def rate_of(optimizer: Optimizer) -> float:
     """The rate under way of what has no factor of its own, as the class centers."""
-    group = optimizer.param_groups[-1]
-    return float(group["lr"]) / float(group.get(FACTOR, 1.0))
+    for group in reversed(optimizer.param_groups):
+        factor = group.get(FACTOR, 1.0)
+        if factor:
+            return float(group["lr"]) / float(factor)
+    return 0.0
 
 
 def print_parts(

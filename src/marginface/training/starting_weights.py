@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from marginface.backbones import create_backbone, load_backbone_weights
-from marginface.backbones.factory import EmbeddingNetwork, network_settings
+from marginface.backbones.factory import EmbeddingNetwork, image_problems, network_settings
 from marginface.backbones.families import INSIGHTFACE, About
 from marginface.backbones.pretrained import (
     Found,
@@ -25,7 +25,7 @@ from marginface.data.preprocessing import MIDDLE
 from marginface.inference.open_model import open_model
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.utils.console import rank_zero_print, rank_zero_warn
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, raise_problems
 
 FROM_FILE = "pretrained"  # backbone.name of configs/backbone/pretrained.yaml
 
@@ -44,41 +44,40 @@ def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[s
         MissingInputError: no such file.
         InputError: a file that says nothing, and a node that names no network; or they disagree.
     """
-    if is_on_hub(str(node.get("name"))):
+    raise_problems(image_problems(node))
+    weights, family, name = node["weights"], node.get("family"), str(node.get("name"))
+    if is_on_hub(name) or (weights is not None and is_on_hub(weights)):
         return _node_of_hub(node)
-    weights, family = node.get("weights"), node.get("family")
-    if weights is not None and is_on_hub(weights):
-        return node  # what was resolved before
     if weights is None:
-        for key, value in (("name", node.get("name")), ("family", family)):
-            if (key == "name" and value == FROM_FILE) or (key == "family" and value):
-                raise InputError(f"backbone.{key}={value} needs a file: add backbone.weights=FILE")
+        if name == FROM_FILE or family is not None:
+            key = "name=pretrained" if name == FROM_FILE else f"family={family}"
+            raise InputError(f"backbone.{key} needs a file: add backbone.weights=FILE")
         return node
     path = Path(weights)
+    if path.is_dir():
+        raise InputError(
+            f"backbone.weights={path} is a folder; name the file, such as "
+            f"{path / 'checkpoints' / 'best.ckpt'}"
+        )
     ours = _node_of_ours(path)
-    if ours is not None and node["name"] == FROM_FILE:
-        return _agreeing(path, node, ours | {"dropout": _dropout(node, ours["dropout"])})
     if ours is not None:
-        if not quiet:
-            _warn_of_images(path, node, ours)
-        return node  # a file that does not fit is an error when it is loaded
+        return _with_checkpoint_of_ours(path, node, ours, quiet)
     if family is None and not has_family(path):
-        if node.get("name") == FROM_FILE:
+        if name == FROM_FILE:
             raise InputError(
                 f"{path} is of no known project; name its network with backbone=<name>, such as "
                 "backbone=iresnet50"
             )
         return node
     found = find_pretrained(path, family)
-    if found.family is INSIGHTFACE and str(node.get("name")).startswith("iresnet"):
+    if found.family is INSIGHTFACE and name.startswith("iresnet"):
         return node  # named as it is: a file that does not fit is an error when it is loaded
     about = about_of(path, found)
     if not quiet:
         describe(path, about)
-    theirs = {**about.backbone, "dropout": _dropout(node, about.backbone["dropout"])}
-    if node["name"] not in (FROM_FILE, theirs["name"]) and not quiet:
+    if name not in (FROM_FILE, about.backbone["name"]) and not quiet:
         rank_zero_warn(
-            f"backbone.name={node['name']} gives way to the network of {path}: {theirs['name']} "
+            f"backbone.name={name} gives way to the network of {path}: {about.backbone['name']} "
             f"({about.family}); backbone={FROM_FILE} says so without this warning"
         )
     own = {
@@ -86,7 +85,7 @@ def with_network_of_file(node: dict[str, Any], *, quiet: bool = False) -> dict[s
         "mean": [*map(float, about.mean)],
         "std": [*map(float, about.std)],
     }
-    return _agreeing(path, node, theirs | own)
+    return _completed(path, node, {**about.backbone, **own})
 
 
 def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
@@ -118,18 +117,26 @@ def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
 
 def _node_of_hub(node: dict[str, Any]) -> dict[str, Any]:
     """The node of a network on the Hub, from here on without it: timm's name and arguments."""
-    name = node["name"]
-    if not node.get("pretrained"):
+    name, weights = str(node["name"]), node["weights"]
+    if is_on_hub(name):
+        if not node.get("pretrained"):
+            raise InputError(
+                f"backbone.name={name} has weights on the Hub: add backbone.pretrained=true"
+            )
+        for key in ("weights", "family"):
+            if node.get(key) is not None:
+                raise InputError(
+                    f"backbone.name={name} says which weights; leave backbone.{key} out"
+                )
+        weights = name
+    found = hub_model(weights)
+    if name not in (weights, found.architecture):
         raise InputError(
-            f"backbone.name={name} has weights on the Hub: add backbone.pretrained=true"
+            f"backbone.weights={weights} is of a network on the Hub: write backbone=timm "
+            f"backbone.name={weights} backbone.pretrained=true"
         )
-    if node.get("weights") is not None:
-        raise InputError(
-            f"backbone.name={name} has weights, and backbone.weights={node['weights']} names others"
-        )
-    found = hub_model(name)
     return {"mean": found.mean, "std": found.std} | node | {
-        "name": found.architecture, "pretrained": False, "weights": name,
+        "name": found.architecture, "pretrained": False, "weights": weights,
         "model": found.arguments | (node.get("model") or {}),
     }  # fmt: skip
 
@@ -144,13 +151,32 @@ def _found(path: Path, node: dict[str, Any]) -> Found | None:
 
 def _node_of_ours(path: Path) -> dict[str, Any] | None:
     """The node of a backbone that a checkpoint of ours was trained with."""
-    if path.suffix != ".ckpt":
+    if path.suffix != ".ckpt" or not path.is_file():
         return None
     about = read_checkpoint(path).get("marginface")
-    if not isinstance(about, dict) or "description" not in about:
+    run = about.get("description") if isinstance(about, dict) else None
+    if not isinstance(run, dict):
         return None
-    kept: dict[str, Any] = about["description"]["config"]["backbone"]
-    return {key: value for key, value in kept.items() if key not in ("weights", "family")}
+    kept = run.get("config", {}).get("backbone")
+    if not isinstance(kept, dict):
+        raise InputError(f"{path} does not say which backbone it was trained with")
+    # Its weights are all in the file.
+    own = {key: value for key, value in kept.items() if key not in ("weights", "family")}
+    return own | {"pretrained": False} if "pretrained" in own else own
+
+
+def _with_checkpoint_of_ours(
+    path: Path, node: dict[str, Any], ours: dict[str, Any], quiet: bool
+) -> dict[str, Any]:
+    if node.get("family") is not None:
+        raise InputError(f"{path} is a checkpoint of ours; leave backbone.family out")
+    if node["name"] != FROM_FILE:
+        if not quiet:
+            _warn_of_images(path, node, ours)
+        return node  # a file that does not fit is an error when it is loaded
+    if node["color"] == "bgr" and ours["color"] == "rgb":
+        raise InputError(f"{path} was trained in rgb; leave backbone.color out")
+    return _completed(path, node, ours)
 
 
 def _warn_of_images(path: Path, node: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -174,20 +200,37 @@ def _color(path: Path, node: dict[str, Any], about: About) -> str:
     )
 
 
-def _dropout(node: dict[str, Any], usual: float) -> float:
-    given = node.get("dropout")
-    return usual if given is None else float(given)
+# What a node may say beside a file that decides; `model` adds arguments of the network.
+_BESIDE_FILE = ("name", "weights", "color", "family", "dropout", "model", "image_size",
+                "embedding_size", "mean", "std")  # fmt: skip
 
 
-def _agreeing(path: Path, node: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """The node of the file's network, unless what was given says otherwise."""
-    for key in ("image_size", "mean", "std"):
+def _completed(path: Path, node: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The node of the file's network, unless what was given says otherwise.
+
+    Args:
+        theirs: what the file says.
+    """
+    from_file = node["name"] == FROM_FILE
+    others = sorted(node.keys() - set(_BESIDE_FILE)) if from_file else []
+    if others:
+        raise InputError(
+            f"backbone.{others[0]}={node[others[0]]}: {path} says which network it holds; leave it "
+            "out"
+        )
+    # Of another backbone's configuration the sizes of embeddings mean nothing.
+    compared = ("image_size", "mean", "std", *(["embedding_size"] if from_file else []))
+    for key in compared:
         given, needed = node.get(key), theirs.get(key)
         if given is not None and needed is not None and given != needed:
             text = str(needed).replace(" ", "")
             raise InputError(
-                f"{path}: its network takes {key}={text}, and backbone.{key} is {given}; set "
+                f"{path}: its network has {key}={text}, and backbone.{key} is {given}; set "
                 f"backbone.{key}={text}"
             )
-    kept = {key: node[key] for key in ("weights", "family") if key in node}
-    return theirs | kept
+    found = theirs | {key: node[key] for key in ("weights", "family") if key in node}
+    if from_file and node.get("model"):
+        found["model"] = {**(theirs.get("model") or {}), **node["model"]}
+    if node.get("dropout") is not None:
+        found["dropout"] = node["dropout"]
+    return found

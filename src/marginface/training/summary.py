@@ -19,8 +19,8 @@ from marginface.runs.metadata import collect
 from marginface.runs.status import note_status
 from marginface.training.build import scaled_rate
 from marginface.training.curves import head_curve
-from marginface.training.module import FaceRecognizer, parameter_count
-from marginface.training.parameter_groups import print_parts
+from marginface.training.module import FaceRecognizer
+from marginface.training.parameter_groups import parameter_count, print_parts
 from marginface.training.strategies import shares_classes
 from marginface.utils.console import print_warning
 from marginface.utils.hardware import has_bfloat16, machine

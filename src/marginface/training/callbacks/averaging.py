@@ -37,6 +37,8 @@ class BackboneAverage(EMAWeightAveraging):
     ) -> None:
         if not 0 < decay < 1:
             raise InputError(f"averaging.decay must be in (0, 1), got {decay}")
+        if start_step < 0:
+            raise InputError(f"averaging.start_step must not be negative, got {start_step}")
         super().__init__(
             decay=decay, update_every_n_steps=every_n_steps, update_starting_at_step=start_step
         )
