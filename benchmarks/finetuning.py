@@ -190,7 +190,7 @@ class Study:
     def across(self, new: str) -> dict[str, float]:
         """Accuracies of new probes in a gallery of the old network."""
         folder = self.work / "across" / new
-        if not (folder / "evaluation.json").is_file():
+        if not (folder / "result.json").is_file():
             files = ",".join(map(str, self.pairs))
             _run(
                 [
@@ -204,7 +204,7 @@ class Study:
                     "benchmark.pairs.bootstrap=5",
                 ]
             )
-        return json.loads((folder / "evaluation.json").read_text())["metrics"]
+        return json.loads((folder / "result.json").read_text())
 
 
 def slug(name: str) -> str:
@@ -221,7 +221,7 @@ def _run(command: list[str]) -> None:
 def accuracies(result: dict[str, float]) -> dict[str, float]:
     """ff and fp in percent."""
     return {
-        name: 100 * next(v for k, v in result.items() if f"cfp_{name}" in k and "accuracy" in k)
+        name: 100 * next(v for k, v in result.items() if k.endswith(f"cfp_{name}/accuracy"))
         for name in ("ff", "fp")
     }
 

@@ -217,7 +217,7 @@ class Lora(FineTuning):
         trained = {name for name, p in network.named_parameters() if p.requires_grad}
         for name in network.state_dict():
             if name not in trained:
-                del state[f"backbone.{name}"]
+                state.pop(f"backbone.{name}", None)
 
     def complete(self, network: nn.Module, state: dict[str, Any]) -> None:
         if self.leaves_out and state:
