@@ -13,6 +13,7 @@ from helpers.foreign_files import facts, file_of, filled, shapes_of
 from marginface.backbones import create_backbone, load_pretrained
 from marginface.evaluation.run import evaluate
 from marginface.inference.open_model import open_model
+from marginface.utils.errors import InputError
 
 
 @pytest.fixture
@@ -78,6 +79,23 @@ def test_an_iresnet_of_any_depth_and_size(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(file.build().eval()(images), network(images))
+
+
+def test_whose_a_file_is_can_be_said(
+    golden: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bare IResNet is insightface's, unless the user knows better; a wrong word is refused."""
+    torch.save(filled(shapes_of(golden, "magface", "iresnet18")), tmp_path / "net.pth")
+    wanted = [f"checkpoint={tmp_path / 'net.pth'}", "benchmark=custom_pairs", "cache=false",
+              f"benchmark.custom_pairs.root={sets / 'pairs'}",
+              "benchmark.custom_pairs.bootstrap=5"]  # fmt: skip
+    evaluate(settings(*wanted, "++backbone.family=magface", folder=tmp_path / "said"))
+    assert "a network of magface" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "said" / "out" / "evaluation.json").read_text())["facts"]
+    assert facts["color"] == "bgr"
+    assert facts["recognized"].startswith("magface, because")
+    with pytest.raises(InputError, match="does not hold a network of facenet"):
+        evaluate(settings(*wanted, "++backbone.family=facenet", folder=tmp_path / "wrong"))
 
 
 def test_insightfaces_are_ours(golden: Path, tmp_path: Path) -> None:

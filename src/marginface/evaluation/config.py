@@ -53,8 +53,9 @@ def evaluation_problems(config: dict[str, Any]) -> list[str]:
             f"run={config['run']} goes with checkpoint=best or checkpoint=last, got "
             f"checkpoint={config['checkpoint']}"
         )
-    if config["backbone"] is not None:
-        problems += backbone_problems(config["backbone"])
+    node = config["backbone"]
+    if node is not None and node.keys() != {"family"}:  # that alone says whose a file is
+        problems += backbone_problems(node)
     if not config["benchmark"]:
         problems.append("benchmark names nothing to evaluate on; benchmark=[lfw,ijbc]")
     for name, node in config["benchmark"].items():
