@@ -17,7 +17,7 @@ from marginface.backbones import load_pretrained
 
 State = dict[str, Tensor]
 Forward = Callable[[State, Tensor], Tensor]
-STEPS, BATCH, CLASSES, RATE = 3, 4, 7, 0.05
+STEPS, BATCH, CLASSES, RATE = 3, 3, 7, 0.05
 
 
 def batch_norm(state: State, name: str, x: Tensor, eps: float, momentum: float) -> Tensor:

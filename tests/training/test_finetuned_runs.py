@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,13 @@ WAYS = {
     "compatible": ["++finetune.compatible_with={old}"],
     "class_means": ["++head.weights=class_means", "backbone.weights={old}"],
 }
-IN_CI = ("head_first", "teacher_alone")  # others of the slow tests only by `make test-long`
+
+
+def _long_but(*names: str) -> list[Any]:
+    """All ways; those that are not named only by `make test-long`."""
+    return [n if n in names else pytest.param(n, marks=pytest.mark.long) for n in WAYS]
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -71,7 +78,7 @@ def check_same(whole: Path, parts: Path) -> None:
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", _long_but("ema", "adapters", "head_first", "compatible"))
 def test_stopped_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path, name: str) -> None:
     settings = [*tiny_run, *way(name, old), "scheduler=constant", "optimizer.lr=0.01"]
     for folder, steps in (("whole", STEPS), ("parts", STOPPED), ("parts", STEPS)):
@@ -81,14 +88,7 @@ def test_stopped_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ema",
-        "adapters",
-        *(pytest.param(n, marks=pytest.mark.long) for n in ("distillation", "last_stages")),
-    ],
-)
+@pytest.mark.parametrize("name", _long_but("ema", "adapters"))
 def test_killed_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path, name: str) -> None:
     every = "callbacks.checkpoint.every_n_train_steps=4"
     settings = [*tiny_run, *way(name, old), every, f"trainer.max_steps={STEPS}"]
@@ -105,10 +105,7 @@ VIT = ["backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw", "optimi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [n if n in IN_CI else pytest.param(n, marks=pytest.mark.long) for n in WAYS],
-)
+@pytest.mark.parametrize("name", _long_but("head_first", "teacher_alone"))
 def test_two_processes_train_the_same(
     tiny_run: list[str], old_vit: Path, tmp_path: Path, command: Command, name: str
 ) -> None:

@@ -28,7 +28,7 @@ SMALL = {
     ("timmface", "vit_tiny_patch8_112"): ("vit_tiny_patch16_224", "rgb", 127.5),
     ("edgeface", "edgeface_xs_gamma_06"): ("edgeface", "rgb", 127.5),
 }
-QUICK = ("edgeface_xs_gamma_06", "mbf")
+QUICK = ("edgeface_xs_gamma_06", "mbf")  # the others only by `make test-long`
 
 
 def published(golden: Path, folder: Path, family: str, name: str) -> Path:
@@ -44,7 +44,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [case if case[1] in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in SMALL],
+    [case if case[1] in QUICK else pytest.param(*case, marks=pytest.mark.long) for case in SMALL],
 )
 def test_the_network_of_the_file_is_trained(
     golden: Path, tiny_run: list[str], tmp_path: Path, family: str, name: str
