@@ -68,6 +68,8 @@ def test_the_network_of_the_file_is_trained(
     faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
     options = FolderOptions(license="mit")
     write_shared_folder(open_model(run, checkpoint="last"), tmp_path / "shared", options)
+    weights = tmp_path / "shared" / "model.safetensors"
+    assert with_network_of_file(node(weights=str(weights)))["color"] == color
     again = marginface.load(tmp_path / "shared", device="cpu")
     assert again.color == color
     assert np.abs(again.embed_aligned(faces) - model.embed_aligned(faces)).max() < 1e-5
@@ -116,6 +118,22 @@ def test_the_family_can_be_said(golden: Path, tmp_path: Path) -> None:
     # Named like the file's, ours keep what was said of them.
     named = compose("backbone=iresnet18", f"backbone.weights={weights}")["backbone"]
     assert with_network_of_file(named) == named
+
+
+def test_an_exported_folder_says_what_it_is(tiny_run: list[str], tmp_path: Path) -> None:
+    """Its weights have AdaFace's names, but it was trained here and otherwise."""
+    shape = "backbone.model={blocks: [1, 1, 1, 1]}"
+    first = ["backbone=timm", "backbone.name=ir", shape, "backbone.dropout=0"]
+    train(compose(*tiny_run, *first, *STILL, run_dir=tmp_path / "first"))
+    file = open_model(tmp_path / "first", checkpoint="last")
+    write_shared_folder(file, tmp_path / "shared", FolderOptions(license="mit"))
+    weights = tmp_path / "shared" / "model.safetensors"
+    second = ["backbone=pretrained", f"backbone.weights={weights}"]
+    train(compose(*tiny_run, *second, *STILL, run_dir=tmp_path / "second"))
+    found = open_model(tmp_path / "second", checkpoint="last")
+    assert found.color == "rgb"
+    one, two = (dict(f.build().named_parameters()) for f in (file, found))
+    assert all(torch.allclose(one[name], value, atol=1e-6) for name, value in two.items())
 
 
 def test_our_own_checkpoint_says_what_it_is(

@@ -22,7 +22,9 @@ from marginface.backbones.pretrained import (
 from marginface.backbones.timm_hub import hub_model, is_on_hub
 from marginface.backbones.weights import fit_weights
 from marginface.data.preprocessing import MIDDLE
+from marginface.inference.description import read_description
 from marginface.inference.open_model import open_model
+from marginface.inference.shared_folder import CONFIG, WEIGHTS
 from marginface.runs.checkpoint_file import read_checkpoint
 from marginface.utils.console import rank_zero_print, rank_zero_warn
 from marginface.utils.errors import InputError, raise_problems
@@ -109,7 +111,8 @@ def load_starting_weights(backbone: nn.Module, node: dict[str, Any]) -> None:
         backbone.load_state_dict(found.network.state_dict())
     elif _node_of_ours(path) is not None:
         # Opened as a model: what a run trained may be adapters, which are merged then.
-        fit_weights(backbone, open_model(path).build().state_dict(), path)
+        opened = open_model(path.parent if path.name == WEIGHTS else path)
+        fit_weights(backbone, opened.build().state_dict(), path)
     else:
         load_backbone_weights(backbone, path)
     rank_zero_print(f"backbone: weights of {path}")
@@ -150,7 +153,9 @@ def _found(path: Path, node: dict[str, Any]) -> Found | None:
 
 
 def _node_of_ours(path: Path) -> dict[str, Any] | None:
-    """The node of a backbone that a checkpoint of ours was trained with."""
+    """The node of a backbone of ours, from its checkpoint or from the folder that was exported."""
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        return _node_of_folder(path.parent / CONFIG)
     if path.suffix != ".ckpt" or not path.is_file():
         return None
     about = read_checkpoint(path).get("marginface")
@@ -163,6 +168,19 @@ def _node_of_ours(path: Path) -> dict[str, Any] | None:
     # Its weights are all in the file.
     own = {key: value for key, value in kept.items() if key not in ("weights", "family")}
     return own | {"pretrained": False} if "pretrained" in own else own
+
+
+def _node_of_folder(config: Path) -> dict[str, Any] | None:
+    """From a shared folder; None where another project's configuration is beside the weights."""
+    text = config.read_text(errors="replace")
+    if '"marginface"' not in text:
+        return None
+    description = read_description(text, config)
+    if description.backbone is None:
+        return None
+    taken = description.input
+    images = {"color": taken.color, "mean": [*taken.mean], "std": [*taken.std]}
+    return {**description.backbone, **images}
 
 
 def _with_checkpoint_of_ours(
