@@ -1,6 +1,6 @@
 """What of a trained network is trained further, and at which rate: the `finetune` group.
 
-Rates are factors of `optimizer.lr`; the class centers always have 1.
+Rates are factors of `optimizer.lr`; that of the class centers is 1 unless a group says otherwise.
 """
 
 import re
