@@ -41,7 +41,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.mark.parametrize("pool", ["model", "classifier"])
+@pytest.mark.parametrize("pool", ["model", pytest.param("classifier", marks=pytest.mark.long)])
 def test_a_run_from_the_cache(
     cache: Path, tiny_run: list[str], tmp_path: Path, command: Command, pool: str
 ) -> None:

@@ -70,7 +70,9 @@ class TestDistillation:
         theirs = F.normalize(torch.randn(4, 5, generator=generator).double(), dim=1)
         assert torch.autograd.gradcheck(lambda e: distillation_loss(e, theirs, 1.0, 2.0), own)
 
-    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    @pytest.mark.parametrize(
+        "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.long)]
+    )
     def test_a_student_learns_the_teacher(
         self, tiny_run: list[str], old: Path, tmp_path: Path, precision: str
     ) -> None:

@@ -78,7 +78,7 @@ def check_same(whole: Path, parts: Path) -> None:
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("name", _long_but("ema", "adapters", "head_first", "compatible"))
+@pytest.mark.parametrize("name", _long_but("ema", "adapters"))
 def test_stopped_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path, name: str) -> None:
     settings = [*tiny_run, *way(name, old), "scheduler=constant", "optimizer.lr=0.01"]
     for folder, steps in (("whole", STEPS), ("parts", STOPPED), ("parts", STEPS)):
@@ -88,7 +88,7 @@ def test_stopped_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _long_but("ema", "adapters"))
+@pytest.mark.parametrize("name", _long_but("adapters"))
 def test_killed_within_an_epoch(tiny_run: list[str], old: Path, tmp_path: Path, name: str) -> None:
     every = "callbacks.checkpoint.every_n_train_steps=4"
     settings = [*tiny_run, *way(name, old), every, f"trainer.max_steps={STEPS}"]
@@ -105,7 +105,7 @@ VIT = ["backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw", "optimi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _long_but("head_first", "teacher_alone"))
+@pytest.mark.parametrize("name", _long_but("teacher_alone"))
 def test_two_processes_train_the_same(
     tiny_run: list[str], old_vit: Path, tmp_path: Path, command: Command, name: str
 ) -> None:

@@ -11,6 +11,7 @@ import marginface
 from helpers.foreign_files import facts, file_of, filled, shapes_of
 from helpers.runs import compose
 from marginface.backbones import create_backbone, load_pretrained
+from marginface.backbones.factory import network_settings
 from marginface.inference.export_folder import FolderOptions, write_shared_folder
 from marginface.inference.open_model import open_model
 from marginface.runs.checkpoint_file import read_checkpoint
@@ -28,7 +29,7 @@ SMALL = {
     ("timmface", "vit_tiny_patch8_112"): ("vit_tiny_patch16_224", "rgb", 127.5),
     ("edgeface", "edgeface_xs_gamma_06"): ("edgeface", "rgb", 127.5),
 }
-QUICK = ("edgeface_xs_gamma_06", "mbf")  # the others only by `make test-long`
+QUICK = ("mbf",)  # the others only by `make test-long`
 
 
 def published(golden: Path, folder: Path, family: str, name: str) -> Path:
@@ -183,8 +184,9 @@ def test_arguments_are_added(golden: Path, tmp_path: Path) -> None:
     found = with_network_of_file(node(weights=str(path), model={"drop_path_rate": 0.2}))
     assert found["model"]["drop_path_rate"] == 0.2
     assert found["model"]["depth"] == 12
-    config = compose("backbone=pretrained", f"backbone.weights={path}", "++backbone.model.bogus=3")
-    assert "bogus" in "\n".join(train_problems(config))
+    bogus = with_network_of_file(node(weights=str(path), model={"bogus": 3}))
+    with pytest.raises(InputError, match="does not take .*bogus"):
+        create_backbone(**network_settings(bogus))
     config = compose("backbone=pretrained", f"backbone.weights={path}", "backbone.dropout=x")
     assert "backbone.dropout" in "\n".join(train_problems(config))
 
@@ -197,6 +199,12 @@ def test_bare_weights_with_images_of_their_own(tmp_path: Path) -> None:
     file = open_model(tmp_path / "net.pth", settings)
     assert (file.input.mean, file.input.std) == ((0,) * 3, (255,) * 3)
     assert file.build() is not None
+
+
+def test_a_training_needs_the_file(tiny_run: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs a file: add backbone.weights=FILE"):
+        train(compose(*tiny_run, "backbone=pretrained", run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_files_that_say_nothing(tmp_path: Path) -> None:

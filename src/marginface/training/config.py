@@ -85,6 +85,8 @@ def _backbone_problems(node: dict[str, Any]) -> list[str]:
     """Of the node, and of the network that a file of weights says."""
     if image_problems(node):
         return image_problems(node) if node.get("name") == FROM_FILE else backbone_problems(node)
+    if node.get("name") == FROM_FILE and node["weights"] is None:
+        return []  # the option itself is right; a training says that it needs a file
     try:
         return backbone_problems(with_network_of_file(node, quiet=True))
     except InputError as error:
