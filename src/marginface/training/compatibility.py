@@ -13,11 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from marginface.data.datamodule import FaceDataModule
 from marginface.heads import MarginHead
 from marginface.inference.embedder import model_embedder
 from marginface.training.center_files import read_center_file
-from marginface.training.extra_losses import ExtraLoss, open_beside
+from marginface.training.extra_losses import ExtraLoss, Start, open_beside
 from marginface.training.head_start import CLASS_MEANS, assign_centers, class_means
 from marginface.utils.console import rank_zero_print
 from marginface.utils.distributed import largest_over_ranks, rank
@@ -57,15 +56,8 @@ class Compatibility(ExtraLoss):
         # In evaluation mode it neither samples classes nor learns a state.
         self.head = make_head().eval().requires_grad_(False)
 
-    def begin(
-        self,
-        datamodule: FaceDataModule,
-        embedding_size: int,
-        device: torch.device,
-        *,
-        resumed: bool,
-    ) -> None:
-        table = self._old_centers(datamodule, device, resumed)
+    def begin(self, start: Start) -> None:
+        table = self._old_centers(start)
         if table.shape[1] != self.head.embedding_size:
             raise InputError(
                 f"finetune.compatible_with={self.old} makes embeddings of {table.shape[1]} "
@@ -73,16 +65,14 @@ class Compatibility(ExtraLoss):
                 f"compared with equal ones: set backbone.embedding_size={table.shape[1]}"
             )
         per_class = self.head.centers.centers_per_class
-        self.head.to(device)
+        self.head.to(start.device)
         assign_centers(self.head, F.normalize(table, dim=1).repeat_interleave(per_class, 0))
         rank_zero_print(
             f"compatible with {self.old}: the influence loss compares with {len(table)} of its "
             "class centers"
         )
 
-    def _old_centers(
-        self, datamodule: FaceDataModule, device: torch.device, resumed: bool
-    ) -> Tensor:
+    def _old_centers(self, start: Start) -> Tensor:
         """(C, D) of all classes."""
         if self.centers != CLASS_MEANS:
             found = read_center_file(self.centers, self.head.embedding_size)
@@ -94,12 +84,13 @@ class Compatibility(ExtraLoss):
                 )
             return found[:, 0]
         # All processes or none: those without the file would wait for the others.
-        missing = torch.tensor(float(not (resumed and self.kept.is_file())), device=device)
+        is_kept = start.resumed and self.kept.is_file()
+        missing = torch.tensor(float(not is_kept), device=start.device)
         if not largest_over_ranks(missing):
             return self._read()
-        file = open_beside("finetune.compatible_with", self.old, datamodule)
-        embedder = model_embedder(file, flip=file.description.flip, devices=[str(device)])
-        means = class_means(embedder, datamodule, self.head.num_classes, device)
+        file = open_beside("finetune.compatible_with", self.old, start.datamodule)
+        embedder = model_embedder(file, flip=file.description.flip, devices=[str(start.device)])
+        means = class_means(embedder, start.datamodule, self.head.num_classes, start.device)
         if rank() == 0:
             content = save({"centers": means.cpu().contiguous()})
             with atomic_write(self.kept, "wb") as out:

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marginface.data.datamodule import FaceDataModule
 from marginface.inference.embedder import Embedder, Precision, model_embedder
-from marginface.training.extra_losses import ExtraLoss, open_beside
+from marginface.training.extra_losses import ExtraLoss, Start, open_beside
 from marginface.utils.distributed import gather_counted_rows, gather_for_shards, rows_of_ranks
 from marginface.utils.errors import InputError
 
@@ -57,25 +56,18 @@ class Distillation(ExtraLoss):
         self.margin_weight = margin_weight
         self._teacher: Embedder | None = None
 
-    def begin(
-        self,
-        datamodule: FaceDataModule,
-        embedding_size: int,
-        device: torch.device,
-        *,
-        resumed: bool,
-    ) -> None:
-        file = open_beside("distillation.teacher", self.path, datamodule)
-        size = datamodule.train_set.image_size
+    def begin(self, start: Start) -> None:
+        file = open_beside("distillation.teacher", self.path, start.datamodule)
+        size = start.datamodule.train_set.image_size
         self._teacher = model_embedder(
-            file, flip=False, devices=[str(device)], precision=self.precision
+            file, flip=False, devices=[str(start.device)], precision=self.precision
         )
         black = torch.zeros(1, 3, size, size, dtype=torch.uint8)
         width = self._teacher(black).shape[1]
-        if self.embedding_weight and width != embedding_size:
+        if self.embedding_weight and width != start.embedding_size:
             raise InputError(
                 f"distillation.teacher={self.path} makes embeddings of {width} numbers and the "
-                f"student {embedding_size}; set backbone.embedding_size={width}, or "
+                f"student {start.embedding_size}; set backbone.embedding_size={width}, or "
                 "distillation.embedding_weight=0 to learn the similarities of pairs alone"
             )
 

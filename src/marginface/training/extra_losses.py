@@ -1,5 +1,7 @@
 """Losses beside that of the head."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,22 @@ def open_beside(where: str, path: str, datamodule: FaceDataModule) -> ModelFile:
     return file
 
 
+class Start(NamedTuple):
+    """What a loss is told when training begins.
+
+    Attributes:
+        datamodule: of the run.
+        embedding_size: D.
+        device: on which the backbone is.
+        resumed: whether the run resumes from a checkpoint of its own.
+    """
+
+    datamodule: FaceDataModule
+    embedding_size: int
+    device: torch.device
+    resumed: bool
+
+
 class ExtraLoss:
     """A loss of the embeddings of a step that is added to that of the head.
 
@@ -36,21 +54,8 @@ class ExtraLoss:
 
     name: str
 
-    def begin(
-        self,
-        datamodule: FaceDataModule,
-        embedding_size: int,
-        device: torch.device,
-        *,
-        resumed: bool,
-    ) -> None:
-        """When training begins, or goes on.
-
-        Args:
-            datamodule: of the run.
-            embedding_size: D.
-            device: on which the backbone is.
-            resumed: whether it goes on from a checkpoint of the same run.
+    def begin(self, start: Start) -> None:
+        """When training begins, or resumes.
 
         Raises:
             InputError: what it compares with does not fit the backbone.

@@ -22,7 +22,7 @@ from marginface.runs.checkpoint_file import CHECKPOINT_FORMAT
 from marginface.training.batch_norm import check_images_left
 from marginface.training.checkpoints.centers import pack_head, unpack_head
 from marginface.training.divergence import Step, divergence_report
-from marginface.training.extra_losses import ExtraLoss
+from marginface.training.extra_losses import ExtraLoss, Start
 from marginface.training.finetuning import FineTuning
 from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, step_in_backward
@@ -131,9 +131,9 @@ class FaceRecognizer(L.LightningModule):
             self.begin_head(self.embed, self.datamodule)
             self.backbone.train(was_training)
             self.begin_head = None
+        resumed = self.resumed_from is not None
         for extra in self.extra_losses:
-            resumed = self.resumed_from is not None
-            extra.begin(self.datamodule, self.head.embedding_size, self.device, resumed=resumed)
+            extra.begin(Start(self.datamodule, self.head.embedding_size, self.device, resumed))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which what is not trained keeps its statistics."""
