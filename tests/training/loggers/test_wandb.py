@@ -164,13 +164,19 @@ def test_what_an_offline_run_holds(
         logger.log_metrics({"train/loss": 2.0 - step, "val/dev/accuracy": accuracy}, step)
     log_page([logger], RunFolder(run))
     logger.experiment.finish()
-    found = records(run)
-    config = {
-        entry.key or "/".join(entry.nested_key): json.loads(entry.value_json)
-        for record in found
-        for update in (record.run.config.update, record.config.update)
-        for entry in update
-    }
+    found, config = records(run), {}
+    # W&B's own process writes the file; on a busy machine it is behind.
+    for _ in range(50):
+        config = {
+            entry.key or "/".join(entry.nested_key): json.loads(entry.value_json)
+            for record in found
+            for update in (record.run.config.update, record.config.update)
+            for entry in update
+        }
+        if "head.name" in config:
+            break
+        time.sleep(0.2)
+        found = records(run)
     assert config["head.name"] == "arcface"
     assert config["without_seed"].startswith("a-")
     [metric] = [r.metric for r in found if r.metric.name == "val/dev/accuracy"]
