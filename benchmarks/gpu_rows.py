@@ -239,7 +239,7 @@ def our_loop(backbone: nn.Module, head: MarginHead, images: Tensor, labels: Tens
         x = normalize_images(images, "rgb").contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16):
             embeddings = backbone(x)
-        head.centers.know_range(labels, on_host)
+        head.centers.know_labels(labels, on_host)
         loss = head(embeddings, labels)
         optimizer.zero_grad()
         loss.backward()

@@ -52,6 +52,9 @@ def test_at_most_70_operations_and_one_wait(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_heads())
-def test_no_head_looks_for_its_rows(name: str) -> None:
-    """Without a shard every row has its class here, so nothing is to be found out."""
-    assert operations(name)["nonzero"] == 0
+def test_no_head_reads_a_number_or_looks_for_its_rows(name: str) -> None:
+    """Without a shard every row has its class here, and what a margin draws is drawn there."""
+    count = operations(name)
+    assert count["nonzero"] == 0
+    # The threshold of an alpha-divergence is searched for until it is found.
+    assert (count["_local_scalar_dense"] > 0) == (name == "q_margin")

@@ -113,11 +113,11 @@ def test_float16_products_in_plain_torch(name: str) -> None:
 def test_labels_that_change_after_they_were_looked_at() -> None:
     head = make_head("arcface", "exact", torch.float32)
     embeddings, labels = torch.randn(6, 16), torch.arange(6)
-    head.centers.know_range(labels, labels)
+    head.centers.know_labels(labels, labels)
     labels[:2] = -1
     expected = make_head("arcface", "exact", torch.float32)(embeddings[2:], labels[2:])
     torch.testing.assert_close(head(embeddings, labels), expected)
-    head.centers.know_range(labels, labels)
+    head.centers.know_labels(labels, labels)
     labels[0] = -5
     with pytest.raises(InputError, match="labels from -5 to 5"):
         head(embeddings, labels)

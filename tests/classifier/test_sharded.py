@@ -20,11 +20,12 @@ from helpers.small_heads import (
     parts_of,
     state_of,
 )
-from marginface.classifier import Shard
+from marginface.classifier import Shard, centers
 from marginface.classifier.nearest import predictions
 from marginface.classifier.sharding import init_centers
-from marginface.heads import create_head
+from marginface.heads import MarginHead, create_head
 from marginface.training.strategies import agree_on_overflow
+from marginface.utils import distributed
 from marginface.utils.errors import InputError
 
 Case = tuple[str, str]
@@ -84,6 +85,49 @@ def test_shards_equal_one_process(world: int, tmp_path: Path) -> None:
                 value = found[name][0]
             scale = float(expected[name].abs().max()) + 1e-30
             assert float((value - expected[name]).abs().max()) / scale < 1e-10, (key, name)
+
+
+def _known_parts(rank: int, world: int) -> Any:
+    """Every head, and with running states also unsharded, where nobody may ask for numbers."""
+
+    def ask(*_: Any) -> Any:
+        raise AssertionError("a process was asked how many rows it has")
+
+    distributed.rows_of_ranks = centers.rows_of_ranks = ask
+    labels = labels_for("equal parts")[parts_of(world, "equal parts")[rank]]
+
+    def known_step(head: MarginHead) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        embeddings = make_batch()[0][parts_of(world, "equal parts")[rank]].requires_grad_()
+        head.centers.know_labels(labels, labels, equal_parts=True)
+        loss = head(embeddings, labels)
+        loss.backward()
+        assert embeddings.grad is not None
+        return {"loss": loss.detach(), "dembeddings": embeddings.grad / world}, state_of(head)
+
+    sharded = {
+        case: known_step(make_head(*case, ranks=(rank, world), options=SMALL)) for case in MODES
+    }
+    return sharded, {case: known_step(make_head(*case))[1] for case in MODES}
+
+
+def test_nobody_asks_where_all_have_equal_parts(tmp_path: Path) -> None:
+    parts = run_processes(2, tmp_path, _known_parts)
+    for case in MODES:
+        expected = whole(case, labels_for("equal parts"))
+        steps = [sharded[case] for sharded, _ in parts]
+        gradient = torch.cat([found["dembeddings"] for found, _ in steps])
+        torch.testing.assert_close(gradient, expected["dembeddings"], rtol=1e-9, atol=1e-12)
+        for found, _ in steps:
+            torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-9, atol=1e-12)
+        for state in [state for _, state in steps] + [unsharded[case] for _, unsharded in parts]:
+            for key, value in state.items():
+                torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-12)
+
+
+def test_a_promise_of_equal_parts_that_is_broken() -> None:
+    labels = torch.tensor([0, -1])
+    with pytest.raises(InputError, match="every row has a label, and one is -1"):
+        make_head("arcface", "exact").centers.know_labels(labels, labels, equal_parts=True)
 
 
 def _few(rank: int, world: int) -> Any:

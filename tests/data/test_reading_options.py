@@ -51,7 +51,10 @@ class TestFaulty:
                 for image, index in zip(images, batch_indices, strict=True):
                     assert (image == faces[int(index)][0]).all()
         assert faces.skipped == 2
-        assert Subset(faces, np.array([0, 3])).skipped == 2
+        part = Subset(faces, np.array([0, 3]))
+        assert part.skipped == 2
+        assert part.may_skip
+        assert not Subset(FolderDataset(damaged), np.array([0, 3])).may_skip
         told = capfd.readouterr().err
         assert told.count("left out:") == 2, "once each, not every epoch"
         assert "p1/1.jpg: damaged JPEG" in told
@@ -204,6 +207,8 @@ class TestJoined:
         faces = join_faces(roots, faulty="skip")
         assert faces.__getitems__([0, 1])[2].tolist() == [1]
         assert faces.skipped == 1
+        assert faces.may_skip
+        assert not join_faces(roots).may_skip
 
     @pytest.mark.parametrize(
         ("text", "message"),

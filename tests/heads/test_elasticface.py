@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
 from helpers.small_heads import cosines
 from marginface.heads import MarginHead, create_head
 from marginface.utils.errors import InputError
+from marginface.utils.seeded_random import hash_normal
 
 HEADS = ["elasticface_arc", "elasticface_cos"]
 
@@ -26,6 +28,15 @@ def drawn_margins(head: MarginHead, rows: int = 4000) -> Tensor:
     if head.name == "elasticface_cos":
         return (cosine - target).detach()
     return (target.arccos() - cosine.arccos()).detach()[cosine.arccos() < 2.2]
+
+
+def test_the_noise_is_normal() -> None:
+    noise = hash_normal(torch.tensor(5), 200_000)
+    assert kstest(noise.double().numpy(), "norm").pvalue > 0.01
+    neighbors = torch.stack([noise[:-1], noise[1:]])
+    assert abs(float(neighbors.corrcoef()[0, 1])) < 0.01
+    assert torch.equal(noise[:7], hash_normal(torch.tensor(5), 7))
+    assert (noise[:7] - hash_normal(torch.tensor(6), 7)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -55,19 +55,20 @@ def test_steps_between_logged_ones_wait_for_nothing(
 
     monkeypatch.setattr(FaceRecognizer, "on_train_batch_start", watched)
     looked: list[int] = []
-    exchange, range_of = LateNumbers.exchange, ClassCenters._range
+    exchange, look_at = LateNumbers.exchange, ClassCenters._look_at
 
     def later(self: LateNumbers, tensor: torch.Tensor, of_step: Any) -> Any:
         looked.append(1)
         return exchange(self, tensor, of_step)
 
-    def known(self: ClassCenters, labels: torch.Tensor) -> tuple[int, int]:
-        assert self._known_range is not None
-        assert self._known_range[0] is labels, "the labels were not looked at on the host"
-        return range_of(self, labels)
+    def known(self: ClassCenters, labels: torch.Tensor) -> Any:
+        assert self._known is not None
+        assert self._known.labels is labels, "the labels were not looked at on the host"
+        assert self._known.equal_parts, "processes would have to ask each other"
+        return look_at(self, labels)
 
     monkeypatch.setattr(LateNumbers, "exchange", later)
-    monkeypatch.setattr(ClassCenters, "_range", known)
+    monkeypatch.setattr(ClassCenters, "_look_at", known)
     settings = [*tiny_run, "trainer.max_steps=12", "trainer.log_every_n_steps=100"]
     settings += ["data.val_identities=0", "trainer.max_epochs=100", f"augmentation={augmentation}"]
     train(compose(*settings, run_dir=tmp_path))

@@ -4,6 +4,7 @@ Tensor names: B batch, R its rows with a label, C classes, K centers of a class,
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,29 @@ from marginface.utils.distributed import (
     gather_for_shards,
     gather_rows_of_any_number,
     rows_of_ranks,
+    world_size,
 )
 from marginface.utils.errors import InputError
 
 IGNORED_LABEL = -1
+
+
+class LabeledRows(NamedTuple):
+    """The rows of a batch that have a label."""
+
+    embeddings: Tensor  # (R, D)
+    labels: Tensor  # (R,)
+    of_ranks: tuple[int, ...]  # how many of the R rows each process has
+    equal_parts: bool  # whether it is known that every process has as many as this one
+
+
+class _KnownLabels(NamedTuple):
+    """What is known about the labels of a batch without asking a device."""
+
+    labels: Tensor
+    version: int  # of their memory, which somebody may have changed since
+    range: tuple[int, int]
+    equal_parts: bool
 
 
 class ClassCenters(nn.Module):
@@ -65,7 +85,7 @@ class ClassCenters(nn.Module):
         self.weight = nn.Parameter(drawn)
         # Where the backward pass is to step the centers itself: what begins such a step.
         self.step_centers_in_backward: Callable[[], CenterStep] | None = None
-        self._known_range: tuple[Tensor, int, tuple[int, int]] | None = None
+        self._known: _KnownLabels | None = None
 
     @property
     def num_rows(self) -> int:
@@ -98,42 +118,53 @@ class ClassCenters(nn.Module):
             rows_of_batch=rows_of_batch,
         )
 
-    def know_range(self, labels: Tensor, on_host: Tensor) -> None:
+    def know_labels(self, labels: Tensor, on_host: Tensor, equal_parts: bool = False) -> None:
         """Look at labels on the host, so that the next step need not wait for those on a device.
 
         Args:
             labels: (B,) as the next call of the head will get them.
             on_host: the same numbers.
+            equal_parts: whether every process has B rows in that call, all of them with a label
+                that is a class, so that nobody has to ask.
+
+        Raises:
+            InputError: equal parts, and a row without a label.
         """
-        self._known_range = labels, labels._version, _range_of(on_host)
+        low, high = _range_of(on_host)
+        if equal_parts and low == IGNORED_LABEL:
+            raise InputError(
+                f"equal_parts promises that every row has a label, and one is {IGNORED_LABEL}: "
+                "leave equal_parts out"
+            )
+        self._known = _KnownLabels(labels, labels._version, (low, high), equal_parts)
 
-    def _range(self, labels: Tensor) -> tuple[int, int]:
-        known, self._known_range = self._known_range, None
-        if known is not None and known[0] is labels and known[1] == labels._version:
-            return known[2]
-        return _range_of(labels)
+    def _look_at(self, labels: Tensor) -> _KnownLabels:
+        known, self._known = self._known, None
+        if known is not None and known.labels is labels and known.version == labels._version:
+            return known
+        return _KnownLabels(labels, labels._version, _range_of(labels), equal_parts=False)
 
-    def labeled_rows(
-        self, embeddings: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    def labeled_rows(self, embeddings: Tensor, labels: Tensor) -> LabeledRows:
         """Rows with a label: those of this process, or with a shard those of all processes.
-
-        Returns:
-            (R, D) embeddings, (R,) labels, how many of the R rows each process has.
 
         Raises:
             InputError: a label that is not a class, or processes without their shard.
         """
-        # One wait for the device unless the range is known; another only to leave rows out.
-        low, high = self._range(labels)
-        if self.shard is None:
+        # One wait for the device unless the labels are known; another only to leave rows out.
+        known = self._look_at(labels)
+        low, high = known.range
+        if self.shard is None or known.equal_parts:
             self._check_range(low, high)
         if low == IGNORED_LABEL:
             index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
             embeddings, labels = embeddings[index], labels[index]
         if self.shard is None:
-            return embeddings, labels, (len(labels),)
-        counts = tuple(rows_of_ranks(len(labels), labels.device))
+            return LabeledRows(embeddings, labels, (len(labels),), known.equal_parts)
+        counts = (
+            (len(labels),) * world_size()
+            if known.equal_parts
+            else tuple(rows_of_ranks(len(labels), labels.device))
+        )
         if len(counts) != self.shard.world:
             raise InputError(
                 f"this head has one of {self.shard.world} parts of the class centers, and "
@@ -142,8 +173,9 @@ class ClassCenters(nn.Module):
             )
         gathered = gather_for_shards(embeddings, counts, self.options.communication_precision)
         labels = gather_counted_rows(labels, counts)
-        self.check_labels(labels)
-        return gathered, labels, counts
+        if not known.equal_parts:
+            self.check_labels(labels)
+        return LabeledRows(gathered, labels, counts, known.equal_parts)
 
     def check_labels(self, labels: Tensor) -> None:
         """InputError for a label that is not a class."""

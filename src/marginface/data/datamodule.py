@@ -88,8 +88,9 @@ class FaceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.start = (0, 0)  # epoch and step in it
-        # Told the labels of each training batch, on the device and on the host.
-        self.watch_labels: Callable[[Tensor, Tensor], None] | None = None
+        # Told the labels of each training batch, on the device and on the host, and whether every
+        # process has as many.
+        self.watch_labels: Callable[[Tensor, Tensor, bool], None] | None = None
         self.train_set, self.verification_sets = _split(
             dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
         )
@@ -182,7 +183,7 @@ class FaceDataModule(L.LightningDataModule):
         if not self.trainer.training:
             return queue_to(device, images), on_device, queue_to(device, indices)
         if self.watch_labels is not None:
-            self.watch_labels(on_device, labels)
+            self.watch_labels(on_device, labels, not self.train_set.may_skip)
         return queue_to(device, images), on_device, indices
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:

@@ -119,6 +119,10 @@ class Subset(FaceDataset):
         return self.parent.read(int(self.indices[index]), out)
 
     @property
+    def may_skip(self) -> bool:
+        return self.parent.may_skip
+
+    @property
     def skipped(self) -> int:
         return self.parent.skipped
 

@@ -109,6 +109,11 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         return True
 
     @property
+    def may_skip(self) -> bool:
+        """Whether a batch may have fewer images than were asked for."""
+        return self.faulty == "skip"
+
+    @property
     def skipped(self) -> int:
         """Faulty images met so far, by all processes that read this dataset here."""
         return 0 if self._image_cache is None else self._image_cache.faulty_count

@@ -80,6 +80,10 @@ class JoinedDataset(FaceDataset):
         return source.read(place, out)
 
     @property
+    def may_skip(self) -> bool:
+        return any(source.may_skip for source in self.sources)
+
+    @property
     def skipped(self) -> int:
         return sum(source.skipped for source in self.sources)
 

@@ -23,6 +23,7 @@ class LabeledBatch:
     target: Tensor  # (R,) similarity to the own center
     centers: CenterChunks | None = None  # what the rows are compared with
     in_kernels: bool = False  # whether GPU kernels do that
+    equal_parts: bool = False  # whether it is known that every process has as many rows
 
     @property
     def has_all_rows(self) -> bool:

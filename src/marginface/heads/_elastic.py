@@ -8,6 +8,7 @@ from torch import Tensor
 from marginface.heads._batch import LabeledBatch
 from marginface.heads._margin import Margin, MarginGradient
 from marginface.utils.distributed import rank
+from marginface.utils.seeded_random import hash_normal
 
 Compat = Literal["paper", "official_code"]
 
@@ -16,6 +17,7 @@ class ElasticMargin(Margin):
     """Training draws margins from N(margin, sigma^2), not truncated; otherwise they are `margin`.
 
     The draws follow from a key, drawn when the head is made and saved with it, and from the step.
+    They are hashed where these two are, so that nobody waits for a GPU to know them.
 
     Args:
         margin: mean of the margins.
@@ -50,9 +52,8 @@ class ElasticMargin(Margin):
         if not self.training:
             return {}
         self.observe(batch.target, batch)
-        margins = self._draw(len(batch.target), 0 if batch.has_all_rows else rank()).to(
-            batch.target
-        )
+        place = 0 if batch.has_all_rows else rank()
+        margins = self._draw(len(batch.target), place).to(batch.target.dtype)
         return {"margin": self._sorted(margins, batch.target.detach()) if self.plus else margins}
 
     def advance(self, observed: Tensor) -> None:
@@ -60,10 +61,8 @@ class ElasticMargin(Margin):
 
     def _draw(self, number: int, place: int) -> Tensor:
         part = len(self._seen)  # of the micro-batches of this step
-        seed = ((int(self.key) + int(self.step)) * 1024 + place) * 1024 + part
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(number, generator=generator, dtype=torch.float64)
-        return self.margin + self.sigma * noise
+        seed = ((self.key + self.step) * 1024 + place) * 1024 + part
+        return self.margin + self.sigma * hash_normal(seed, number)
 
     def _sorted(self, margins: Tensor, cosine: Tensor) -> Tensor:
         ascending = margins.sort().values

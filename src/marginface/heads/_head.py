@@ -110,7 +110,8 @@ class MarginHead(nn.Module):
         on_device = torch.cuda.device_of(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False), on_device:
             self.margin.restore_step_start()
-            e, labels, rows_of_ranks = self.centers.labeled_rows(full_precision(embeddings), labels)
+            rows = self.centers.labeled_rows(full_precision(embeddings), labels)
+            e, labels, rows_of_ranks, equal_parts = rows
             chunks = self.centers.chunks(
                 e.dtype,
                 len(e),
@@ -118,7 +119,9 @@ class MarginHead(nn.Module):
                 sample=self.centers.sample(labels, self.margin.optimizer_step),
             )
             compared = self._compare_with_own(e, labels, chunks)
-            batch = LabeledBatch(e, labels, compared.target, chunks, compared.in_kernels)
+            batch = LabeledBatch(
+                e, labels, compared.target, chunks, compared.in_kernels, equal_parts
+            )
             curve_inputs = self.margin.curve_inputs(batch)  # other processes may have rows
             if len(labels) == 0:
                 return self._zero_loss(e)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from marginface.heads._batch import LabeledBatch
-from marginface.utils.distributed import gather_rows_of_any_number
+from marginface.utils.distributed import gather_rows, gather_rows_of_any_number
 
 
 class RunningState(nn.Module):
@@ -90,7 +90,10 @@ class RunningState(nn.Module):
         if not self.training:
             return
         values = values.detach()
-        self._seen.append(values if batch.has_all_rows else gather_rows_of_any_number(values))
+        if not batch.has_all_rows:
+            gather = gather_rows if batch.equal_parts else gather_rows_of_any_number
+            values = gather(values)
+        self._seen.append(values)
         observed = torch.cat(self._seen)
         if len(observed):
             self.advance(observed)

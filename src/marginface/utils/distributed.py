@@ -22,24 +22,29 @@ def rank() -> int:
     return dist.get_rank() if is_distributed() else 0
 
 
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Elementwise mean over all processes, the same on each."""
     if not is_distributed():
         return values
-    return add_over_ranks(values.clone()) / dist.get_world_size()
+    return add_over_ranks(values.clone()) / world_size()
 
 
 def sum_over_ranks(value: float, device: torch.device) -> float:
     """Sum of a number over all processes, the same on each."""
     mean = mean_over_ranks(torch.tensor(float(value), device=device))
-    return float(mean) * (dist.get_world_size() if is_distributed() else 1)
+    return float(mean) * world_size()
 
 
 def gather_rows(rows: Tensor) -> Tensor:
     """(N, ...) rows of every process to (world x N, ...), in rank order; N is the same on all."""
     if not is_distributed():
         return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 

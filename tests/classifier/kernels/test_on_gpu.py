@@ -61,8 +61,7 @@ def test_the_same_bits_twice(precision: str) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
-# ElasticFace draws its margins on the host.
-QUEUED = set(list_heads()) - WITHOUT_KERNELS - {"dynarcface", "elasticface_arc", "elasticface_cos"}
+QUEUED = set(list_heads()) - WITHOUT_KERNELS - {"dynarcface"}
 
 
 @pytest.mark.parametrize("name", sorted(QUEUED))
@@ -73,7 +72,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
     embeddings, labels = case.batch()
     e, labels = embeddings.float().requires_grad_(), labels.clamp(min=0)
     head(e, labels).backward()  # compiles
-    head.centers.know_range(labels, labels.cpu())
+    head.centers.know_labels(labels, labels.cpu())
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
