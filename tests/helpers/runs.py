@@ -39,16 +39,19 @@ def losses(run_dir: Path) -> dict[int, float]:
 
 
 @contextmanager
-def started(arguments: list[str], run_dir: Path, *before: str) -> "Iterator[subprocess.Popen[str]]":
+def started(
+    arguments: list[str], run_dir: Path, *before: str, on_gpu: bool = False
+) -> "Iterator[subprocess.Popen[str]]":
     """A run in a session of its own, all of which is killed in the end.
 
     Args:
         before: options of the interpreter, before train.py: "-m", "torch.distributed.run".
+        on_gpu: whether it sees the GPUs of this machine.
     """
     process = subprocess.Popen(
         [sys.executable, *before, "train.py", *arguments, f"hydra.run.dir={run_dir}"],
         cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | ({} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,7 +80,9 @@ def has_rows(run_dir: Path, number: int) -> Callable[[], bool]:
     return lambda: path.is_file() and len(path.read_text().splitlines()) > number
 
 
-def kill_after(rows_written: int, arguments: list[str], run_dir: Path) -> None:
+def kill_after(
+    rows_written: int, arguments: list[str], run_dir: Path, *, on_gpu: bool = False
+) -> None:
     """Start a run and SIGKILL all its processes as soon as metrics.csv has so many rows."""
-    with started(arguments, run_dir) as process:
+    with started(arguments, run_dir, on_gpu=on_gpu) as process:
         wait_until(has_rows(run_dir, rows_written), process)

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from safetensors.torch import load_file
 
+from helpers.commands import marginface
+from helpers.evaluations import settings as settings_of_evaluation
 from helpers.paths import ROOT
-from helpers.runs import compose, losses
+from helpers.runs import compose, kill_after, losses
+from marginface.evaluation.run import evaluate
 from marginface.heads import list_heads
 from marginface.training import train
 from marginface.training.module import FaceRecognizer
@@ -78,6 +82,34 @@ def test_a_resumed_run_is_the_same(gpu_run: list[str], tmp_path: Path) -> None:
     assert first.keys() == second.keys()
     for step, loss in first.items():
         assert second[step] == pytest.approx(loss, rel=2e-3), step
+
+
+def test_a_killed_run_goes_on_is_evaluated_and_gives_its_centers(
+    gpu_run: list[str], sets: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    settings = [*gpu_run, "trainer.max_epochs=100", "trainer.max_steps=300", "data.num_workers=1"]
+    settings += ["callbacks.checkpoint.every_n_train_steps=4", "data.val_identities=0"]
+    kill_after(6, settings, run, on_gpu=True)
+    before = losses(run)
+    assert len(before) < 300, "killed too late to show anything"
+    train(compose(*settings, run_dir=run))
+    after = losses(run)
+    assert list(after) == list(range(300))
+    # What was trained again since the checkpoint is what it was.
+    assert [after[step] for step in before] == pytest.approx(list(before.values()), rel=2e-3)
+    found = evaluate(
+        settings_of_evaluation(
+            f"run={run}", "checkpoint=last", "benchmark=custom_pairs", "cache=false",
+            f"benchmark.custom_pairs.root={sets / 'pairs'}", folder=tmp_path,
+        )
+    )  # fmt: skip
+    assert found
+    target = tmp_path / "centers.safetensors"
+    assert marginface("export-head", str(run), str(target)).exit_code == 0
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    centers = kept["state_dict"]["head.centers.weight"]
+    assert torch.equal(load_file(target)["head.weight"], centers)
 
 
 TWO = {
