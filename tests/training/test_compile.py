@@ -1,6 +1,7 @@
 """compile=true: every network is one graph, which validation leaves as it is."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,18 @@ NETWORKS = {
     "vit_tiny_patch16_224": {"pool": "model", "norm": "ln"},
     "resnet18": {"pool": "flatten"},  # any other of timm's
 }
+OF_OTHERS = {
+    "ir": {"model": {"blocks": [1, 1, 1, 1], "squeeze": True}},
+    "iresnet": {"model": {"layers": [1, 1, 1, 1], "magface": True}},
+    "flat_vit": {"model": {"depth": 2}},
+    "mbf": {},
+    "edgeface": {},
+    "inception_resnet_v1": {},
+}
 ALL = [
-    pytest.param(name, marks=[] if name == "miniresnet8_half" else pytest.mark.slow)
-    for name in NETWORKS
+    "miniresnet8_half",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if "mini" not in name),
+    *(pytest.param(name, marks=pytest.mark.long) for name in OF_OTHERS),
 ]
 
 
@@ -27,7 +37,8 @@ ALL = [
 def test_a_network_is_one_graph(name: str) -> None:
     torch._dynamo.reset()
     counters.clear()
-    backbone = create_backbone(name, **NETWORKS[name]).train()  # type: ignore[arg-type]
+    settings: dict[str, Any] = (NETWORKS | OF_OTHERS)[name]
+    backbone = create_backbone(name, **settings).train()
     backbone.compile(fullgraph=True, backend="aot_eager")  # whatever the graph is then made into
     images = torch.randn(4, 3, 112, 112)
     for _ in range(2):
