@@ -17,6 +17,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, or one processor would wait for the other at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 def _folder_from_environment(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:

@@ -49,6 +49,7 @@ def photographs(faces: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.first
 def test_the_page_runs(faces: Path, tmp_path: Path) -> None:
     if not os.environ.get("MARGINFACE_YUNET"):
         pytest.skip("MARGINFACE_YUNET is not set")

@@ -13,6 +13,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.slow
+@pytest.mark.first
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "shorter", [["trainer.max_epochs=4"], pytest.param([], marks=pytest.mark.long)]

@@ -61,7 +61,7 @@ def test_embeddings_are_insightfaces(golden: Path) -> None:
     torch.testing.assert_close(embeddings, torch.from_numpy(expected[key]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["x2softmax", "arcface"])
+@pytest.mark.parametrize("name", ["x2softmax", pytest.param("arcface", marks=pytest.mark.slow)])
 def test_training_is_the_official_loop(golden: Path, name: str) -> None:
     case = json.loads((golden / "training.json").read_text())[name]
     generator = np.random.RandomState(case["seed"])

@@ -183,6 +183,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.first
 def test_the_wheel_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     """New project, own head, two processes, a sweep of two, an evaluation."""
 

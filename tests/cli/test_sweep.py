@@ -42,7 +42,7 @@ def test_three_heads_and_one_table(tiny_run: list[str], tmp_path: Path, command:
     assert "arcface" in again.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jobs_with_different_numbers_of_processes(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
@@ -94,6 +94,7 @@ def trials(sweep: Path) -> list[tuple[str, float | None]]:
 
 
 @pytest.mark.slow
+@pytest.mark.first
 def test_a_search_goes_on_after_it_was_killed(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:
@@ -123,7 +124,7 @@ def test_a_search_goes_on_after_it_was_killed(
     assert ("Importance of the settings" in page) == (len(values) >= 4 and len(set(values)) > 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_that_fails_is_one_of_the_search(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:

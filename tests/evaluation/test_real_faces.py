@@ -16,6 +16,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.slow
+@pytest.mark.first
 def test_one_command_on_real_faces(faces: Path, tmp_path: Path, command: Command) -> None:
     threads = str(os.cpu_count())
     small = ["experiment=faces_demo", "backbone.image_size=64", "data.dataset.resize=true"]

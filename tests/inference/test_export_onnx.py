@@ -185,6 +185,7 @@ def test_numbers_of_an_evaluation_stay(run: Path, tmp_path: Path, sets: Path) ->
         )
 
 
+@pytest.mark.slow
 def test_16_and_8_bits(weights: Path, people: Path, tmp_path: Path) -> None:
     model = open_model(weights, SMALL)
     half = export_onnx(model, tmp_path / "h.onnx", ExportOptions(precision="fp16", faces=people))
@@ -300,11 +301,11 @@ def test_mistakes(weights: Path, exported: Path, people: Path, tmp_path: Path) -
         *((n, {}) for n in ("iresnet18", "iresnet50", "miniresnet8", "mobilefacenet")),
         ("resnet10t", {"pool": "flatten"}),
         ("resnet10t", {"pool": "model"}),
-        ("convnext_atto", {}),
+        pytest.param("convnext_atto", {}, marks=pytest.mark.long),
         ("vit_tiny_patch16_224", {"norm": "ln"}),
-        ("mobilenetv3_small_100", {}),
-        ("efficientnet_b0", {}),
-        ("regnetx_002", {}),
+        pytest.param("mobilenetv3_small_100", {}, marks=pytest.mark.long),
+        pytest.param("efficientnet_b0", {}, marks=pytest.mark.long),
+        pytest.param("regnetx_002", {}, marks=pytest.mark.long),
     ],
 )
 def test_every_network(name: str, config: dict[str, str], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dlibs_network(faces: Path, tmp_path: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:

@@ -271,7 +271,7 @@ def test_killed_while_enrolling(tmp_path: Path) -> None:
     assert left > 0, "nothing was written before the kill"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_enrolling_often(tmp_path: Path) -> None:
     for seed in range(20):
         path = tmp_path / f"{seed}.gallery"

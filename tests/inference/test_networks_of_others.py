@@ -23,6 +23,7 @@ def adaface(golden: Path, tmp_path: Path) -> Path:
     return file_of(state, facts(golden, "adaface")["checkpoints"][0], tmp_path / "adaface.ckpt")
 
 
+@pytest.mark.slow
 def test_evaluation_says_bgr_and_why(
     adaface: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_an_iresnet_of_any_depth_and_size(tmp_path: Path) -> None:
         assert torch.equal(file.build().eval()(images), network(images))
 
 
+@pytest.mark.slow
 def test_whose_a_file_is_can_be_said(
     golden: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def limited(limit: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_space_for_an_export(run: Path, tmp_path: Path) -> None:
     for target, more in (("a.onnx", []), ("shared", ["--license", "mit"])):
         done = limited(100_000, "export", str(run), f"{tmp_path}/{target}", *more)
@@ -43,6 +44,7 @@ def test_no_space_for_an_export(run: Path, tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_no_space_for_a_gallery_and_embeddings(tmp_path: Path) -> None:
     write_onnx(tmp_path / "net.onnx", side=112, width=64)
     for person, images in enumerate(random_faces(200, 2)):
@@ -84,7 +86,7 @@ def killed_after(seconds: float, *arguments: str) -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_exporting(run: Path, tmp_path: Path) -> None:
     """At 20 moments: the file is not there, or it is whole; the next export cleans up and works."""
     expected = marginface.load(run).digest

@@ -117,7 +117,9 @@ def test_classes_need_a_file() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["ddp_gloo", "class_parallel"])
+@pytest.mark.parametrize(
+    "trainer", [pytest.param("ddp_gloo", marks=pytest.mark.long), "class_parallel"]
+)
 def test_means_over_two_processes(
     tiny_run: list[str],
     tmp_path: Path,

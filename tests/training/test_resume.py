@@ -32,7 +32,7 @@ def numbers(table: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in table]
 
 
-@pytest.mark.parametrize("killed_at", [7, 18])
+@pytest.mark.parametrize("killed_at", [7, pytest.param(18, marks=pytest.mark.slow)])
 def test_killed_runs_go_on_bit_equal(
     resumable: list[str], uninterrupted: list[dict[str, str]], tmp_path: Path, killed_at: int
 ) -> None:

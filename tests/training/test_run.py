@@ -167,6 +167,20 @@ def test_learning_rate_scaling_is_printed(
     assert float(rows(tmp_path)[0]["train/lr"]) == pytest.approx(0.05)
 
 
+def test_stopped_early_within_an_epoch_leaves_its_last_weights(
+    tiny_run: list[str], tmp_path: Path
+) -> None:
+    stopping = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1"]
+    often = ["trainer.val_check_interval=4", "trainer.max_epochs=50", "optimizer.lr=1e-9"]
+    train(compose(*tiny_run, *stopping, *often, "trainer.max_steps=60", run_dir=tmp_path))
+    steps = len(losses(tmp_path))
+    assert steps % 11, "stopped at the end of an epoch, which shows nothing"
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert stored["global_step"] == steps
+    train(compose(*tiny_run, *often, "trainer.max_steps=60", run_dir=tmp_path))  # to the end
+    assert list(losses(tmp_path)) == list(range(60))
+
+
 def test_early_stopping_and_no_callbacks(tiny_run: list[str], tmp_path: Path) -> None:
     short = [*tiny_run[:-4], *tiny_run[-3:], "trainer.max_steps=2"]  # without callbacks.progress
     train(compose(*short, "callbacks=none", run_dir=tmp_path / "none"))

@@ -106,8 +106,14 @@ def test_the_same_set_in_every_format(kind: str, tmp_path: Path) -> None:
         assert (faces[index][0] == reference[index]).all()
 
 
-@pytest.mark.parametrize("kind", ["lmdb", "tar", "zip", "parquet"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+_STARTS = [  # a process that is spawned imports everything
+    *((kind, "fork") for kind in ("lmdb", "tar", "zip", "parquet")),
+    ("lmdb", "spawn"),
+    *(pytest.param(kind, "spawn", marks=pytest.mark.slow) for kind in ("tar", "zip", "parquet")),
+]
+
+
+@pytest.mark.parametrize(("kind", "start"), _STARTS)
 def test_workers(kind: str, start: str, tmp_path: Path) -> None:
     faces = open_faces(WRITERS[kind](tmp_path / "set"))
     here = [faces.image_bytes(i) for i in range(10)]

@@ -46,6 +46,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
             )
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
+        self._saved_step: int | None = None
 
     def on_step_end(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
         step = trainer.global_step
@@ -55,10 +56,18 @@ class LastCheckpoint(StepCallback, Checkpoint):
             or step == trainer.max_steps
             or trainer.should_stop  # max_time and the like
         ):
-            save_checkpoint(trainer, module, self.path)
+            self._save(trainer, module)
+
+    def _save(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
+        save_checkpoint(trainer, module, self.path)
+        self._saved_step = trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
+        # Lightning has checkpoint callbacks last: what ends a run by its accuracy has spoken.
+        ends = trainer.state.fn == "fit" and trainer.should_stop
+        if ends and self._saved_step != trainer.global_step:
+            self._save(trainer, module)
         verification = module.verification
         if trainer.is_global_zero and verification.thresholds and verification.after_steps:
             found = [vars(threshold) for threshold in verification.thresholds]
