@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers.operations import Operations
 from helpers.processes import run_processes
 from helpers.small_heads import MAKE_OPTIMIZER, MODES, SMALL, make_head
 from marginface.classifier import ClassifierOptions
@@ -151,6 +152,17 @@ def test_blocks_equal_torch(kind: str, block: int, monkeypatch: pytest.MonkeyPat
         their.step()
         assert torch.equal(ours.grad, theirs.grad)
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", MAKE_OPTIMIZER)
+def test_on_a_gpu_a_step_of_all_centers_is_some_launches(kind: str) -> None:
+    centers = torch.nn.Parameter(torch.empty(93_431, 512, device="meta"))
+    optimizer = MAKE_OPTIMIZER[kind]([centers])
+    for _ in range(2):
+        centers.grad = torch.empty_like(centers)
+        with Operations() as operations:
+            optimizer.step()
+    assert operations.launched().total() <= 25, operations.launched()
 
 
 def test_options_without_a_sparse_version() -> None:

@@ -20,7 +20,8 @@ from marginface.utils.errors import InputError
 Group = dict[str, Any]
 State = dict[str, Tensor]  # rows of momentum or moments
 _LARGE = 1 << 24  # numbers from which a parameter is stepped in blocks
-_BLOCK = 1 << 21  # numbers of a block: it should stay in the cache
+_BLOCK = 1 << 21  # numbers of a block: it should stay in the cache of a CPU
+_BLOCK_ON_GPU = 1 << 25  # temporaries of 128 MiB, and few launches
 
 
 class _ByRows(torch.optim.Optimizer):
@@ -122,10 +123,11 @@ class _ByRows(torch.optim.Optimizer):
 
     def _step_blocks(self, group: Group, parameter: Tensor, gradient: Tensor) -> None:
         done = self._begin_step(parameter)
-        size = max(_BLOCK // parameter.shape[1], 1)
+        block = _BLOCK if parameter.device.type == "cpu" else _BLOCK_ON_GPU
+        size = max(block // parameter.shape[1], 1)
         for start in range(0, len(parameter), size):
-            block = slice(start, start + size)
-            self._step_at(group, parameter, done, block, gradient[block])
+            rows = slice(start, start + size)
+            self._step_at(group, parameter, done, rows, gradient[rows])
 
     @torch.no_grad()
     def _step_at(
