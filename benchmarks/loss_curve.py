@@ -30,7 +30,7 @@ from marginface.data import open_faces
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, LAST = 20, 50  # steps that are compared
 RECIPE = [
-    "backbone=iresnet18", "data.batch_size=64", "data.val_identities=0", "head.scale=32",
+    "backbone=iresnet18", "data.batch_size=32", "data.val_identities=0", "head.scale=32",
     "optimizer=sgd", "optimizer.lr=0.02", "seed=1", "logger=csv",
     "trainer.precision=32-true", "trainer.log_every_n_steps=1", "trainer.max_epochs=100",
     "callbacks.progress=null", "callbacks.checkpoint=null", "callbacks.best=null",

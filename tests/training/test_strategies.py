@@ -1,5 +1,6 @@
 """Class centers on several processes, in whole runs: same losses, any number continues."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers.runs import compose, kill_after, losses
 from marginface.training.run import train
 from marginface.utils.errors import InputError
 
+DDP = ["class_parallel", "ddp_gloo"]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -95,6 +97,25 @@ def test_the_backbone_on_many_processes_too(
     done = command("train.py", *last, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy", ["fsdp2", *(pytest.param(s, marks=pytest.mark.long) for s in DDP)]
+)
+def test_what_is_verified_is_what_is_stored(
+    strategy: str, tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    """Batch normalization has other running statistics in each process; one of them counts."""
+    settings = [*tiny_run, "trainer.max_steps=11", "optimizer.lr=0.01"]
+    done = command("train.py", *settings, *trainer(strategy, 2), f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    before = json.loads((tmp_path / "result.json").read_text())
+    train(compose(*settings, run_dir=tmp_path))  # nothing is left but to verify
+    after = json.loads((tmp_path / "result.json").read_text())
+    keys = [key for key in before if key.startswith("val/heldout/")]
+    assert len(keys) > 3
+    assert [after[key] for key in keys] == pytest.approx([before[key] for key in keys], abs=1e-4)
 
 
 @pytest.mark.long

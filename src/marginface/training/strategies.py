@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from marginface.classifier import ClassifierOptions
 from marginface.runs.checkpoint_file import CENTERS
-from marginface.utils.distributed import largest_over_ranks
+from marginface.utils.distributed import copy_from_first, largest_over_ranks
 from marginface.utils.errors import InputError
 
 
@@ -55,6 +55,14 @@ class FullyShardedStrategy(ModelParallelStrategy):
         """Every process is one of the data-parallel ones."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def on_validation_start(self) -> None:
+        """Verify with the running statistics that checkpoints hold: those of the first process.
+
+        DDP sends them before every forward pass, FSDP never does.
+        """
+        assert self.lightning_module is not None
+        copy_from_first(self.lightning_module.backbone.buffers())
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors, on every process; the class centers stay what they are here."""

@@ -4,7 +4,7 @@ Every function also works without a process group, as a world of one.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -107,6 +107,13 @@ def largest_over_ranks(values: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that they have on the first process; in place."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def gather_for_shards(rows: Tensor, counts: Sequence[int], precision: str = "float32") -> Tensor:
