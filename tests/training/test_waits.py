@@ -1,6 +1,8 @@
 """What a step in the steady state asks of tensors that a GPU would have to be waited for."""
 
+import subprocess
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.paths import ROOT
 from helpers.runs import compose
 from marginface.classifier.centers import ClassCenters
 from marginface.training import train
 from marginface.training.late_numbers import LateNumbers
 from marginface.training.module import FaceRecognizer
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 # What is looked at there is on the host whatever the device is: seeds, image indices, and the loss
 # of the progress bar, which StepLog gives to Lightning on the host (a test on a GPU sees to it).
 ON_THE_HOST = {"augmentation.py", "on_train_batch_start", "convert_tensors_to_scalars"}
@@ -74,6 +78,59 @@ def test_steps_between_logged_ones_wait_for_nothing(
     train(compose(*settings, run_dir=tmp_path))
     assert len(looked) == 12
     assert waits.found == set()
+
+
+# A process of two: what its steps 5 to 8 wait for, and what they ask the other one.
+_OF_TWO = """
+import sys
+import torch.distributed as dist
+from helpers.runs import compose
+from marginface.classifier import centers
+from marginface.training import train
+from marginface.training.module import FaceRecognizer
+from marginface.utils import distributed
+from training.test_waits import Waits
+
+waits, begin, asked = Waits(), FaceRecognizer.on_train_batch_start, []
+ways = [(dist, "broadcast"), (distributed, "rows_of_ranks"), (centers, "rows_of_ranks")]
+before = [getattr(module, name) for module, name in ways]
+
+def noted(function, name):
+    return lambda *given, **named: (asked.append(name), function(*given, **named))[1]
+
+def watched(module, batch, batch_idx):
+    step = module.trainer.global_step
+    for (place, name), function in zip(ways, before):
+        setattr(place, name, noted(function, name) if 5 <= step < 9 else function)
+    if step == 5:
+        waits.__enter__()
+    if step == 9:
+        waits.__exit__(None, None, None)
+    begin(module, batch, batch_idx)
+
+FaceRecognizer.on_train_batch_start = watched
+train(compose(*sys.argv[2:], run_dir=sys.argv[1]))
+found = sorted(waits.found) + sorted(asked)
+assert found == [], found
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings", [["trainer=ddp_gloo", "head=adaface"], ["trainer=class_parallel"]]
+)
+def test_steps_of_two_processes_wait_for_nothing(
+    settings: list[str], tiny_run: list[str], tmp_path: Path, command: Command
+) -> None:
+    script = tmp_path / "of_two.py"
+    script.write_text(_OF_TWO)
+    run = [*tiny_run, *settings, "trainer.accelerator=cpu", "trainer.devices=2"]
+    run += ["trainer.max_steps=12", "trainer.log_every_n_steps=100", "data.val_identities=0"]
+    done = command(
+        str(script), str(tmp_path / "run"), *run, "trainer.max_epochs=100",
+        "trainer.limit_train_batches=12", PYTHONPATH=str(ROOT / "tests"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_numbers_come_one_step_late_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

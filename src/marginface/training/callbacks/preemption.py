@@ -36,6 +36,10 @@ class Preemption(StepCallback):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self._install(module)
+        if signal.SIGTERM in self.signals:
+            # Lightning would ask the first process before every batch whether it has got one, and
+            # wait for the device to know the answer.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _ask_nobody  # type: ignore[method-assign]
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._install(module)
@@ -78,6 +82,10 @@ class Preemption(StepCallback):
             f"{name}: stopped after {trainer.global_step} steps, {writers[0].path} is written"
         )
         raise PreemptedError(f"stopped by {name}; the same command resumes", self.exit_code)
+
+
+def _ask_nobody() -> None:
+    """Signals travel with the losses, see `FaceRecognizer.training_step`."""
 
 
 def _number_of(name: str) -> signal.Signals:
