@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.runs import compose, kill_after, losses, rows
 from marginface.training.resume import check_same_run
@@ -41,6 +42,24 @@ def test_killed_runs_go_on_bit_equal(
     assert len(rows(tmp_path)) < STEPS, "killed too late to show anything"
     train(compose(*resumable, run_dir=tmp_path))
     assert numbers(rows(tmp_path)) == numbers(uninterrupted)
+
+
+def test_a_validation_after_the_checkpoint_is_made_up_for(
+    resumable: list[str], tmp_path: Path
+) -> None:
+    """An epoch's checkpoint is written before its validation, and knows nothing of it."""
+    settings = [*resumable, "callbacks.checkpoint.every_n_train_steps=1000", "optimizer.lr=1e-9"]
+    train(compose(*settings, run_dir=tmp_path / "whole"))
+    kill_after(15, settings, tmp_path / "parts")
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 11
+    train(compose(*settings, run_dir=tmp_path / "parts"))
+    assert numbers(rows(tmp_path / "parts")) == numbers(rows(tmp_path / "whole"))
+    best = [
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+        for name in ("whole", "parts")
+    ]
+    assert best == [11, 11]
 
 
 @pytest.mark.parametrize("sampler", ["class_balanced", "grouped"])

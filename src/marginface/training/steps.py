@@ -35,15 +35,25 @@ def logs_step(trainer: L.Trainer, step: int) -> bool:
     """
     done = step + 1
     every = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]  # set by a connector
-    in_epoch = done % steps_per_epoch(trainer)
-    validates = float(getattr(trainer, "val_check_batch", None) or "inf")
     return (
         step == 0
         or (every > 0 and done % every == 0)
-        or in_epoch == 0
-        or (in_epoch * trainer.accumulate_grad_batches) % validates == 0
+        or done % steps_per_epoch(trainer) == 0
+        or validates_after(trainer, done)
         or done == trainer.max_steps
     )
+
+
+def validates_after(trainer: L.Trainer, done: int) -> bool:
+    """Whether a validation follows when `done` optimizer steps are done, by Lightning's rule."""
+    batches = getattr(trainer, "val_check_batch", None)  # known once the training data is set up
+    if done == 0 or not trainer.enable_validation or batches is None:  # None: by the clock
+        return False
+    epochs = trainer.check_val_every_n_epoch
+    before, in_epoch = divmod(done - 1, steps_per_epoch(trainer))
+    counted = done if epochs is None else in_epoch + 1
+    is_its_epoch = epochs is None or (before + 1) % epochs == 0
+    return is_its_epoch and counted * trainer.accumulate_grad_batches % batches == 0
 
 
 def rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:
