@@ -62,7 +62,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         DDP sends them before every forward pass, FSDP never does.
         """
         assert self.lightning_module is not None
-        copy_from_first(self.lightning_module.backbone.buffers())
+        copy_from_first(self.lightning_module.buffers())
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors, on every process; the class centers stay what they are here."""
