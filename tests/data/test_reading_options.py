@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
+import torch
 
 from helpers.pictures import jpegs, make_folder, picture
 from marginface.data import (
@@ -15,6 +17,8 @@ from marginface.data import (
     make_loader,
     write_recordio,
 )
+from marginface.data.datamodule import FaceDataModule
+from marginface.data.image_dataset import Batch
 from marginface.data.images import encode_jpeg
 from marginface.utils.errors import InputError, MissingInputError
 
@@ -70,6 +74,25 @@ class TestFaulty:
             FolderDataset(damaged, faulty="skip")[6]
 
 
+class Leaky(FolderDataset):
+    """A dataset of one's own that leaves out an image and does not say so."""
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        images, labels, taken = super().__getitems__(indices)
+        return images[1:], labels[1:], taken[1:]
+
+
+def test_fewer_images_than_asked_for_have_to_be_announced(tmp_path: Path) -> None:
+    faces = Leaky(make_folder(tmp_path / "faces", [3, 3, 2]))
+    data = FaceDataModule(faces, name="leaky", val_identities=0, batch_size=4, num_workers=0)
+    trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False)
+    trainer.training = True
+    data.trainer = trainer
+    batch = next(iter(data.train_dataloader()))
+    with pytest.raises(InputError, match=r"gave 3 images for a batch of 4; .* `may_skip` be True"):
+        data.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+
+
 class TestCache:
     """Decoded images in shared memory."""
 
@@ -99,8 +122,6 @@ class TestCache:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import shutil
-
-        from marginface.data.datamodule import FaceDataModule
 
         one = 2 * 3 * 4 * 112 * 112 * 3  # two workers with three slots of four images
         faces = FolderDataset(make_folder(tmp_path / "faces", [20] * 6))
