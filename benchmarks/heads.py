@@ -100,7 +100,6 @@ def recipe(arguments: argparse.Namespace) -> list[str]:
             *data,
             "data.batch_size=128",
             "data.num_workers=3",
-            "data.dataset.cache=true",
             "backbone=iresnet18",
             "backbone.dropout=0.2",
             "augmentation.affine=0.5",
@@ -151,7 +150,8 @@ def run(overrides: list[str], folder: Path) -> dict[str, Any]:
         check=False,
     )
     if process.returncode:
-        return {"error": process.stderr.strip().splitlines()[-1]}
+        last = process.stderr.strip().splitlines()[-1:]
+        return {"error": " ".join([f"exit code {process.returncode}", *last])}
     result = json.loads((folder / "result.json").read_text())
     rows = (folder / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("train/loss")
