@@ -16,6 +16,7 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from marginface.backbones import create_backbone
@@ -259,6 +260,9 @@ def whole_step(row: Row, name: str, batch: int, classes: int, device: str) -> Ca
         with precision("highest" if plain else "high"):
             yield make(backbone, head, images, labels)
         row.parameters = []
+        skipped = counters["inductor"]["cudagraph_skips"]
+        if "graph" in row.mode and skipped:
+            raise RuntimeError(f"torch.compile left out {skipped} CUDA graphs")
 
     return prepared
 

@@ -13,6 +13,7 @@ Writes <out>/loss-curve-<cpu or card>.json.
 import argparse
 import csv
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -60,7 +61,11 @@ def losses(way: str, root: Path, steps: int, workers: int) -> list[float]:
             *RECIPE, *WAYS[way], f"trainer.max_steps={steps}", f"data.num_workers={workers}",
             f"hydra.run.dir={folder}",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        # cuDNN's convolutions are TF32 unless they are forbidden to be.
+        exact = {} if "bf16" in way else {"NVIDIA_TF32_OVERRIDE": "0"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | exact, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise SystemExit(f"{way}: {(done.stderr or done.stdout).strip()[-2000:]}")
         with (Path(folder) / "metrics.csv").open(newline="") as file:
@@ -90,6 +95,8 @@ def print_comparisons(first: dict[str, Any], second: dict[str, Any]) -> None:
         raise SystemExit("the two files come from other images or another recipe")
     for one, a in first["losses"].items():
         for other, b in second["losses"].items():
+            if len(a) != len(b):
+                raise SystemExit(f"{len(a)} steps of {one}, {len(b)} of {other}: use equal --steps")
             print(f"{one} ({first['hardware']['cpu']}) against {other}:")
             for key, value in compare(a, b).items():
                 print(f"  {key}: {value:.3g}")

@@ -34,6 +34,7 @@ ATTRIBUTES = [
         "torch.nn.parallel",
         "DistributedDataParallel._set_params_and_buffers_to_ignore_for_model",
     ),
+    ("lightning.pytorch.loops.training_epoch_loop", "_TrainingEpochLoop._broadcast_sigterm_tensor"),
     ("omegaconf", "DictConfig._get_node"),
     ("omegaconf", "DictConfig._is_none"),
     ("torch", "Tensor._values"),

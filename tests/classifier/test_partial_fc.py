@@ -162,7 +162,7 @@ def test_on_a_gpu_a_step_of_all_centers_is_some_launches(kind: str) -> None:
         centers.grad = torch.empty_like(centers)
         with Operations() as operations:
             optimizer.step()
-    assert operations.launched().total() <= 25, operations.launched()
+    assert operations.launched().total() <= 20, operations.launched()
 
 
 def test_options_without_a_sparse_version() -> None:

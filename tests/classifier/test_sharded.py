@@ -126,7 +126,7 @@ def test_nobody_asks_where_all_have_equal_parts(tmp_path: Path) -> None:
 
 def test_a_promise_of_equal_parts_that_is_broken() -> None:
     labels = torch.tensor([0, -1])
-    with pytest.raises(InputError, match="every row has a label, and one is -1"):
+    with pytest.raises(InputError, match="row of this batch has the label -1"):
         make_head("arcface", "exact").centers.know_labels(labels, labels, equal_parts=True)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -199,8 +200,11 @@ def test_a_fault_in_a_worker_is_one_line(
 
 
 def test_help(command: Command) -> None:
-    done = command("train.py", "--help")
+    done = command("-X", "importtime", "train.py", "--help")
     assert done.returncode == 0
+    # Whoever only asks does not wait for what trains.
+    assert not re.search(r"\| +(torch|lightning|timm)$", done.stderr, re.MULTILINE)
+    assert re.search(r"\| +hydra$", done.stderr, re.MULTILINE)
     for part in ("head: adacos", "python train.py -m head=", "trainer.devices=8", "== groups"):
         assert part in done.stdout
 

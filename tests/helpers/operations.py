@@ -5,10 +5,11 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Those that only look at a tensor in another way, and launch nothing.
+# Those that only look at a tensor in another way, or at the clock, and launch nothing.
 VIEWS = {
     "view", "unsqueeze", "permute", "detach", "slice", "select", "squeeze", "expand", "alias", "t",
     "transpose", "as_strided", "unbind", "lift_fresh", "_unsafe_view",
+    "_record_function_enter_new", "_record_function_exit",
 }  # fmt: skip
 
 

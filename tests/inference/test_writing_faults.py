@@ -86,11 +86,13 @@ def killed_after(seconds: float, *arguments: str) -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.long
-def test_killed_while_exporting(run: Path, tmp_path: Path) -> None:
-    """At 20 moments: the file is not there, or it is whole; the next export cleans up and works."""
+@pytest.mark.parametrize(
+    "every", [pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
+)
+def test_killed_while_exporting(every: int, run: Path, tmp_path: Path) -> None:
+    """At any moment: the file is not there, or it is whole; the next export cleans up and works."""
     expected = marginface.load(run).digest
-    for number in range(20):
+    for number in range(0, 20, every):
         file, folder = tmp_path / "a.onnx", tmp_path / "shared"
         if number % 2:
             killed_after(2.0 + 0.15 * number, "export", str(run), str(file))

@@ -62,6 +62,20 @@ def test_a_validation_after_the_checkpoint_is_made_up_for(
     assert best == [11, 11]
 
 
+def test_resumed_at_the_end_of_an_epoch_and_of_the_next(
+    resumable: list[str], tmp_path: Path
+) -> None:
+    settings = [s for s in resumable if not s.startswith("trainer.max_steps")]
+    settings += ["scheduler=constant", "callbacks.checkpoint.every_n_train_steps=1000"]
+    train(compose(*settings, "trainer.max_steps=26", run_dir=tmp_path / "whole"))
+    for steps in (11, 22, 26):
+        train(compose(*settings, f"trainer.max_steps={steps}", run_dir=tmp_path / "parts"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for epochs in (1, 2, 3):
+        train(compose(*settings, f"trainer.max_epochs={epochs}", run_dir=tmp_path / "epochs"))
+    assert list(losses(tmp_path / "epochs")) == list(range(33))
+
+
 @pytest.mark.parametrize("sampler", ["class_balanced", "grouped"])
 def test_other_orders_and_augmentation_go_on_bit_equal(
     resumable: list[str], tmp_path: Path, sampler: str

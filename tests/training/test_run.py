@@ -181,6 +181,25 @@ def test_stopped_early_within_an_epoch_leaves_its_last_weights(
     assert list(losses(tmp_path)) == list(range(60))
 
 
+def test_what_stops_a_run_early_may_be_its_best(tiny_run: list[str], tmp_path: Path) -> None:
+    """The last weights are kept when all others have seen the validation."""
+    stopping = ["callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=0"]
+    often = ["trainer.val_check_interval=4", "trainer.max_epochs=2"]
+    train(compose(*tiny_run, *stopping, *often, run_dir=tmp_path))
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    (best,) = [s["best"] for s in stored["callbacks"].values() if "best" in s]
+    assert stored["global_step"] == 4
+    assert best == float(rows(tmp_path)[3]["val/mean/accuracy"])
+
+
+def test_early_stopping_within_a_step_writes_nothing(tiny_run: list[str], tmp_path: Path) -> None:
+    stopping = ["callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=0"]
+    parts = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=10"]
+    often = ["trainer.val_check_interval=3", "trainer.max_epochs=2"]
+    train(compose(*tiny_run, *stopping, *parts, *often, run_dir=tmp_path))
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
 def test_early_stopping_and_no_callbacks(tiny_run: list[str], tmp_path: Path) -> None:
     short = [*tiny_run[:-4], *tiny_run[-3:], "trainer.max_steps=2"]  # without callbacks.progress
     train(compose(*short, "callbacks=none", run_dir=tmp_path / "none"))

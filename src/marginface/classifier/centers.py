@@ -125,7 +125,7 @@ class ClassCenters(nn.Module):
             labels: (B,) as the next call of the head will get them.
             on_host: the same numbers.
             equal_parts: whether every process has B rows in that call, all of them with a label
-                that is a class, so that nobody has to ask.
+                that is a class, so that nobody has to ask. Labels must not be changed after that.
 
         Raises:
             InputError: equal parts, and a row without a label.
@@ -133,8 +133,8 @@ class ClassCenters(nn.Module):
         low, high = _range_of(on_host)
         if equal_parts and low == IGNORED_LABEL:
             raise InputError(
-                f"equal_parts promises that every row has a label, and one is {IGNORED_LABEL}: "
-                "leave equal_parts out"
+                f"a row of this batch has the label {IGNORED_LABEL}, and all processes count on "
+                "rows with a class: give it one, or let the dataset's `may_skip` be True"
             )
         self._known = _KnownLabels(labels, labels._version, (low, high), equal_parts)
 

@@ -88,9 +88,9 @@ class FaceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.start = (0, 0)  # epoch and step in it
-        self._micro_batch = 0  # images of a training batch of this process
+        self._micro_batch = 0  # images of a training batch of this process, once that is known
         # Told the labels of each training batch, on the device and on the host, and whether every
-        # process has as many.
+        # process has as many; they must not be changed after that.
         self.watch_labels: Callable[[Tensor, Tensor, bool], None] | None = None
         self.train_set, self.verification_sets = _split(
             dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
@@ -185,7 +185,7 @@ class FaceDataModule(L.LightningDataModule):
         if not self.trainer.training:
             return queue_to(device, images), on_device, queue_to(device, indices)
         may_skip = self.train_set.may_skip
-        if not may_skip and len(labels) != self._micro_batch:  # others count on it
+        if not may_skip and self._micro_batch not in (0, len(labels)):  # others count on it
             raise InputError(
                 f"{self.train_set.where} gave {len(labels)} images for a batch of "
                 f"{self._micro_batch}; a dataset that leaves images out has to say so: let its "

@@ -22,6 +22,7 @@ from marginface.data.datamodule import FaceDataModule
 from marginface.data.preprocessing import MIDDLE
 from marginface.heads import MarginHead, create_head
 from marginface.runs.folder import RunFolder
+from marginface.training.callbacks.checkpoints import LastCheckpoint
 from marginface.training.callbacks.due_validation import DueValidation
 from marginface.training.checkpoints.writers import AtomicCheckpointIO, BackgroundCheckpointIO
 from marginface.training.compatibility import Compatibility
@@ -168,6 +169,7 @@ def build_trainer(config: dict[str, Any]) -> L.Trainer:
         # Before all others: what they write or measure after a step has the average of that step.
         callbacks.insert(0, build(config["averaging"]))
     callbacks.append(DueValidation())  # after those that log, whose rows it adds to
+    callbacks.sort(key=lambda c: isinstance(c, LastCheckpoint))  # holds what the others have seen
     checkpoints: CheckpointIO = AtomicCheckpointIO()
     if config["async_checkpoints"]:
         checkpoints = BackgroundCheckpointIO(checkpoints)

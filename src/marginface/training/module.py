@@ -31,6 +31,7 @@ from marginface.training.schedulers import Schedule
 from marginface.training.step_statistics import StepStatistics
 from marginface.training.steps import (
     check_whole_steps,
+    correct_epoch_count,
     logs_step,
     rescale_micro_batches,
     steps_per_epoch,
@@ -343,8 +344,6 @@ class FaceRecognizer(L.LightningModule):
         for state in _STATES:
             self.finetuning.complete(self.backbone, checkpoint.get(state, {}))
         unpack_head(checkpoint, self.head, self.resumed_from)
-        # Lightning counts micro-batches.
-        before = checkpoint["marginface"]["accumulate"]
-        now = self.trainer.accumulate_grad_batches
-        if before != now:
-            rescale_micro_batches(checkpoint["loops"]["fit_loop"], before, now)
+        run, loop = checkpoint["marginface"], checkpoint["loops"]["fit_loop"]
+        correct_epoch_count(loop, run["step"], run["steps_per_epoch"])
+        rescale_micro_batches(loop, run["accumulate"], self.trainer.accumulate_grad_batches)

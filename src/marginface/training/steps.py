@@ -56,8 +56,21 @@ def validates_after(trainer: L.Trainer, done: int) -> bool:
     return is_its_epoch and counted * trainer.accumulate_grad_batches % batches == 0
 
 
+def correct_epoch_count(fit_loop: dict[str, Any], done: int, per_epoch: int) -> None:
+    """Make a checkpoint's loop state count the epoch that step `done` belongs to.
+
+    A run of Lightning 2.6 that resumes from the end of an epoch does not count the next one, so its
+    own checkpoints would begin again with an epoch that is over.
+    """
+    before = max(done - 1, 0) // per_epoch
+    for counts in (fit_loop["epoch_progress"]["total"], fit_loop["epoch_progress"]["current"]):
+        counts.update(ready=before + 1, started=before + 1, processed=before, completed=before)
+
+
 def rescale_micro_batches(fit_loop: dict[str, Any], before: int, now: int) -> None:
     """Change a checkpoint's loop state from `before` micro-batches per step to `now`."""
+    if before == now:
+        return
     # Checkpoints are written in on_train_batch_end: of the last micro-batch all but `completed` is
     # counted, so it must end up one short.
     progress = fit_loop["epoch_loop.batch_progress"]

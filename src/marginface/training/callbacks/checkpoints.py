@@ -10,7 +10,7 @@ from marginface.runs.folder import RunFolder
 from marginface.training.callbacks.base import StepCallback
 from marginface.training.checkpoints.writers import BackgroundCheckpointIO
 from marginface.training.module import FaceRecognizer
-from marginface.training.steps import steps_per_epoch
+from marginface.training.steps import ends_step, steps_per_epoch
 from marginface.utils.errors import InputError
 
 
@@ -64,9 +64,10 @@ class LastCheckpoint(StepCallback, Checkpoint):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FaceRecognizer)
-        # Lightning has checkpoint callbacks last: what ends a run by its accuracy has spoken.
+        # Other callbacks were asked before: what ends a run by its accuracy has spoken.
         ends = trainer.state.fn == "fit" and trainer.should_stop
-        if ends and self._saved_step != trainer.global_step:
+        is_whole = ends_step(trainer, trainer.fit_loop.epoch_loop.batch_idx)
+        if ends and is_whole and self._saved_step != trainer.global_step:
             self._save(trainer, module)
         verification = module.verification
         if trainer.is_global_zero and verification.thresholds and verification.after_steps:
