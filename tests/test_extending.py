@@ -128,6 +128,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_they_train_together(
     checkout: Path, tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:

@@ -350,6 +350,7 @@ def test_export_that_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.M
     assert package.load(tmp_path / "a.onnx").description.check["refused"] == ["it is wrong"]
 
 
+@pytest.mark.slow
 def test_profile(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.json"
     arguments = ["--batch", "1,2", "--runtimes", "torch,onnxruntime", "--no-memory"]

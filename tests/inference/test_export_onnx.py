@@ -131,6 +131,7 @@ def test_insightface_reads_it_rightly(exported: Path, tmp_path: Path) -> None:
         check_pack(tmp_path / "other", bgr, ExportOptions(layout="uint8"))
 
 
+@pytest.mark.slow
 def test_bgr_and_other_sizes(tmp_path: Path) -> None:
     config = {"name": "vit_tiny_patch16_224", "embedding_size": 32, "image_size": 64, "norm": "ln"}
     path = weights_of(tmp_path, **config)  # type: ignore[arg-type]

@@ -261,6 +261,7 @@ def check_whole(path: Path, seed: int) -> int:
     return len(names)
 
 
+@pytest.mark.slow
 def test_killed_while_enrolling(tmp_path: Path) -> None:
     left = 0
     for seed in range(3):

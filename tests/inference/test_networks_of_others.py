@@ -113,6 +113,7 @@ def test_what_is_said_of_the_images_wins(adaface: Path) -> None:
     assert open_model(adaface, color="rgb").color == "rgb"
 
 
+@pytest.mark.slow
 def test_an_export_takes_what_the_network_takes(adaface: Path, tmp_path: Path) -> None:
     from marginface.inference.export_onnx import ExportOptions, export_onnx
 

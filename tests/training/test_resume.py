@@ -44,6 +44,7 @@ def test_killed_runs_go_on_bit_equal(
     assert numbers(rows(tmp_path)) == numbers(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_validation_after_the_checkpoint_is_made_up_for(
     resumable: list[str], tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_limited_epochs_go_on(resumable: list[str], tmp_path: Path) -> None:
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_other_accumulation_goes_on(resumable: list[str], tmp_path: Path) -> None:
     vit = [*resumable, "backbone=vit_tiny", "backbone.image_size=32", "optimizer=adamw"]
     vit += ["scheduler=constant"]

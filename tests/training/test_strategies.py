@@ -42,6 +42,7 @@ def assert_same(found: Path, expected: Path) -> None:
     assert list(found_losses.values()) == pytest.approx(list(expected_losses.values()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_shards_train_the_same_model(
     vit_run: list[str], uninterrupted: Path, tmp_path: Path, command: Command
 ) -> None:
