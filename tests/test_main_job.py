@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -25,7 +24,6 @@ def test_the_default_run_learns_faces(command: Command, tmp_path: Path, shorter:
         f"hydra.run.dir={tmp_path}",
         *shorter,
         timeout=900,
-        OMP_NUM_THREADS=str(torch.multiprocessing.cpu_count()),
     )
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
