@@ -93,8 +93,7 @@ def trials(sweep: Path) -> list[tuple[str, float | None]]:
     return [(trial.state.name, trial.value) for trial in study.trials]
 
 
-@pytest.mark.slow
-@pytest.mark.first
+@pytest.mark.long
 def test_a_search_goes_on_after_it_was_killed(
     tiny_run: list[str], tmp_path: Path, command: Command
 ) -> None:

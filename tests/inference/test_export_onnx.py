@@ -299,7 +299,8 @@ def test_mistakes(weights: Path, exported: Path, people: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        *((n, {}) for n in ("iresnet18", "iresnet50", "miniresnet8", "mobilefacenet")),
+        *((n, {}) for n in ("iresnet18", "miniresnet8", "mobilefacenet")),
+        pytest.param("iresnet50", {}, marks=pytest.mark.long),
         ("resnet10t", {"pool": "flatten"}),
         ("resnet10t", {"pool": "model"}),
         pytest.param("convnext_atto", {}, marks=pytest.mark.long),

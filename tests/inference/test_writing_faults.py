@@ -87,7 +87,7 @@ def killed_after(seconds: float, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
+    "every", [pytest.param(5, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
 )
 def test_killed_while_exporting(every: int, run: Path, tmp_path: Path) -> None:
     """At any moment: the file is not there, or it is whole; the next export cleans up and works."""

@@ -117,7 +117,11 @@ assert found == [], found
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [["trainer=ddp_gloo", "head=adaface"], ["trainer=class_parallel"]]
+    "settings",
+    [
+        pytest.param(["trainer=ddp_gloo", "head=adaface"], marks=pytest.mark.long),
+        ["trainer=class_parallel"],
+    ],
 )
 def test_steps_of_two_processes_wait_for_nothing(
     settings: list[str], tiny_run: list[str], tmp_path: Path, command: Command
