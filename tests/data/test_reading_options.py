@@ -88,6 +88,10 @@ def test_fewer_images_than_asked_for_have_to_be_announced(tmp_path: Path) -> Non
     trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False)
     trainer.training = True
     data.trainer = trainer
+    told: list[bool] = []
+    data.watch_labels = lambda labels, on_host, equal_parts: told.append(equal_parts)
+    data.transfer_batch_to_device(faces.__getitems__([0, 1]), torch.device("cpu"), 0)
+    assert told == [False], "nothing is known of batches of another loader"
     batch = next(iter(data.train_dataloader()))
     with pytest.raises(InputError, match=r"gave 3 images for a batch of 4; .* `may_skip` be True"):
         data.transfer_batch_to_device(batch, torch.device("cpu"), 0)

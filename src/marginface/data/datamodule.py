@@ -88,7 +88,8 @@ class FaceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.start = (0, 0)  # epoch and step in it
-        self._micro_batch = 0  # images of a training batch of this process, once that is known
+        # Images of each training batch of a process; None for loaders that are not made here.
+        self._micro_batch: int | None = None
         # Told the labels of each training batch, on the device and on the host, and whether every
         # process has as many; they must not be changed after that.
         self.watch_labels: Callable[[Tensor, Tensor, bool], None] | None = None
@@ -184,15 +185,15 @@ class FaceDataModule(L.LightningDataModule):
         on_device = queue_to(device, labels)
         if not self.trainer.training:
             return queue_to(device, images), on_device, queue_to(device, indices)
-        may_skip = self.train_set.may_skip
-        if not may_skip and self._micro_batch not in (0, len(labels)):  # others count on it
+        equal_parts = self._micro_batch is not None and not self.train_set.may_skip
+        if equal_parts and len(labels) != self._micro_batch:  # others count on it
             raise InputError(
                 f"{self.train_set.where} gave {len(labels)} images for a batch of "
                 f"{self._micro_batch}; a dataset that leaves images out has to say so: let its "
                 "`may_skip` be True"
             )
         if self.watch_labels is not None:
-            self.watch_labels(on_device, labels, not may_skip)
+            self.watch_labels(on_device, labels, equal_parts)
         return queue_to(device, images), on_device, indices
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
