@@ -36,7 +36,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from gpu_rows import Row, rows_of
-from hardware import hardware
+from hardware import card_name, hardware
 
 SECONDS_OF_A_ROW = 60
 
@@ -272,8 +272,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("highest")
     backend = "gloo" if arguments.dry else "nccl"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    card = re.sub(r"[^a-z0-9]+", "-", (hardware()["gpu"] or "cpu").lower()).strip("-")
-    path = arguments.resume or arguments.out / f"gpu-{card}-{date.today().isoformat()}.json"
+    path = arguments.resume or arguments.out / f"gpu-{card_name()}-{date.today().isoformat()}.json"
     bench = Bench(path, 60 * arguments.minutes, device)
     if arguments.resume:
         bench.read(arguments.resume)

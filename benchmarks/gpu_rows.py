@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from marginface.backbones import create_backbone
 from marginface.classifier import ClassifierOptions
-from marginface.classifier.centers import _KnownLabels
 from marginface.data.formats.recordio import write_recordio
 from marginface.data.preprocessing import normalize_images
 from marginface.heads import MarginHead, create_head
@@ -169,10 +168,13 @@ def graphed(weight: nn.Parameter) -> Any:
     def step(e: Tensor, y: Tensor, weight: nn.Parameter, number: int) -> Any:
         nonlocal replay
         if replay is None:
-            known = _KnownLabels(y, y._version, (0, len(weight) - 1), equal_parts=True)
-            loss.head.centers._look_at = lambda labels: known  # a graph cannot ask
-            inputs = (e, y, weight)
-            replay = torch.cuda.make_graphed_callables(lambda *given: loss(*given, 0), inputs)
+            on_host = y.cpu()
+
+            def captured(e: Tensor, y: Tensor, weight: nn.Parameter) -> Tensor:
+                loss.head.centers.know_labels(y, on_host)  # a graph cannot ask a device
+                return loss(e, y, weight, 0)
+
+            replay = torch.cuda.make_graphed_callables(captured, (e, y, weight))
         return replay(e, y, weight)
 
     return step

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,3 +25,8 @@ def hardware() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def card_name() -> str:
+    """The GPU, or "cpu", as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", (hardware()["gpu"] or "cpu").lower()).strip("-")

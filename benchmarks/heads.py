@@ -28,6 +28,7 @@ import torch
 from hardware import hardware
 from scipy.stats import t as student  # comes with scikit-learn
 
+from marginface.data.formats import find_format
 from marginface.heads import list_heads
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,10 +94,9 @@ def recipe(arguments: argparse.Namespace) -> list[str]:
     data = [f"data.root={Path(arguments.root).resolve()}", f"data.pairs=[{pairs}]"]
     if arguments.preset == "margins":
         epochs = arguments.epochs or 24
-        kind = "recordio" if (Path(arguments.root) / "train.rec").exists() else "folder"
         return [
             f"trainer={'gpu' if torch.cuda.is_available() else 'cpu'}",
-            f"data={kind}",
+            f"data={find_format(Path(arguments.root))}",
             *data,
             "data.batch_size=128",
             "data.num_workers=3",

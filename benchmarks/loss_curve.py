@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hardware import hardware
+from hardware import card_name, hardware
 
 from marginface.data import open_faces
+from marginface.data.formats import find_format
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, LAST = 20, 50  # steps that are compared
@@ -57,7 +57,7 @@ def losses(way: str, root: Path, steps: int, workers: int) -> list[float]:
     """Of every step, by training in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "train.py", f"data={kind_of(root)}", f"data.root={root.resolve()}",
+            sys.executable, "train.py", f"data={find_format(root)}", f"data.root={root.resolve()}",
             *RECIPE, *WAYS[way], f"trainer.max_steps={steps}", f"data.num_workers={workers}",
             f"hydra.run.dir={folder}",
         ]  # fmt: skip
@@ -70,10 +70,6 @@ def losses(way: str, root: Path, steps: int, workers: int) -> list[float]:
             raise SystemExit(f"{way}: {(done.stderr or done.stdout).strip()[-2000:]}")
         with (Path(folder) / "metrics.csv").open(newline="") as file:
             return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-
-
-def kind_of(root: Path) -> str:
-    return "recordio" if (root / "train.rec").exists() else "folder"
 
 
 def compare(first: list[float], second: list[float]) -> dict[str, float]:
@@ -117,12 +113,10 @@ def main() -> None:
     if arguments.root is None:
         parser.error("--root is missing")
     faces = open_faces(str(arguments.root))
-    machine = hardware()
     device = "gpu" if torch.cuda.is_available() else "cpu"
-    card = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or "cpu").lower()).strip("-")
-    path = arguments.out / f"loss-curve-{card}.json"
+    path = arguments.out / f"loss-curve-{card_name()}.json"
     report: dict[str, Any] = {
-        "hardware": machine, "recipe": RECIPE, "images": faces.content_hash(), "losses": {},
+        "hardware": hardware(), "recipe": RECIPE, "images": faces.content_hash(), "losses": {},
         "seconds": {},
     }  # fmt: skip
     for way in (w for w in WAYS if w.startswith(device)):
