@@ -89,7 +89,7 @@ def test_fewer_images_than_asked_for_have_to_be_announced(tmp_path: Path) -> Non
     trainer.training = True
     data.trainer = trainer
     told: list[bool] = []
-    data.watch_labels = lambda labels, on_host, equal_parts: told.append(equal_parts)
+    data.label_watchers = [lambda labels, on_host, equal_parts: told.append(equal_parts)]
     data.transfer_batch_to_device(faces.__getitems__([0, 1]), torch.device("cpu"), 0)
     assert told == [False], "nothing is known of batches of another loader"
     batch = next(iter(data.train_dataloader()))

@@ -28,6 +28,7 @@ def run_processes(world: int, folder: Path, work: Any, *more: Any) -> list[Any]:
 def _process(rank: int, world: int, store: str, folder: str, work: Any, *more: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    dist.barrier()  # one that is done at once must not leave while another still connects
     try:
         torch.save(work(rank, world, *more), f"{folder}/{rank}.pt")
     finally:

@@ -1,51 +1,52 @@
 """What a step in the steady state asks of tensors that a GPU would have to be waited for."""
 
 import subprocess
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.paths import ROOT
 from helpers.runs import compose
+from helpers.waits import Waits
 from marginface.classifier.centers import ClassCenters
+from marginface.classifier.own_places import OwnPlaces
 from marginface.training import train
 from marginface.training.late_numbers import LateNumbers
 from marginface.training.module import FaceRecognizer
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-# What is looked at there is on the host whatever the device is: seeds, image indices, and the loss
-# of the progress bar, which StepLog gives to Lightning on the host (a test on a GPU sees to it).
-ON_THE_HOST = {"augmentation.py", "on_train_batch_start", "convert_tensors_to_scalars"}
-_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
 
 
-class Waits(TorchDispatchMode):
-    """Where in marginface and Lightning operations are called whose result the host needs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), named: Any = None
-    ) -> Any:
-        if any(wait in str(function) for wait in _WAITS):
-            frames = traceback.extract_stack()
-            here = [f for f in frames if "marginface" in f.filename or "lightning" in f.filename]
-            names = {name for f in here for name in (Path(f.filename).name, f.name)}
-            if not names & ON_THE_HOST:
-                self.found.add(f"{function} at {here[-1].filename}:{here[-1].lineno}")
-        return function(*arguments, **(named or {}))
+@pytest.fixture(scope="module")
+def old(tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("old")
+    train(compose(*tiny_run, "trainer.max_steps=2", "data.val_identities=0", run_dir=folder))
+    return folder / "checkpoints" / "last.ckpt"
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "strong"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["augmentation=flip"],
+        ["augmentation=strong"],
+        ["classifier.sample_rate=0.9"],
+        ["classifier.sample_rate=0.9", "classifier.optimizer_in_backward=true"],
+        ["head=dynarcface", "classifier.chunk_mib=0.01"],
+        pytest.param(["head=curricularface", "classifier.chunk_mib=0.01"], marks=pytest.mark.slow),
+        ["distillation=teacher", "distillation.teacher={old}"],
+        ["++finetune.compatible_with={old}"],
+    ],
+    ids=" ".join,
+)
 def test_steps_between_logged_ones_wait_for_nothing(
-    augmentation: str, tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: list[str],
+    tiny_run: list[str],
+    old: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = Waits()
     begin = FaceRecognizer.on_train_batch_start
@@ -58,6 +59,8 @@ def test_steps_between_logged_ones_wait_for_nothing(
         begin(module, batch, batch_idx)
 
     monkeypatch.setattr(FaceRecognizer, "on_train_batch_start", watched)
+    # As on a GPU, where the numbers of rows in chunks are not counted.
+    monkeypatch.setattr(OwnPlaces, "_sorted_into", lambda places, chunks: None)
     looked: list[int] = []
     exchange, look_at = LateNumbers.exchange, ClassCenters._look_at
 
@@ -74,7 +77,8 @@ def test_steps_between_logged_ones_wait_for_nothing(
     monkeypatch.setattr(LateNumbers, "exchange", later)
     monkeypatch.setattr(ClassCenters, "_look_at", known)
     settings = [*tiny_run, "trainer.max_steps=12", "trainer.log_every_n_steps=100"]
-    settings += ["data.val_identities=0", "trainer.max_epochs=100", f"augmentation={augmentation}"]
+    settings += ["data.val_identities=0", "trainer.max_epochs=100"]
+    settings += [change.format(old=old) for change in changes]
     train(compose(*settings, run_dir=tmp_path))
     assert len(looked) == 12
     assert waits.found == set()
@@ -85,14 +89,16 @@ _OF_TWO = """
 import sys
 import torch.distributed as dist
 from helpers.runs import compose
+from helpers.waits import Waits
 from marginface.classifier import centers
-from marginface.training import train
+from marginface.classifier.own_places import OwnPlaces
+from marginface.training import distillation, train
 from marginface.training.module import FaceRecognizer
 from marginface.utils import distributed
-from training.test_waits import Waits
 
 waits, begin, asked = Waits(), FaceRecognizer.on_train_batch_start, []
-ways = [(dist, "broadcast"), (distributed, "rows_of_ranks"), (centers, "rows_of_ranks")]
+ways = [(dist, "broadcast")]
+ways += [(module, "rows_of_ranks") for module in (distributed, centers, distillation)]
 before = [getattr(module, name) for module, name in ways]
 
 def noted(function, name):
@@ -109,6 +115,7 @@ def watched(module, batch, batch_idx):
     begin(module, batch, batch_idx)
 
 FaceRecognizer.on_train_batch_start = watched
+OwnPlaces._sorted_into = lambda places, chunks: None  # as on a GPU
 train(compose(*sys.argv[2:], run_dir=sys.argv[1]))
 found = sorted(waits.found) + sorted(asked)
 assert found == [], found
@@ -121,14 +128,23 @@ assert found == [], found
     [
         pytest.param(["trainer=ddp_gloo", "head=adaface"], marks=pytest.mark.long),
         ["trainer=class_parallel"],
+        pytest.param(
+            ["trainer=ddp_gloo", "distillation=teacher", "distillation.teacher={old}"],
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_steps_of_two_processes_wait_for_nothing(
-    settings: list[str], tiny_run: list[str], tmp_path: Path, command: Command
+    settings: list[str], tiny_run: list[str], old: Path, tmp_path: Path, command: Command
 ) -> None:
     script = tmp_path / "of_two.py"
     script.write_text(_OF_TWO)
-    run = [*tiny_run, *settings, "trainer.accelerator=cpu", "trainer.devices=2"]
+    run = [
+        *tiny_run,
+        *(setting.format(old=old) for setting in settings),
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+    ]
     run += ["trainer.max_steps=12", "trainer.log_every_n_steps=100", "data.val_identities=0"]
     done = command(
         str(script), str(tmp_path / "run"), *run, "trainer.max_epochs=100",

@@ -54,8 +54,7 @@ class CenterChunks:
         self.num_classes = here if shard is None else shard.num_classes
         self.index: Tensor | None = None
         if sample is not None:
-            inside = (sample >= self.first) & (sample < self.first + here)
-            self.index = sample[inside] - self.first
+            self.index = sample if shard is None else _between(sample, self.first, here)
         self.count = here if self.index is None else len(self.index)  # classes compared with here
         width = weight.shape[1]
         # Per class: values and two scratch matrices, K rows of centers and what is made of them,
@@ -189,6 +188,13 @@ class CenterChunks:
     def sum_over_shards(self, partial: Tensor) -> Tensor:
         """Sum over the processes that share the classes."""
         return partial if self.shard is None else add_over_ranks(partial)
+
+
+def _between(classes: Tensor, first: int, number: int) -> Tensor:
+    """Those of sorted classes that are among `number` ones from the first, counted from there."""
+    below = torch.stack([(classes < edge).sum() for edge in (first, first + number)])
+    low, high = below.tolist()  # the only wait for a device that a sample needs
+    return classes[low:high] - first
 
 
 def inverse_length(rows: Tensor) -> Tensor:

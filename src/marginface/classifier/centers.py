@@ -22,6 +22,7 @@ from marginface.utils.distributed import (
     world_size,
 )
 from marginface.utils.errors import InputError
+from marginface.utils.hardware import queue_to
 
 IGNORED_LABEL = -1
 
@@ -41,6 +42,7 @@ class _KnownLabels(NamedTuple):
     labels: Tensor
     version: int  # of their memory, which somebody may have changed since
     range: tuple[int, int]
+    labeled: Tensor | None  # (R,) rows with a label; None: all
     equal_parts: bool
 
 
@@ -130,19 +132,19 @@ class ClassCenters(nn.Module):
         Raises:
             InputError: equal parts, and a row without a label.
         """
-        low, high = _range_of(on_host)
-        if equal_parts and low == IGNORED_LABEL:
+        known = _known_labels(labels, on_host, equal_parts)
+        if equal_parts and known.labeled is not None:
             raise InputError(
                 f"a row of this batch has the label {IGNORED_LABEL}, and all processes count on "
                 "rows with a class: give it one, or let the dataset's `may_skip` be True"
             )
-        self._known = _KnownLabels(labels, labels._version, (low, high), equal_parts)
+        self._known = known
 
     def _look_at(self, labels: Tensor) -> _KnownLabels:
         known, self._known = self._known, None
         if known is not None and known.labels is labels and known.version == labels._version:
             return known
-        return _KnownLabels(labels, labels._version, _range_of(labels), equal_parts=False)
+        return _known_labels(labels, labels.detach().cpu(), equal_parts=False)
 
     def labeled_rows(self, embeddings: Tensor, labels: Tensor) -> LabeledRows:
         """Rows with a label: those of this process, or with a shard those of all processes.
@@ -150,14 +152,13 @@ class ClassCenters(nn.Module):
         Raises:
             InputError: a label that is not a class, or processes without their shard.
         """
-        # One wait for the device unless the labels are known; another only to leave rows out.
+        # One wait for the device unless the labels are known.
         known = self._look_at(labels)
         low, high = known.range
         if self.shard is None or known.equal_parts:
             self._check_range(low, high)
-        if low == IGNORED_LABEL:
-            index = (labels != IGNORED_LABEL).nonzero().squeeze(1)
-            embeddings, labels = embeddings[index], labels[index]
+        if known.labeled is not None:
+            embeddings, labels = embeddings[known.labeled], labels[known.labeled]
         if self.shard is None:
             return LabeledRows(embeddings, labels, (len(labels),), known.equal_parts)
         counts = (
@@ -208,6 +209,15 @@ def check_sizes(num_classes: int, embedding_size: int) -> None:
             f"num_classes must be at least 2, got {num_classes}: "
             "a classifier needs a second identity to tell the first one from"
         )
+
+
+def _known_labels(labels: Tensor, on_host: Tensor, equal_parts: bool) -> _KnownLabels:
+    """What the same numbers on the host tell."""
+    low, high = _range_of(on_host)
+    labeled = None
+    if low == IGNORED_LABEL:
+        labeled = queue_to(labels.device, (on_host != IGNORED_LABEL).nonzero().squeeze(1))
+    return _KnownLabels(labels, labels._version, (low, high), labeled, equal_parts)
 
 
 def _range_of(labels: Tensor) -> tuple[int, int]:

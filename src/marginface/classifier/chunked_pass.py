@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from marginface.classifier.center_chunks import CenterChunks, Chunk
 from marginface.classifier.center_step import CenterStep
 from marginface.classifier.kernel_inputs import BatchRows, Logits
+from marginface.classifier.own_places import OwnPlaces
 from marginface.classifier.reduction import MASKED, Reduction
 
 Elementwise = Callable[[Tensor], Tensor]
@@ -66,24 +66,9 @@ class ChunkedPass:
         centers = inputs.centers
         self.chunks = list(centers.chunks())
         self._scratch: dict[tuple[int, int], Tensor] = {}
-        self._own = [] if inputs.labels is None else self._own_positions(inputs.labels)
-
-    def _own_positions(self, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each chunk: (r,) classes in it that are a row's own, (r,) which rows these are."""
-        centers = self.inputs.centers
-        positions = centers.local_positions(labels)
-        # Every row has its class here: no need to look, for which the device would be waited for.
-        self._rows_in_order = len(self.chunks) == 1 and centers.shard is None
-        if self._rows_in_order:
-            return [(positions, torch.arange(len(labels), device=labels.device))]
-        positions, order = positions.sort()
-        ends = [0, *(chunk.stop for chunk in self.chunks)]
-        edges = torch.tensor(ends, device=labels.device)
-        bounds = pairwise(torch.searchsorted(positions, edges).tolist())
-        return [
-            (positions[low:high] - chunk.start, order[low:high])
-            for chunk, (low, high) in zip(self.chunks, bounds, strict=True)
-        ]
+        self._own = (
+            None if inputs.labels is None else OwnPlaces(centers, self.chunks, inputs.labels)
+        )
 
     def reduce(self) -> None:
         """All passes that the reduction wants."""
@@ -238,9 +223,9 @@ class ChunkedPass:
 
     def set_own(self, chunk: Chunk, matrix: Tensor, values: Tensor) -> None:
         """Put (R, K) values of the own classes where the (n K, R) matrix has them."""
-        classes, rows = self._own[chunk.number]
-        by_class = matrix.view(chunk.stop - chunk.start, self.inputs.centers.per_class, -1)
-        by_class[classes, :, rows] = values if self._rows_in_order else values[rows]
+        assert self._own is not None
+        n, k = chunk.stop - chunk.start, self.inputs.centers.per_class
+        self._own.put(chunk, matrix.view(n, k, -1), values)
 
     def scratch(self, number: int, like: Tensor | int) -> Tensor:
         """(n, R) memory that is used again for every chunk."""
@@ -254,11 +239,8 @@ class ChunkedPass:
         return similarities if k == 1 else similarities.view(-1, k, len(self.queries)).amax(1)
 
     def _leave_out(self, chunk: Chunk, values: Tensor) -> None:
-        if self.inputs.labels is None:
-            return
-        classes, rows = self._own[chunk.number]
-        if len(rows):
-            values[classes, :, rows] = MASKED
+        if self._own is not None:
+            self._own.put(chunk, values, MASKED)
 
 
 def reduce_classes(queries: Tensor, inputs: PassInputs) -> Reduction:

@@ -3,22 +3,25 @@
 import torch
 from torch import Tensor
 
+from marginface.utils.seeded_random import hash_bits
+
+_LARGEST = (1 << 63) - 1
+
 
 def sample_classes(
     positives: Tensor, num_classes: int, rate: float, seed: int, step: int
 ) -> Tensor:
     """Sorted ids of the classes in `positives` and of random others, `rate` of all together.
 
-    The same for every process and number of processes: drawn from (seed, step) over all classes.
-    All positives are kept, and at least one other class.
+    The same for every device, process and number of processes: each class has a number hashed from
+    (seed, step, class), and those with the least are taken. All positives are, and at least one
+    other class. How many these are is known without looking at the device, unless the share of the
+    classes is not larger than the batch.
     """
-    chosen = torch.zeros(num_classes, dtype=torch.bool)
-    chosen[positives.cpu()] = True
-    known = int(chosen.sum())
-    missing = min(max(round(rate * num_classes), known + 1), num_classes) - known
-    if missing > 0:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-        order = torch.randperm(num_classes, generator=generator)
-        others = order[~chosen[order]][:missing]
-        chosen[others] = True
-    return chosen.nonzero().squeeze(1).to(positives.device)
+    number = round(rate * num_classes)
+    if len(positives) >= number:  # some may be of one class: they have to be counted
+        number = max(number, len(positives.unique()) + 1)
+    classes = torch.arange(num_classes, device=positives.device)
+    numbers = hash_bits(seed, step, classes).bitwise_and_(_LARGEST).index_fill_(0, positives, -1)
+    number = min(number, num_classes)
+    return numbers.topk(number, largest=False, sorted=False).indices.sort().values

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from marginface.data.dataset import FaceDataset, Subset
+from marginface.data.device_copies import DeviceCopies
 from marginface.data.image_dataset import Batch, Labels
 from marginface.data.loader import batch_loader
 from marginface.data.pairs.verification_sets import (
@@ -90,9 +91,10 @@ class FaceDataModule(L.LightningDataModule):
         self.start = (0, 0)  # epoch and step in it
         # Images of each training batch of a process; None for loaders that are not made here.
         self._micro_batch: int | None = None
+        self._copies: DeviceCopies | None = None  # of their images, where they go to a GPU
         # Told the labels of each training batch, on the device and on the host, and whether every
         # process has as many; they must not be changed after that.
-        self.watch_labels: Callable[[Tensor, Tensor, bool], None] | None = None
+        self.label_watchers: list[Callable[[Tensor, Tensor, bool], None]] = []
         self.train_set, self.verification_sets = _split(
             dataset, list(pairs or []), pairs_root, val_identities, val_pairs, seed
         )
@@ -167,12 +169,14 @@ class FaceDataModule(L.LightningDataModule):
             start=self.start,
         )
         self._micro_batch = sampler.micro_batch
+        device = trainer.strategy.root_device
+        self._copies = DeviceCopies(device) if device.type == "cuda" else None
         return batch_loader(
             self.train_set,
             sampler,
             sampler.micro_batch,
             num_workers=self.num_workers,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
+            copies=self._copies,
             persistent=True,
         )
 
@@ -192,8 +196,10 @@ class FaceDataModule(L.LightningDataModule):
                 f"{self._micro_batch}; a dataset that leaves images out has to say so: let its "
                 "`may_skip` be True"
             )
-        if self.watch_labels is not None:
-            self.watch_labels(on_device, labels, equal_parts)
+        for watch in self.label_watchers:
+            watch(on_device, labels, equal_parts)
+        if self._copies is not None and images.is_cuda:
+            self._copies.wait_for(images)
         return queue_to(device, images), on_device, indices
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:

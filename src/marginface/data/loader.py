@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from marginface.data.ahead import ahead
+from marginface.data.device_copies import DeviceCopies
 from marginface.data.image_dataset import Batch, ImageDataset
 from marginface.data.sampling import EpochOrder, GlobalBatchSampler, ShuffledOrder
 from marginface.data.shared_memory import PREFETCH, FilledBuffer, SharedBatchBuffers, to_consumer
 
-AHEAD = 2  # batches that wait in page-locked memory for a GPU
+AHEAD = 2  # batches whose copy to a GPU has begun before they are asked for
 
 
 class TimedLoader(DataLoader[Any]):
@@ -22,7 +23,7 @@ class TimedLoader(DataLoader[Any]):
 
     Args:
         batch_size: most images in one of `batches`.
-        pin_memory: for batches that go to a GPU.
+        copies: of images to a GPU, begun ahead; None: batches stay on the host.
 
     Attributes:
         wait_seconds: since it was last set to zero.
@@ -37,7 +38,7 @@ class TimedLoader(DataLoader[Any]):
         batch_size: int,
         *,
         num_workers: int,
-        pin_memory: bool,
+        copies: DeviceCopies | None,
         persistent: bool,
     ) -> None:
         super().__init__(
@@ -49,7 +50,7 @@ class TimedLoader(DataLoader[Any]):
             prefetch_factor=PREFETCH if num_workers else None,  # what the slots are counted for
         )
         self._slot_shape = (num_workers, batch_size, dataset.image_size)
-        self._pin = pin_memory
+        self._copies = copies
         self._slots: SharedBatchBuffers | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator is enough
@@ -60,9 +61,9 @@ class TimedLoader(DataLoader[Any]):
         batches = super().__iter__()
         if not self.persistent_workers:  # the slots go with these workers
             self._slots = self.worker_init_fn = None
-        whole = _whole_batches(batches, slots, self._pin)
-        if self._pin:  # copies to page-locked memory while the host queues work for the GPU
-            whole = ahead(whole, AHEAD)
+        whole = _whole_batches(batches, slots, pin=self._copies is not None)
+        if self._copies is not None:  # in a thread, while the host queues work for the GPU
+            whole = ahead(self._copies.begin(whole), AHEAD)
         while True:
             start = time.perf_counter()
             batch = next(whole, None)
@@ -113,7 +114,7 @@ def batch_loader(
     batch_size: int,
     *,
     num_workers: int,
-    pin_memory: bool = False,
+    copies: DeviceCopies | None = None,
     persistent: bool = False,
 ) -> TimedLoader:
     """A loader over given batches of at most `batch_size` indices."""
@@ -122,7 +123,7 @@ def batch_loader(
         batches,
         batch_size,
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        copies=copies,
         persistent=persistent,
     )
 

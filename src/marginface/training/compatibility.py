@@ -67,6 +67,7 @@ class Compatibility(ExtraLoss):
         per_class = self.head.centers.centers_per_class
         self.head.to(start.device)
         assign_centers(self.head, F.normalize(table, dim=1).repeat_interleave(per_class, 0))
+        start.datamodule.label_watchers.append(self.head.centers.know_labels)
         rank_zero_print(
             f"compatible with {self.old}: the influence loss compares with {len(table)} of its "
             "class centers"

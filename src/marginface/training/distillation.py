@@ -5,13 +5,20 @@ arXiv 1905.10620, and MarginDistillation), and the squared difference of the sim
 pairs of a batch (as in relational distillation, arXiv 1904.05068), which needs no common space.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from marginface.inference.embedder import Embedder, Precision, model_embedder
 from marginface.training.extra_losses import ExtraLoss, Start, open_beside
-from marginface.utils.distributed import gather_counted_rows, gather_for_shards, rows_of_ranks
+from marginface.utils.distributed import (
+    gather_counted_rows,
+    gather_for_shards,
+    rows_of_ranks,
+    world_size,
+)
 from marginface.utils.errors import InputError
 
 
@@ -55,6 +62,7 @@ class Distillation(ExtraLoss):
         self.embedding_weight, self.pairs_weight = embedding_weight, pairs_weight
         self.margin_weight = margin_weight
         self._teacher: Embedder | None = None
+        self._equal_parts = False
 
     def begin(self, start: Start) -> None:
         file = open_beside("distillation.teacher", self.path, start.datamodule)
@@ -70,6 +78,10 @@ class Distillation(ExtraLoss):
                 f"student {start.embedding_size}; set backbone.embedding_size={width}, or "
                 "distillation.embedding_weight=0 to learn the similarities of pairs alone"
             )
+        start.datamodule.label_watchers.append(self._know_parts)
+
+    def _know_parts(self, labels: Tensor, on_host: Tensor, equal_parts: bool) -> None:
+        self._equal_parts = equal_parts
 
     def __call__(self, images: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
         assert self._teacher is not None, "begin is called first"
@@ -78,31 +90,40 @@ class Distillation(ExtraLoss):
         # Differences of similarities are small: not in 16 bits.
         with torch.autocast(embeddings.device.type, enabled=False):
             return distillation_loss(
-                embeddings.float(), theirs, self.embedding_weight, self.pairs_weight
+                embeddings.float(),
+                theirs,
+                self.embedding_weight,
+                self.pairs_weight,
+                self._equal_parts,
             )
 
 
 def distillation_loss(
-    embeddings: Tensor, theirs: Tensor, embedding_weight: float, pairs_weight: float
+    embeddings: Tensor,
+    theirs: Tensor,
+    embedding_weight: float,
+    pairs_weight: float,
+    equal_parts: bool = False,
 ) -> Tensor:
     """() weighted sum of the two losses; over several processes its mean is that of all images.
 
     Args:
         embeddings: (B, D) of the student, of any length.
         theirs: (B, E) directions of the teacher; E may differ where embedding_weight is 0.
+        equal_parts: whether it is known that every process has B of them, so that nobody asks.
     """
     own = F.normalize(embeddings, dim=1)
     loss = own.new_zeros(())
     if embedding_weight:
         loss = loss + embedding_weight * (1 - (own * theirs).sum(1)).mean()
     if pairs_weight:
-        loss = loss + pairs_weight * _pairs_loss(own, theirs)
+        counts = (len(own),) * world_size() if equal_parts else rows_of_ranks(len(own), own.device)
+        loss = loss + pairs_weight * _pairs_loss(own, theirs, counts)
     return loss
 
 
-def _pairs_loss(own: Tensor, theirs: Tensor) -> Tensor:
+def _pairs_loss(own: Tensor, theirs: Tensor, counts: Sequence[int]) -> Tensor:
     """Mean squared difference of the cosines of all pairs of the images of all processes."""
-    counts = rows_of_ranks(len(own), own.device)
     # The whole loss on every process, whose gradient goes to the rows of this one.
     own, theirs = gather_for_shards(own, counts), gather_counted_rows(theirs, counts)
     if len(own) < 2:

@@ -125,7 +125,7 @@ class FaceRecognizer(L.LightningModule):
     def on_fit_start(self) -> None:
         self._facts = LateNumbers()  # not those of a run that failed
         if isinstance(getattr(self.trainer, "datamodule", None), FaceDataModule):
-            self.datamodule.watch_labels = self.head.centers.know_labels
+            self.datamodule.label_watchers = [self.head.centers.know_labels]
         if self.begin_head is not None:
             was_training = self.backbone.training
             self.backbone.eval()

@@ -11,8 +11,8 @@ def hash_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
 
     A hash and not a generator: it does not matter which worker or rank asks, or in which order.
     """
-    state = _mix(torch.tensor(seed, dtype=torch.int64, device=indices.device))
-    state = _mix(state + epoch)
+    # On the host wherever the indices are: a number sent to a device would be waited for.
+    state = _mix(_mix(torch.tensor(seed, dtype=torch.int64)) + epoch)
     return _mix(state + indices)
 
 
@@ -34,7 +34,11 @@ def hash_normal(seed: Tensor, count: int) -> Tensor:
 
 def _mix(x: Tensor) -> Tensor:
     # int64 multiplication wraps around, as splitmix64 wants; >> keeps the sign, so mask it off.
+    # The steps are in place: memory for millions of numbers takes a CPU longer than they do.
     x = x + -0x61C8864680B583EB
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX_1
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX_2
-    return x ^ ((x >> 31) & ((1 << 33) - 1))
+    shifted = x >> 30
+    x.bitwise_xor_(shifted.bitwise_and_((1 << 34) - 1)).mul_(_MIX_1)
+    torch.bitwise_right_shift(x, 27, out=shifted)
+    x.bitwise_xor_(shifted.bitwise_and_((1 << 37) - 1)).mul_(_MIX_2)
+    torch.bitwise_right_shift(x, 31, out=shifted)
+    return x.bitwise_xor_(shifted.bitwise_and_((1 << 33) - 1))

@@ -1,0 +1,70 @@
+"""Finds where the host would wait for a GPU, on a machine without one."""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import lightning
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import marginface
+
+# What is looked at there is on the host whatever the device is: seeds, image indices, and the loss
+# of the progress bar, which StepLog gives to Lightning on the host (a test on a GPU sees to it).
+ON_THE_HOST = {
+    "augmentation.py",
+    "on_train_batch_start",
+    "convert_tensors_to_scalars",
+    "know_labels",
+    "late_numbers.py",
+}
+_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
+_METHODS = ("tolist", "cpu", "item")  # their result is on the host; on a CPU they are no operations
+_LOOKED_AT = tuple(package.__path__[0] for package in (marginface, lightning))
+_INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
+
+
+class Waits(TorchDispatchMode):
+    """Where in marginface and Lightning operations are called whose result the host needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self._methods = {name: getattr(torch.Tensor, name) for name in _METHODS}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        # An index that is a mask is counted first, as nonzero is.
+        masks = function.overloadpacket in _INDEXED and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
+        )
+        if masks or any(wait in str(function) for wait in _WAITS):
+            self.note(str(function))
+        return function(*arguments, **(named or {}))
+
+    def __enter__(self) -> Self:
+        for name, method in self._methods.items():
+            setattr(torch.Tensor, name, self._noted(name, method))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for name in self._methods:
+            delattr(torch.Tensor, name)  # what is there is of a class below
+
+    def _noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            self.note(name)
+            return method(*given)
+
+        return noted
+
+    def note(self, what: str) -> None:
+        frames = traceback.extract_stack()
+        here = [f for f in frames if f.filename.startswith(_LOOKED_AT)]
+        names = {name for f in here for name in (Path(f.filename).name, f.name)}
+        if here and not names & ON_THE_HOST:
+            self.found.add(f"{what} at {here[-1].filename}:{here[-1].lineno}")
