@@ -35,6 +35,10 @@ ATTRIBUTES = [
         "DistributedDataParallel._set_params_and_buffers_to_ignore_for_model",
     ),
     ("lightning.pytorch.loops.training_epoch_loop", "_TrainingEpochLoop._broadcast_sigterm_tensor"),
+    (
+        "lightning.pytorch.trainer.connectors.signal_connector",
+        "_SignalConnector.register_signal_handlers",
+    ),
     ("omegaconf", "DictConfig._get_node"),
     ("omegaconf", "DictConfig._is_none"),
     ("torch", "Tensor._values"),
@@ -52,6 +56,7 @@ def test_is_still_there(module: str, name: str) -> None:
 # Attributes of instances: looked for in the source of their class.
 ON_INSTANCES = [
     ("lightning.pytorch.strategies", "ModelParallelStrategy", "_data_parallel_size"),
+    ("lightning.pytorch", "Trainer", "_signal_connector"),
     ("torch.utils.data", "DataLoader", "_iterator"),
     ("optuna.trial", "Trial", "_trial_id"),
 ]

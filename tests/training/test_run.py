@@ -192,12 +192,24 @@ def test_what_stops_a_run_early_may_be_its_best(tiny_run: list[str], tmp_path: P
     assert best == float(rows(tmp_path)[3]["val/mean/accuracy"])
 
 
-def test_early_stopping_within_a_step_writes_nothing(tiny_run: list[str], tmp_path: Path) -> None:
+def test_validation_waits_for_the_end_of_a_step(
+    tiny_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that what is kept as best, and what an early stop leaves, can be resumed from."""
     stopping = ["callbacks=early_stopping", "+callbacks.early_stopping.stopping_threshold=0"]
     parts = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=10"]
     often = ["trainer.val_check_interval=3", "trainer.max_epochs=2"]
     train(compose(*tiny_run, *stopping, *parts, *often, run_dir=tmp_path))
-    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert "validation every 4 micro-batches instead of 3" in capsys.readouterr().out
+    for name in ("last.ckpt", "best.ckpt"):
+        stored = torch.load(tmp_path / "checkpoints" / name, weights_only=True)
+        batches = stored["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+        assert (stored["global_step"], batches) == (2, 4)
+    by_the_clock = "trainer.val_check_interval=00:00:00:01"
+    with pytest.raises(
+        InputError, match="val_check_interval is a time, .* step of 2 micro-batches"
+    ):
+        train(compose(*tiny_run, *parts, by_the_clock, run_dir=tmp_path / "clock"))
 
 
 def test_early_stopping_and_no_callbacks(tiny_run: list[str], tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from marginface.training.parameter_groups import apply_factors, parameter_groups
 from marginface.training.schedulers import Schedule
 from marginface.training.step_statistics import StepStatistics
 from marginface.training.steps import (
-    check_whole_steps,
     correct_epoch_count,
+    keep_steps_whole,
     logs_step,
     rescale_micro_batches,
     steps_per_epoch,
@@ -242,7 +242,7 @@ class FaceRecognizer(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         total_steps = int(self.trainer.estimated_stepping_batches)  # sets up the training data
-        check_whole_steps(self.trainer)
+        keep_steps_whole(self.trainer)
         try:
             groups = parameter_groups(
                 self.backbone, self.head, self.decay_bias_and_norm, self.finetuning

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 
@@ -17,14 +18,35 @@ def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
-def check_whole_steps(trainer: L.Trainer) -> None:
-    """InputError unless an epoch is a whole number of optimizer steps."""
+def keep_steps_whole(trainer: L.Trainer) -> None:
+    """See that epochs end, and validation comes, between two optimizer steps.
+
+    What is kept as best within a step could not be resumed from. A validation that would come
+    within one is put off to its end.
+
+    Raises:
+        InputError: an epoch is no whole number of steps, or validation comes after a time.
+    """
     batches, parts = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     if batches < 1 or batches % parts:
         raise InputError(
             f"an epoch of {batches} micro-batches is not a whole number of optimizer steps of "
             f"{parts}; set trainer.limit_train_batches to a multiple of "
             "trainer.accumulate_grad_batches"
+        )
+    every = trainer.val_check_batch
+    if parts == 1 or not trainer.enable_validation:
+        return
+    if every is None:
+        raise InputError(
+            "trainer.val_check_interval is a time, which may be over within an optimizer step of "
+            f"{parts} micro-batches; give a number of micro-batches"
+        )
+    if every % parts:
+        trainer.val_check_batch = whole = int(-(-every // parts) * parts)
+        rank_zero_print(
+            f"validation every {whole} micro-batches instead of {int(every)}: after whole "
+            f"optimizer steps of {parts}"
         )
 
 

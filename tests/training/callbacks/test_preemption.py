@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from helpers.paths import ROOT
 from helpers.runs import compose, has_rows, losses, rows, started, wait_until
 from marginface.training.checkpoints.writers import AtomicCheckpointIO
+from marginface.training.module import FaceRecognizer
 from marginface.training.run import train
 from marginface.utils.errors import PreemptedError
 
@@ -57,6 +61,29 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(
     train(config)
     train(compose(*run, run_dir=tmp_path / "whole"))
     assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("when", ["on_fit_start", "on_run_start"])
+def test_a_signal_before_the_first_step(
+    when: str, tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the head begins, which may take minutes, and after Lightning has set its handlers."""
+    owner = FaceRecognizer if when == "on_fit_start" else _FitLoop
+    before = getattr(owner, when)
+
+    def interrupted(self: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        before(self)
+
+    def by_lightning(*_: Any) -> None:
+        raise AssertionError("it would send a message that the other processes do not expect")
+
+    monkeypatch.setattr(owner, when, interrupted)
+    monkeypatch.setattr(_SignalConnector, "_sigterm_notifier_fn", by_lightning)
+    with pytest.raises(PreemptedError, match="stopped by SIGTERM"):
+        train(compose(*tiny_run, "trainer.max_steps=9", run_dir=tmp_path))
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
 
 
 def _at_heads(action):  # type: ignore[no-untyped-def]

@@ -36,22 +36,21 @@ class Preemption(StepCallback):
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self._install(module)
+        connector = trainer._signal_connector
+
+        def register() -> None:
+            type(connector).register_signal_handlers(connector)
+            self._install(module)
+
+        # Lightning installs its own in every stage, which talk to other processes while they handle
+        # a signal. Ours take their place at once, or a signal in between would go to these.
+        connector.register_signal_handlers = register  # type: ignore[method-assign]
         if signal.SIGTERM in self.signals:
             # Lightning would ask the first process before every batch whether it has got one, and
             # wait for the device to know the answer.
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _ask_nobody  # type: ignore[method-assign]
 
-    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._install(module)
-
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._install(module)
-
     def _install(self, module: L.LightningModule) -> None:
-        """In place of Lightning's handler, which talks to other processes while it handles.
-
-        Lightning installs its own in every stage, so this has to come again.
-        """
         assert isinstance(module, FaceRecognizer)
 
         def wanted(number: int, frame: FrameType | None) -> None:
