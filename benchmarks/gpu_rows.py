@@ -29,6 +29,7 @@ from marginface.training.optimizers import SGD, step_in_backward
 Step = Callable[[], object]
 ROOT = Path(__file__).parents[1]
 SIZES = [(b, c) for c in (93_431, 360_232, 2_000_000, 10_000_000) for b in (1024, 512, 4096)]
+RATE, SAMPLED = 0.1, "a tenth of the classes"
 NETWORKS = {
     "iresnet50": {},
     "mobilefacenet": {},
@@ -93,6 +94,8 @@ def rows_of(parts: list[str], device: str) -> Iterator[Row]:
 def head_rows(sizes: list[tuple[int, int]], device: str) -> Iterator[Row]:
     for batch, classes in sizes:
         for mode, options in OURS.items():
+            if options.get("sample_rate") and not samples(classes, device):
+                continue
             yield head_row(mode, batch, classes, device, ours(options))
         if device != "cpu":
             yield head_row("float16, CUDA graph", batch, classes, device, graphed, 8)
@@ -101,8 +104,15 @@ def head_rows(sizes: list[tuple[int, int]], device: str) -> Iterator[Row]:
                 continue
             if classes > 2_000_000:
                 continue  # logits of 40 GB a copy
+            if SAMPLED in mode and not samples(classes, device):
+                continue
             seconds = 15 if "compiled" in mode else 4
             yield head_row(mode, batch, classes, device, loss, seconds)
+
+
+def samples(classes: int, device: str) -> bool:
+    """Whether a sample of so many classes is measured: where somebody would take one."""
+    return classes > 100_000 or device == "cpu"
 
 
 def head_row(
@@ -210,16 +220,31 @@ def partial_fc_tail(logits: Tensor, y: Tensor) -> Tensor:
     return peers.DistributedCrossEntropy.apply(logits * peers.SCALE, y)
 
 
+def sampled_partial_fc(weight: nn.Parameter) -> Any:
+    """PartialFC's way to a sample: random numbers, 2 for the classes of the batch, the largest."""
+    whole = under_autocast(partial_fc_tail)(weight)
+
+    def loss(e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
+        order = torch.rand(len(weight), device=weight.device)
+        order[y.unique()] = 2.0
+        index = order.topk(int(RATE * len(weight))).indices.sort().values
+        return whole(e, torch.searchsorted(index, y), weight[index], step)
+
+    return loss
+
+
 OURS: dict[str, dict[str, Any]] = {
     "float16": {"matmul_precision": "float16"},
     "float32": {"matmul_precision": "float32"},
     "float16, SGD inside": {"matmul_precision": "float16", "optimizer_in_backward": True},
     "float16, plain torch": {"matmul_precision": "float16", "kernel": "torch"},
+    f"float16, {SAMPLED}": {"matmul_precision": "float16", "sample_rate": RATE},
 }
 PEERS: dict[str, Callable[[nn.Parameter], Any]] = {
     "official, IEEE float32": lambda weight: peers.official,
     "official, TF32": lambda weight: peers.official,
     "PartialFC, fp16 autocast": under_autocast(partial_fc_tail),
+    f"PartialFC, {SAMPLED}, fp16 autocast": sampled_partial_fc,
     "official compiled, fp16 autocast": under_autocast(official_tail, compiled=True),
 }
 
