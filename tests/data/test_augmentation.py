@@ -6,6 +6,7 @@ import torch
 import torchvision.transforms.v2
 from torch import Tensor
 
+from helpers.operations import Operations
 from helpers.pictures import picture
 from marginface.data import Augmentation
 from marginface.data.augmentation import CHANGES, blur, crop, erase, low_resolution, photometric
@@ -63,13 +64,21 @@ def test_none_changes_nothing() -> None:
     assert torch.equal(Augmentation(flip=0)(images, torch.arange(4), 0, 0), images)
 
 
+def test_few_operations_for_a_whole_batch() -> None:
+    """Each is a launch on a GPU, or one on the host beside it."""
+    every = dict.fromkeys(CHANGES, 0.2)
+    for probabilities, most in (({"low_resolution": 0.2}, 150), (every, 450)):
+        with Operations() as operations:
+            Augmentation(**probabilities)(faces(128), torch.arange(128), 0, 0)
+        assert operations.launched().total() <= most
+
+
 def test_uniform_numbers() -> None:
-    numbers = hash_uniform(3, 1, torch.arange(20_000), 2, stream=4).double()
+    numbers, other = hash_uniform(3, 1, torch.arange(20_000), 2, [4, 5]).double()
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = torch.histc(numbers.flatten(), 20, 0, 1) / numbers.numel()
     assert ((counts - 0.05).abs() < 0.005).all()
-    other = hash_uniform(3, 1, torch.arange(20_000), 2, stream=5).double()
     for pair in (numbers.T, torch.stack([numbers[:, 0], other[:, 0]])):
         assert torch.corrcoef(pair)[0, 1].abs() < 0.03
 

@@ -92,11 +92,11 @@ class Augmentation:
         """
         if self.flip:
             images = random_flip(images, seed, epoch, indices)
-        for stream, (name, probability) in enumerate(self.probabilities.items()):
-            if not probability:
-                continue
-            numbers = hash_uniform(seed, epoch, indices, _NUMBERS + 1, stream)
-            rows = (numbers[:, 0] < probability).nonzero()[:, 0]
+        wanted = [(stream, name) for stream, name in enumerate(CHANGES) if self.probabilities[name]]
+        streams = [stream for stream, _ in wanted]
+        drawn = hash_uniform(seed, epoch, indices, _NUMBERS + 1, streams) if streams else []
+        for (_, name), numbers in zip(wanted, drawn, strict=True):
+            rows = (numbers[:, 0] < self.probabilities[name]).nonzero()[:, 0]
             if len(rows):
                 numbers = numbers[rows, 1:]
                 if name not in _DECIDES:
@@ -176,17 +176,19 @@ def blur(images: Tensor, numbers: Tensor) -> Tensor:
 
 def low_resolution(images: Tensor, numbers: Tensor) -> Tensor:
     """Shrunk with antialiasing, enlarged with nearest, bilinear or bicubic interpolation."""
-    size = images.shape[-1]
+    size, methods = images.shape[-1], ("nearest", "bilinear", "bicubic")
     sides = (_between(numbers[:, 0], 0.2, 1) * size).int().clamp(min=1)
-    methods = (numbers[:, 1] * 3).int().clamp(max=2)
-    changed = torch.empty_like(images)
+    kinds = sides * 3 + (numbers[:, 1] * 3).int().clamp(max=2)
     # Images of one size and method together: few launches on a GPU.
-    for side, method in torch.stack([sides, methods], 1).unique(dim=0).tolist():
-        rows = queue_to(images.device, ((sides == side) & (methods == method)).nonzero()[:, 0])
-        small = interpolate(images[rows], (side, side), mode="bilinear", antialias=True)
-        mode = ("nearest", "bilinear", "bicubic")[method]
-        changed[rows] = interpolate(small, (size, size), mode=mode)
-    return changed
+    kinds, order = kinds.sort(stable=True)
+    kinds, counts = kinds.unique_consecutive(return_counts=True)
+    changed = []
+    parts = images[queue_to(images.device, order)].split(counts.tolist())
+    for part, kind in zip(parts, kinds.tolist(), strict=True):
+        side, method = divmod(kind, 3)
+        small = interpolate(part, (side, side), mode="bilinear", antialias=True)
+        changed.append(interpolate(small, (size, size), mode=methods[method]))
+    return torch.cat(changed)[queue_to(images.device, order.argsort())]
 
 
 def erase(images: Tensor, numbers: Tensor) -> Tensor:

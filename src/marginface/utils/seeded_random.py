@@ -1,5 +1,7 @@
 """Random numbers hashed from (seed, place): the same for every worker and rank."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,13 @@ def hash_bits(seed: int, epoch: int, indices: Tensor) -> Tensor:
     return _mix(state + indices)
 
 
-def hash_uniform(seed: int, epoch: int, indices: Tensor, count: int, stream: int) -> Tensor:
-    """float32 (B, count) in [0, 1), from (seed, epoch, index); another `stream`, other numbers."""
-    draws = torch.arange(1, count + 1, device=indices.device) + stream * 0x10000
-    bits = _mix(hash_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1))
+def hash_uniform(
+    seed: int, epoch: int, indices: Tensor, count: int, streams: Sequence[int]
+) -> Tensor:
+    """float32 (streams, B, count) in [0, 1), from (seed, epoch, index) and the stream's number."""
+    of_streams = torch.tensor(streams, device=indices.device) * 0x10000
+    draws = of_streams[:, None] + torch.arange(1, count + 1, device=indices.device)
+    bits = _mix(hash_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1)[:, None])
     # 24 bits are what float32 holds exactly.
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) / (1 << 24)
 
