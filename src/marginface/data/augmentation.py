@@ -94,7 +94,9 @@ class Augmentation:
             images = random_flip(images, seed, epoch, indices)
         wanted = [(stream, name) for stream, name in enumerate(CHANGES) if self.probabilities[name]]
         streams = [stream for stream, _ in wanted]
-        drawn = hash_uniform(seed, epoch, indices, _NUMBERS + 1, streams) if streams else []
+        drawn: Tensor | list[Tensor] = []
+        if wanted:
+            drawn = hash_uniform(seed, epoch, indices, _NUMBERS + 1, streams)
         for (_, name), numbers in zip(wanted, drawn, strict=True):
             rows = (numbers[:, 0] < self.probabilities[name]).nonzero()[:, 0]
             if len(rows):
