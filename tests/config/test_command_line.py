@@ -283,6 +283,13 @@ def test_an_override_that_cannot_be_read_is_named() -> None:
     assert with_quotes(["-m", "--config-dir", "x", "head=a", "~callbacks.progress"])[0] == "-m"
 
 
+def test_a_sweep_that_searches_what_is_not_there() -> None:
+    with pytest.raises(InputError, match=r"sweep=optuna searches head.k, which head=arcface does"):
+        check_command_line("train", ["-m", "sweep=optuna", "head=arcface"])
+    check_command_line("train", ["-m", "sweep=optuna"])
+    check_command_line("train", ["-m", "sweep=margins", "head=cosface"])
+
+
 def test_a_sweep_without_m_is_a_mistake() -> None:
     with pytest.raises(InputError, match="sweep=heads describes several runs; add -m before it"):
         check_command_line("train", ["sweep=heads"])

@@ -101,6 +101,7 @@ def _job_problems(
             problems.append(_unknown_override(base, override.key_or_group))
         else:
             chosen.append(_assignment(override, job))
+    problems += _search_problems(base)
     try:
         composed = hydra.compose(config_name, overrides=chosen)
         composed.paths.run_dir = "."  # known only when the run starts
@@ -115,6 +116,21 @@ def _job_problems(
         return [*problems, str(error).splitlines()[0]]
     except InputError as error:
         return [*problems, str(error)]
+
+
+def _search_problems(base: DictConfig) -> list[str]:
+    """Settings that a chosen sweep searches and that this configuration does not have."""
+    choices = base.hydra.runtime.choices
+    sweep, searched = choices.get("sweep"), base.hydra.sweeper.get("params") or {}
+    problems = []
+    for key in searched:
+        group = key.partition(".")[0]
+        if sweep and key != group and not _has_key(base, key):
+            problems.append(
+                f"sweep={sweep} searches {key}, which {group}={choices.get(group)} does not have; "
+                f"search what it has: -m hydra/sweeper=optuna '{group}.NAME=interval(LOW,HIGH)'"
+            )
+    return problems
 
 
 def _is_group(override: Override, folders: list[Path]) -> bool:
