@@ -42,6 +42,8 @@ ATTRIBUTES = [
     ("omegaconf", "DictConfig._get_node"),
     ("omegaconf", "DictConfig._is_none"),
     ("torch", "Tensor._values"),
+    ("torch", "Tensor._indices"),
+    ("torch", "Tensor._coalesced_"),
     ("torch", "nn.Module._compiled_call_impl"),
 ]
 

@@ -228,6 +228,26 @@ def test_accumulated_gradients_add_up() -> None:
     torch.testing.assert_close(head.weight.grad.coalesce().to_dense(), parts[0] + parts[1])
 
 
+@pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "dynarcface"])
+def test_nobody_has_to_sort_the_gradient(name: str) -> None:
+    """Nor is it said to be in order where that is wrong: after several backward passes."""
+    head = make(name, sample_rate=0.25)
+    head.begin_step(0)
+    parts = []
+    for seed in (1, 2):
+        head.weight.grad = None
+        head(*batch(seed)).backward()
+        assert head.weight.grad.is_coalesced()
+        rows = head.weight.grad.indices()[0]
+        assert torch.equal(rows, rows.unique())
+        parts.append(head.weight.grad.to_dense())
+    head(*batch(1)).backward()
+    whole = head.weight.grad
+    torch.testing.assert_close(whole.to_dense(), sum(parts))
+    rows = whole._indices()[0]
+    assert whole.is_coalesced() == torch.equal(rows, rows.unique())
+
+
 def test_filtering_takes_near_classes_for_orthogonal_ones() -> None:
     """Written out as insightface's code has it: the cosine becomes 0, in value and gradient."""
     head = make("arcface", interclass_filtering_threshold=0.3)

@@ -1,16 +1,19 @@
 """Steps of heads that ask a GPU for no number: the same results, and nothing to wait for."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from helpers.small_heads import MODES, SMALL, B, C, D, make_batch, make_head
 from helpers.waits import Waits
 from marginface.classifier.center_chunks import CenterChunks, Chunk
 from marginface.classifier.own_places import OwnPlaces
 from marginface.classifier.sampling import sample_classes
+from marginface.heads import list_heads
 
 
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +46,47 @@ def test_many_chunks_a_sample_and_rows_without_a_label(
     found, waits = step(name, mode, options)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
-    if name == "q_margin":  # its solver looks whether it is done
-        waits = {wait for wait in waits if "alpha_divergence.py" not in wait}
-    assert waits == set()
+    # The solver of q_margin looks whether it is done.
+    assert {wait for wait in waits if "alpha_divergence.py" not in wait} == set()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, SMALL, {**SMALL, "sample_rate": 0.8}, {"matmul_precision": "float16"}],
+    ids=["all", "chunks", "sample", "float16"],
+)
+@pytest.mark.parametrize("name", list_heads())
+def test_the_forward_pass_sends_nothing(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors that only say that they are on a GPU; there is no backward pass of such.
+
+    Nor the derivative of a curve that margin_gradient=exact takes on the way.
+    """
+    monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
+    settings = {"kernel": "torch", **options}
+    head = make_head(name, "straight_through", dtype=torch.float32, options=settings)
+    labels_here = make_batch()[1].clamp(min=0)
+    only_said = FakeTensorMode(allow_non_fake_inputs=True)
+    with only_said:
+        for module in head.modules():
+            for key, value in module._parameters.items():
+                if value is not None:
+                    module._parameters[key] = nn.Parameter(torch.empty_like(value, device="cuda"))
+            for key, value in module._buffers.items():
+                if value is not None:
+                    module._buffers[key] = torch.empty_like(value, device="cuda")
+        embeddings = torch.empty(B, D, device="cuda", requires_grad=True)
+        labels = torch.empty(B, dtype=torch.int64, device="cuda")
+    head.centers.know_labels(labels, labels_here)
+    head.begin_step(3)
+    with only_said, Waits() as waits:
+        if name == "q_margin":  # its solver looks whether it is done
+            with pytest.raises(DataDependentOutputException):
+                head(embeddings, labels)
+        else:
+            head(embeddings, labels)
+    assert {wait for wait in waits.found if "alpha_divergence.py" not in wait} == set()
 
 
 @pytest.mark.parametrize("per_class", [1, 3])

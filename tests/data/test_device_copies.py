@@ -33,8 +33,11 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __init__(self, name: object) -> None:
             self.name = str(name)
 
-        def wait_stream(self, other: "Stream") -> None:
-            told.append(f"{self.name} waits for {other.name}")
+        def wait_event(self, event: str) -> None:
+            told.append(f"{self.name} waits for {event}")
+
+        def record_event(self) -> str:
+            return f"copy {told.count('copy')}"
 
     @contextmanager
     def stream(on: Stream) -> Iterator[None]:
@@ -50,23 +53,34 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("the stream of copies"))
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append(f"device {device}"))
     monkeypatch.setattr(module, "queue_to", queue_to)
     monkeypatch.setattr(
         OnGPU, "record_stream", lambda self, used_by: told.append(f"used by {used_by.name}")
+    )
+    # Page-locked memory needs a GPU, too.
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options)
     )
     return told
 
 
 def test_who_waits_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     told = without_a_gpu(monkeypatch)
-    copies = DeviceCopies(torch.device("cuda", 0))
     images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
-    (batch,) = copies.begin(iter([(images, labels, labels)]))
-    assert told == ["on the stream of copies", "copy", "as before"]
+    batches = iter([(images, labels, labels)])
+    (batch,) = DeviceCopies(torch.device("cuda", 1)).ahead(batches, 1)
+    assert isinstance(batch[0], OnGPU)
     assert batch[1] is labels, "labels are looked at on the host"
-    told.clear()
-    copies.wait_for(batch[0])
-    assert told == ["the main stream waits for the stream of copies", "used by the main stream"]
+    assert told == [
+        "device cuda:1",
+        "on the stream of copies",
+        "copy",
+        "as before",
+        "the main stream waits for copy 1",
+        "used by the main stream",
+    ]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -76,11 +90,6 @@ def test_copies_begin_before_batches_are_asked_for(
     told = without_a_gpu(monkeypatch)
     faces = FolderDataset(make_folder(tmp_path / "faces", [4, 4, 4]))
     copies = DeviceCopies(torch.device("cuda", 0))
-    # Page-locked memory needs a GPU, too.
-    empty = torch.empty
-    monkeypatch.setattr(
-        torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options)
-    )
     sampler = GlobalBatchSampler(EpochOrder(12), 2, seed=0)
     loader = batch_loader(faces, sampler, 2, num_workers=num_workers, copies=copies)
     batches = iter(loader)
@@ -98,7 +107,7 @@ def test_copies_begin_before_batches_are_asked_for(
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_the_step_waits_for_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_batches_come_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = without_a_gpu(monkeypatch)
     faces = FolderDataset(make_folder(tmp_path / "faces", [4, 4]))
     data = FaceDataModule(faces, name="faces", val_identities=0, batch_size=2, num_workers=0)
@@ -106,17 +115,16 @@ def test_the_step_waits_for_its_images(tmp_path: Path, monkeypatch: pytest.Monke
     trainer.training, data.trainer = True, trainer
     monkeypatch.setattr(trainer.strategy, "_root_device", torch.device("cuda", 0))
     batches = iter(data.train_dataloader())
-    images, labels, indices = next(batches)
-    told.clear()
-    data.transfer_batch_to_device((images, labels, indices), torch.device("cpu"), 0)
-    assert told[:2] == ["the main stream waits for the stream of copies", "used by the main stream"]
+    images, _, _ = next(batches)
+    assert isinstance(images, OnGPU)
+    assert "the main stream waits for copy 1" in told
+    del batches  # ends the thread
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_batches_arrive_whole_while_the_gpu_works() -> None:
     device = torch.device("cuda", 0)
-    copies = DeviceCopies(device)
     generator = torch.Generator().manual_seed(0)
     sent = [
         torch.randint(0, 256, (256, 3, 112, 112), generator=generator, dtype=torch.uint8)
@@ -125,8 +133,8 @@ def test_batches_arrive_whole_while_the_gpu_works() -> None:
     rows = torch.zeros(256, dtype=torch.int64)
     work = torch.randn(4096, 4096, device=device)
     found = []
-    for images, _, _ in copies.begin((images, rows, rows) for images in sent):
-        copies.wait_for(images)
+    copies = DeviceCopies(device).ahead(((images, rows, rows) for images in sent), 2)
+    for images, _, _ in copies:
         for _ in range(4):
             work = work @ work * 1e-3
         found.append(images.long().sum())

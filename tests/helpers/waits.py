@@ -11,23 +11,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import marginface
 
-# What is looked at there is on the host whatever the device is: seeds, image indices, and the loss
-# of the progress bar, which StepLog gives to Lightning on the host (a test on a GPU sees to it).
+# What is looked at there is on the host whatever the device is: seeds, image indices, how often an
+# average was updated, and the loss of the progress bar, which StepLog gives to Lightning on the
+# host (a test on a GPU sees to it).
 ON_THE_HOST = {
+    "_update",
     "augmentation.py",
     "on_train_batch_start",
     "convert_tensors_to_scalars",
+    "hash_bits",
     "know_labels",
     "late_numbers.py",
 }
-_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
+_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "aten._coalesce")
 _METHODS = ("tolist", "cpu", "item")  # their result is on the host; on a CPU they are no operations
+_COPIES = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
 _LOOKED_AT = tuple(package.__path__[0] for package in (marginface, lightning))
 _INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
 
 
 class Waits(TorchDispatchMode):
-    """Where in marginface and Lightning operations are called whose result the host needs."""
+    """Where in marginface and Lightning operations are called whose result the host needs.
+
+    On tensors of `FakeTensorMode` also what is sent to a device and not queued.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +50,20 @@ class Waits(TorchDispatchMode):
         )
         if masks or any(wait in str(function) for wait in _WAITS):
             self.note(str(function))
-        return function(*arguments, **(named or {}))
+        result = function(*arguments, **(named or {}))
+        self._look_for_copies(function, arguments, named or {}, result)
+        return result
+
+    def _look_for_copies(
+        self, function: Any, arguments: Any, named: dict[str, Any], result: Any
+    ) -> None:
+        packet = function.overloadpacket
+        flat = [*arguments, *(arguments[1] if packet in _INDEXED else []), result]
+        tensors = [value for value in flat if isinstance(value, torch.Tensor)]
+        # One number on the host is an argument of a launch, unless it is what is copied.
+        devices = {t.device.type for t in tensors if t.ndim or packet in _COPIES}
+        if len(devices) > 1 and not named.get("non_blocking"):
+            self.note(f"{function} between {sorted(devices)}")
 
     def __enter__(self) -> Self:
         for name, method in self._methods.items():

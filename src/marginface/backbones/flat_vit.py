@@ -45,6 +45,8 @@ class FlatViT(VisionTransformer):
         drop_rate: dropout of the tokens behind the position embedding.
     """
 
+    template: Tensor
+
     def __init__(
         self,
         patch_size: int = 9,
@@ -98,6 +100,9 @@ class FlatViT(VisionTransformer):
         if keypoints:
             self.keypoint_linear = nn.Linear(10, _BUCKETS**2 * num_heads * depth)
             self.heads = num_heads
+            # On the network's device: sent there in every step, it would be waited for.
+            template = torch.tensor(TEMPLATE_POINTS)[None] / 112
+            self.register_buffer("template", template, persistent=False)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which names belong to which depth; timm's name for it."""
@@ -141,7 +146,7 @@ class FlatViT(VisionTransformer):
         """(depth, B or 1, heads, N, N) what is added to the products of queries and keys."""
         assert self.keypoint_linear is not None
         if keypoints is None:
-            keypoints = x.new_tensor(TEMPLATE_POINTS)[None] / 112
+            keypoints = self.template
         centers = (torch.arange(self.side, device=x.device, dtype=x.dtype) + 0.5) / self.side
         row, column = torch.meshgrid(centers, centers, indexing="ij")
         tokens = torch.stack([column, row], -1).view(1, -1, 1, 2)  # x first

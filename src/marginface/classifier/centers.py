@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from marginface.classifier.center_chunks import CenterChunks
 from marginface.classifier.center_step import CenterStep
 from marginface.classifier.options import ClassifierOptions
+from marginface.classifier.sampled_gradient import keep_order_known
 from marginface.classifier.sampling import sample_classes
 from marginface.classifier.sharding import Shard, init_centers
 from marginface.utils.distributed import (
@@ -85,6 +86,8 @@ class ClassCenters(nn.Module):
         # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
         drawn = init_centers(num_classes * k, embedding_size, 0.01, start * k, stop * k)
         self.weight = nn.Parameter(drawn)
+        if self.options.samples:
+            keep_order_known(self.weight)
         # Where the backward pass is to step the centers itself: what begins such a step.
         self.step_centers_in_backward: Callable[[], CenterStep] | None = None
         self._known: _KnownLabels | None = None

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterator[T], number: int) -> Iterator[T]:
+def ahead(items: Iterator[T], number: int) -> Generator[T, None, None]:
     """The same items, up to `number` of them made before they are asked for.
 
     An error of `items` is raised where it would have been. When the result is closed, the thread

@@ -91,7 +91,6 @@ class FaceDataModule(L.LightningDataModule):
         self.start = (0, 0)  # epoch and step in it
         # Images of each training batch of a process; None for loaders that are not made here.
         self._micro_batch: int | None = None
-        self._copies: DeviceCopies | None = None  # of their images, where they go to a GPU
         # Told the labels of each training batch, on the device and on the host, and whether every
         # process has as many; they must not be changed after that.
         self.label_watchers: list[Callable[[Tensor, Tensor, bool], None]] = []
@@ -170,20 +169,19 @@ class FaceDataModule(L.LightningDataModule):
         )
         self._micro_batch = sampler.micro_batch
         device = trainer.strategy.root_device
-        self._copies = DeviceCopies(device) if device.type == "cuda" else None
         return batch_loader(
             self.train_set,
             sampler,
             sampler.micro_batch,
             num_workers=self.num_workers,
-            copies=self._copies,
+            copies=DeviceCopies(device) if device.type == "cuda" else None,
             persistent=True,
         )
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Queue the copies; what depends on labels and indices is decided on the host first."""
+        """Queue copies of what is still here; what depends on labels is decided on the host."""
         images, labels, indices = batch
         assert self.trainer is not None
         on_device = queue_to(device, labels)
@@ -198,8 +196,6 @@ class FaceDataModule(L.LightningDataModule):
             )
         for watch in self.label_watchers:
             watch(on_device, labels, equal_parts)
-        if self._copies is not None and images.is_cuda:
-            self._copies.wait_for(images)
         return queue_to(device, images), on_device, indices
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:

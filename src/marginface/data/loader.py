@@ -9,7 +9,6 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from marginface.data.ahead import ahead
 from marginface.data.device_copies import DeviceCopies
 from marginface.data.image_dataset import Batch, ImageDataset
 from marginface.data.sampling import EpochOrder, GlobalBatchSampler, ShuffledOrder
@@ -63,7 +62,7 @@ class TimedLoader(DataLoader[Any]):
             self._slots = self.worker_init_fn = None
         whole = _whole_batches(batches, slots, pin=self._copies is not None)
         if self._copies is not None:  # in a thread, while the host queues work for the GPU
-            whole = ahead(self._copies.begin(whole), AHEAD)
+            whole = self._copies.ahead(whole, AHEAD)
         while True:
             start = time.perf_counter()
             batch = next(whole, None)

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from marginface.utils.hardware import queue_to
+
 Color = Literal["rgb", "bgr"]
 MIDDLE = (127.5, 127.5, 127.5)  # mean and standard deviation that bring bytes to [-1, 1]
 
@@ -28,7 +30,9 @@ def normalize_images(
         return scaled.flip(1) if color == "bgr" else scaled
     pixels = images.to(torch.float32)
     ordered = pixels.flip(1) if color == "bgr" else pixels
-    middle, width = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
+    middle, width = (
+        queue_to(images.device, torch.tensor(values)).view(1, 3, 1, 1) for values in (mean, std)
+    )
     return (ordered - middle) / width
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
@@ -42,6 +43,7 @@ class BackboneAverage(EMAWeightAveraging):
         super().__init__(
             decay=decay, update_every_n_steps=every_n_steps, update_starting_at_step=start_step
         )
+        self.decay = decay
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, FullyShardedStrategy):
@@ -50,6 +52,8 @@ class BackboneAverage(EMAWeightAveraging):
             )
         self._device = trainer.strategy.root_device
         super().setup(trainer, _backbone_of(pl_module), stage)
+        if self._average_model is not None:  # its updates are counted where nobody waits for them
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_train_batch_end(
         self,
@@ -59,7 +63,26 @@ class BackboneAverage(EMAWeightAveraging):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        super().on_train_batch_end(trainer, _backbone_of(pl_module), outputs, batch, batch_idx)
+        step = trainer.global_step
+        if step > self._latest_update_step and self.should_update(step_idx=step - 1):
+            self._update(_backbone_of(pl_module))
+            self._latest_update_step = step
+
+    @torch.no_grad()
+    def _update(self, module: L.LightningModule) -> None:
+        """What torch's AveragedModel computes; that takes some launches for each parameter."""
+        average = self._average_model
+        assert average is not None
+        kept, current = (
+            [*network.parameters(), *network.buffers()] for network in (average.module, module)
+        )
+        floats = [number for number, value in enumerate(kept) if value.is_floating_point()]
+        # The first one takes the weights over.
+        share = 1.0 if average.n_averaged == 0 else 1 - self.decay
+        torch._foreach_lerp_([kept[n] for n in floats], [current[n] for n in floats], share)
+        for number in set(range(len(kept))) - set(floats):  # counts of batches
+            kept[number].copy_(current[number])
+        average.n_averaged += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, _backbone_of(pl_module))
