@@ -33,8 +33,18 @@ def gpu_run(tiny_run: list[str]) -> list[str]:
     return [*(setting for setting in tiny_run if setting != "trainer=cpu"), "trainer=gpu"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["augmentation=strong"],
+        ["classifier.sample_rate=0.9", "data.num_workers=1"],
+        ["head=dynarcface", "averaging=ema"],
+        ["backbone.mean=[128,128,128]", "classifier.kernel=torch", "classifier.chunk_mib=0.01"],
+    ],
+    ids=" ".join,
+)
 def test_the_steady_state_does_not_wait(
-    gpu_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: list[str], gpu_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = FaceRecognizer.on_train_batch_start
     checked: list[int] = []
@@ -54,7 +64,7 @@ def test_the_steady_state_does_not_wait(
     monkeypatch.setattr(FaceRecognizer, "on_train_batch_start", strict)
     monkeypatch.setattr(SingleDeviceStrategy, "teardown", lenient)
     settings = [*gpu_run, "trainer.max_steps=12", "trainer.log_every_n_steps=100"]
-    settings += ["augmentation=strong", "data.val_identities=0", "trainer.max_epochs=100"]
+    settings += [*changes, "data.val_identities=0", "trainer.max_epochs=100"]
     try:
         train(compose(*settings, run_dir=tmp_path))
     finally:
