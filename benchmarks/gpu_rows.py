@@ -221,14 +221,11 @@ def partial_fc_tail(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def sampled_partial_fc(weight: nn.Parameter) -> Any:
-    """PartialFC's way to a sample: random numbers, 2 for the classes of the batch, the largest."""
     whole = under_autocast(partial_fc_tail)(weight)
 
     def loss(e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
-        order = torch.rand(len(weight), device=weight.device)
-        order[y.unique()] = 2.0
-        index = order.topk(int(RATE * len(weight))).indices.sort().values
-        return whole(e, torch.searchsorted(index, y), weight[index], step)
+        rows, y = peers.sampled(weight, y, RATE)
+        return whole(e, y, rows, step)
 
     return loss
 

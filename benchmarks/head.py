@@ -84,15 +84,19 @@ class DistributedCrossEntropy(torch.autograd.Function):
         return logits.sub_(one_hot).div_(len(y)).mul_(upstream[0].item()), None
 
 
+def sampled(weight: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """PartialFC's way to a sample: random numbers, 2 for the classes of the batch, the largest."""
+    order = torch.rand(len(weight), device=weight.device)
+    order[y.unique()] = 2.0
+    index = order.topk(int(rate * len(weight))).indices.sort().values
+    return weight[index], torch.searchsorted(index, y)
+
+
 def partial_fc(rate: float) -> Loss:
     def loss(e: Tensor, y: Tensor, weight: nn.Parameter, step: int) -> Tensor:
-        rows = weight
+        rows: Tensor = weight
         if rate < 1:
-            order = torch.rand(len(weight), device=weight.device)
-            order[y.unique()] = 2.0
-            index = order.topk(int(rate * len(weight))).indices.sort().values
-            y = torch.searchsorted(index, y)
-            rows = weight[index]
+            rows, y = sampled(weight, y, rate)
         logits = F.linear(F.normalize(e), F.normalize(rows)).clamp(-1, 1)
         batch = torch.arange(len(y), device=y.device)
         with torch.no_grad():

@@ -41,6 +41,8 @@ ATTRIBUTES = [
     ),
     ("omegaconf", "DictConfig._get_node"),
     ("omegaconf", "DictConfig._is_none"),
+    ("torch", "_foreach_copy_"),
+    ("torch", "_foreach_lerp_"),
     ("torch", "Tensor._values"),
     ("torch", "Tensor._indices"),
     ("torch", "Tensor._coalesced_"),
@@ -59,6 +61,8 @@ def test_is_still_there(module: str, name: str) -> None:
 ON_INSTANCES = [
     ("lightning.pytorch.strategies", "ModelParallelStrategy", "_data_parallel_size"),
     ("lightning.pytorch", "Trainer", "_signal_connector"),
+    ("lightning.pytorch.callbacks", "WeightAveraging", "_average_model"),
+    ("lightning.pytorch.callbacks", "WeightAveraging", "_latest_update_step"),
     ("torch.utils.data", "DataLoader", "_iterator"),
     ("optuna.trial", "Trial", "_trial_id"),
 ]

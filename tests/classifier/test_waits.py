@@ -1,15 +1,17 @@
 """Steps of heads that ask a GPU for no number: the same results, and nothing to wait for."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from helpers.processes import run_processes
 from helpers.small_heads import MODES, SMALL, B, C, D, make_batch, make_head
-from helpers.waits import Waits
+from helpers.waits import Waits, say_it_is_on_a_gpu
 from marginface.classifier.center_chunks import CenterChunks, Chunk
 from marginface.classifier.own_places import OwnPlaces
 from marginface.classifier.sampling import sample_classes
@@ -50,43 +52,44 @@ def test_many_chunks_a_sample_and_rows_without_a_label(
     assert {wait for wait in waits if "alpha_divergence.py" not in wait} == set()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, SMALL, {**SMALL, "sample_rate": 0.8}, {"matmul_precision": "float16"}],
-    ids=["all", "chunks", "sample", "float16"],
-)
-@pytest.mark.parametrize("name", list_heads())
-def test_the_forward_pass_sends_nothing(
-    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On tensors that only say that they are on a GPU; there is no backward pass of such.
+WAYS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "chunks": SMALL,
+    "sample": {**SMALL, "sample_rate": 0.8},
+    "float16": {"matmul_precision": "float16"},
+}
 
-    Nor the derivative of a curve that margin_gradient=exact takes on the way.
-    """
-    monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
-    settings = {"kernel": "torch", **options}
-    head = make_head(name, "straight_through", dtype=torch.float32, options=settings)
-    labels_here = make_batch()[1].clamp(min=0)
-    only_said = FakeTensorMode(allow_non_fake_inputs=True)
-    with only_said:
-        for module in head.modules():
-            for key, value in module._parameters.items():
-                if value is not None:
-                    module._parameters[key] = nn.Parameter(torch.empty_like(value, device="cuda"))
-            for key, value in module._buffers.items():
-                if value is not None:
-                    module._buffers[key] = torch.empty_like(value, device="cuda")
-        embeddings = torch.empty(B, D, device="cuda", requires_grad=True)
-        labels = torch.empty(B, dtype=torch.int64, device="cuda")
-    head.centers.know_labels(labels, labels_here)
-    head.begin_step(3)
-    with only_said, Waits() as waits:
-        if name == "q_margin":  # its solver looks whether it is done
-            with pytest.raises(DataDependentOutputException):
+
+def _forward_on_a_gpu(rank: int, world: int, name: str) -> dict[str, set[str]]:
+    """On tensors that only say so. In a process of its own: autograd starts threads for a GPU."""
+    torch.cuda.device_of = nullcontext  # type: ignore[assignment,misc]
+    found = {}
+    for way, options in WAYS.items():
+        settings = {"kernel": "torch", **options}
+        head = make_head(name, "straight_through", dtype=torch.float32, options=settings)
+        labels_here = make_batch()[1].clamp(min=0)
+        only_said = FakeTensorMode(allow_non_fake_inputs=True)
+        with only_said:
+            say_it_is_on_a_gpu(head)
+            embeddings = torch.empty(B, D, device="cuda", requires_grad=True)
+            labels = torch.empty(B, dtype=torch.int64, device="cuda")
+        head.centers.know_labels(labels, labels_here)
+        head.begin_step(3)
+        with only_said, Waits() as waits:
+            if name == "q_margin":  # its solver looks whether it is done
+                with pytest.raises(DataDependentOutputException):
+                    head(embeddings, labels)
+            else:
                 head(embeddings, labels)
-        else:
-            head(embeddings, labels)
-    assert {wait for wait in waits.found if "alpha_divergence.py" not in wait} == set()
+        found[way] = {wait for wait in waits.found if "alpha_divergence.py" not in wait}
+    return found
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_the_forward_pass_sends_nothing(name: str, tmp_path: Path) -> None:
+    """There is no backward pass of such tensors, nor a curve's derivative by autograd."""
+    (found,) = run_processes(1, tmp_path, _forward_on_a_gpu, name)
+    assert found == {way: set() for way in WAYS}
 
 
 @pytest.mark.parametrize("per_class", [1, 3])

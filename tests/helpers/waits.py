@@ -7,24 +7,30 @@ from typing import Any, Self
 
 import lightning
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import marginface
 
-# What is looked at there is on the host whatever the device is: seeds, image indices, how often an
-# average was updated, and the loss of the progress bar, which StepLog gives to Lightning on the
+# What is looked at there is on the host whatever the device is: batches before they are copied,
+# seeds, image indices, and the loss of the progress bar, which StepLog gives to Lightning on the
 # host (a test on a GPU sees to it).
 ON_THE_HOST = {
-    "_update",
     "augmentation.py",
-    "on_train_batch_start",
     "convert_tensors_to_scalars",
     "hash_bits",
+    "image_dataset.py",
     "know_labels",
     "late_numbers.py",
+    "loader.py",
+    "on_train_batch_start",
 }
-_WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "aten._coalesce")
-_METHODS = ("tolist", "cpu", "item")  # their result is on the host; on a CPU they are no operations
+_WAITS = (
+    "_local_scalar_dense", "nonzero", "unique", "masked_select", "aten._coalesce", "aten.equal",
+    "aten.bincount", "aten.repeat_interleave.Tensor",
+)  # fmt: skip
+# Their result is on the host; on a CPU they are no operations.
+_METHODS = ("tolist", "cpu", "item", "numpy")
 _COPIES = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
 _LOOKED_AT = tuple(package.__path__[0] for package in (marginface, lightning))
 _INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
@@ -76,9 +82,9 @@ class Waits(TorchDispatchMode):
             delattr(torch.Tensor, name)  # what is there is of a class below
 
     def _noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*given: Any) -> Any:
+        def noted(*given: Any, **named: Any) -> Any:
             self.note(name)
-            return method(*given)
+            return method(*given, **named)
 
         return noted
 
@@ -88,3 +94,14 @@ class Waits(TorchDispatchMode):
         names = {name for f in here for name in (Path(f.filename).name, f.name)}
         if here and not names & ON_THE_HOST:
             self.found.add(f"{what} at {here[-1].filename}:{here[-1].lineno}")
+
+
+def say_it_is_on_a_gpu(network: nn.Module) -> None:
+    """Replace all tensors of a network, within `FakeTensorMode`, by such without values."""
+    for module in network.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[key] = nn.Parameter(torch.empty_like(parameter, device="cuda"))
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[key] = torch.empty_like(buffer, device="cuda")

@@ -212,6 +212,25 @@ def test_validation_waits_for_the_end_of_a_step(
         train(compose(*tiny_run, *parts, by_the_clock, run_dir=tmp_path / "clock"))
 
 
+def test_what_ends_a_run_within_a_step_waits_for_its_end(
+    tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As trainer.max_time may want to: nothing could be resumed from that moment."""
+    before = FaceRecognizer.training_step
+
+    def ending(self: FaceRecognizer, batch: Any, batch_idx: int) -> Any:
+        self.trainer.should_stop |= batch_idx == 4
+        return before(self, batch, batch_idx)
+
+    monkeypatch.setattr(FaceRecognizer, "training_step", ending)
+    parts = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=10"]
+    train(compose(*tiny_run, *parts, "trainer.max_epochs=2", run_dir=tmp_path))
+    for name in ("last.ckpt", "best.ckpt"):
+        stored = torch.load(tmp_path / "checkpoints" / name, weights_only=True)
+        batches = stored["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+        assert (stored["global_step"], batches) == (3, 6)
+
+
 def test_early_stopping_and_no_callbacks(tiny_run: list[str], tmp_path: Path) -> None:
     short = [*tiny_run[:-4], *tiny_run[-3:], "trainer.max_steps=2"]  # without callbacks.progress
     train(compose(*short, "callbacks=none", run_dir=tmp_path / "none"))

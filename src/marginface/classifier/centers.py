@@ -86,7 +86,7 @@ class ClassCenters(nn.Module):
         # N(0, 0.01) as in insightface and X2-Softmax: the length sets how fast directions turn.
         drawn = init_centers(num_classes * k, embedding_size, 0.01, start * k, stop * k)
         self.weight = nn.Parameter(drawn)
-        if self.options.samples:
+        if self.options.samples and self.options.sampling == "sparse":
             keep_order_known(self.weight)
         # Where the backward pass is to step the centers itself: what begins such a step.
         self.step_centers_in_backward: Callable[[], CenterStep] | None = None

@@ -6,6 +6,7 @@ from torch import Tensor
 from marginface.utils.seeded_random import hash_bits
 
 _LARGEST = (1 << 63) - 1
+_CLASSES = 0x436C6173  # keeps these numbers apart from those of images
 
 
 def sample_classes(
@@ -22,6 +23,7 @@ def sample_classes(
     if len(positives) >= number:  # some may be of one class: they have to be counted
         number = max(number, len(positives.unique()) + 1)
     classes = torch.arange(num_classes, device=positives.device)
-    numbers = hash_bits(seed, step, classes).bitwise_and_(_LARGEST).index_fill_(0, positives, -1)
+    numbers = hash_bits(seed ^ _CLASSES, step, classes).bitwise_and_(_LARGEST)
+    numbers.index_fill_(0, positives, -1)
     number = min(number, num_classes)
     return numbers.topk(number, largest=False, sorted=False).indices.sort().values

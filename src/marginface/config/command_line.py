@@ -101,7 +101,7 @@ def _job_problems(
             problems.append(_unknown_override(base, override.key_or_group))
         else:
             chosen.append(_assignment(override, job))
-    problems += _search_problems(base)
+    problems += _search_problems(base, {o.key_or_group for o in values})
     try:
         composed = hydra.compose(config_name, overrides=chosen)
         composed.paths.run_dir = "."  # known only when the run starts
@@ -118,19 +118,20 @@ def _job_problems(
         return [*problems, str(error)]
 
 
-def _search_problems(base: DictConfig) -> list[str]:
+def _search_problems(base: DictConfig, given: set[str]) -> list[str]:
     """Settings that a chosen sweep searches and that this configuration does not have."""
     choices = base.hydra.runtime.choices
     sweep, searched = choices.get("sweep"), base.hydra.sweeper.get("params") or {}
-    problems = []
-    for key in searched:
+    missing: dict[str, list[str]] = {}  # by group
+    for key in searched if sweep else ():
         group = key.partition(".")[0]
-        if sweep and key != group and not _has_key(base, key):
-            problems.append(
-                f"sweep={sweep} searches {key}, which {group}={choices.get(group)} does not have; "
-                f"search what it has: -m hydra/sweeper=optuna '{group}.NAME=interval(LOW,HIGH)'"
-            )
-    return problems
+        if group not in searched and key not in given and not _has_key(base, key):
+            missing.setdefault(group, []).append(key)
+    return [
+        f"sweep={sweep} searches {' and '.join(keys)}, which {group}={choices.get(group)} does not "
+        f"have; search what it has: -m hydra/sweeper=optuna '{group}.NAME=interval(LOW,HIGH)'"
+        for group, keys in missing.items()
+    ]
 
 
 def _is_group(override: Override, folders: list[Path]) -> bool:

@@ -22,7 +22,7 @@ class DeviceCopies:
         self._stream = torch.cuda.Stream(device)
 
     def ahead(self, batches: Iterator[Batch], number: int) -> Iterator[Batch]:
-        """The same batches with images on the GPU, up to `number` of them made before.
+        """The same batches with images on the GPU, `number` of them and one more made before.
 
         What is queued after a batch was taken begins when its images are there; the host does not
         wait for them.

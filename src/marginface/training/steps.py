@@ -19,9 +19,9 @@ def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
 
 
 def keep_steps_whole(trainer: L.Trainer) -> None:
-    """See that epochs end, and validation comes, between two optimizer steps.
+    """See that epochs end, and `val_check_interval` puts validation, between two optimizer steps.
 
-    What is kept as best within a step could not be resumed from. A validation that would come
+    What would be kept as best within a step could not be resumed from. A validation that would come
     within one is put off to its end.
 
     Raises:

@@ -22,7 +22,7 @@ def hash_uniform(
     seed: int, epoch: int, indices: Tensor, count: int, streams: Sequence[int]
 ) -> Tensor:
     """float32 (streams, B, count) in [0, 1), from (seed, epoch, index) and the stream's number."""
-    of_streams = torch.tensor(streams, device=indices.device) * 0x10000
+    of_streams = torch.tensor(streams, dtype=torch.int64, device=indices.device) * 0x10000
     draws = of_streams[:, None] + torch.arange(1, count + 1, device=indices.device)
     bits = _mix(hash_bits(seed, epoch, indices)[:, None] ^ (draws * _MIX_1)[:, None])
     # 24 bits are what float32 holds exactly.

@@ -52,8 +52,6 @@ class BackboneAverage(EMAWeightAveraging):
             )
         self._device = trainer.strategy.root_device
         super().setup(trainer, _backbone_of(pl_module), stage)
-        if self._average_model is not None:  # its updates are counted where nobody waits for them
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_train_batch_end(
         self,
@@ -70,18 +68,23 @@ class BackboneAverage(EMAWeightAveraging):
 
     @torch.no_grad()
     def _update(self, module: L.LightningModule) -> None:
-        """What torch's AveragedModel computes; that takes some launches for each parameter."""
+        """What torch's AveragedModel does, in few launches and without a look at the device.
+
+        But for counts of batches, which are copied and not averaged.
+        """
         average = self._average_model
         assert average is not None
         kept, current = (
             [*network.parameters(), *network.buffers()] for network in (average.module, module)
         )
-        floats = [number for number, value in enumerate(kept) if value.is_floating_point()]
+        pairs = list(zip(kept, current, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        others = [pair for pair in pairs if not pair[0].is_floating_point()]
         # The first one takes the weights over.
-        share = 1.0 if average.n_averaged == 0 else 1 - self.decay
-        torch._foreach_lerp_([kept[n] for n in floats], [current[n] for n in floats], share)
-        for number in set(range(len(kept))) - set(floats):  # counts of batches
-            kept[number].copy_(current[number])
+        share = 1 - self.decay if self._latest_update_step else 1.0
+        torch._foreach_lerp_([ours for ours, _ in floats], [new for _, new in floats], share)
+        if others:
+            torch._foreach_copy_([ours for ours, _ in others], [new for _, new in others])
         average.n_averaged += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -31,6 +31,12 @@ def wait_for_checkpoints(trainer: L.Trainer) -> None:
         writer.wait()
 
 
+def _is_between_steps(trainer: L.Trainer) -> bool:
+    """Whether a run could resume from here."""
+    fits = trainer.state.fn == "fit"
+    return not fits or ends_step(trainer, trainer.fit_loop.epoch_loop.batch_idx)
+
+
 class LastCheckpoint(StepCallback, Checkpoint):
     """Writes checkpoints/last.ckpt every n optimizer steps, after each epoch and at the end.
 
@@ -47,6 +53,20 @@ class LastCheckpoint(StepCallback, Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
         self._saved_step: int | None = None
+        self._ends_after_step = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        # What ends a run by the clock may want to within a step; other callbacks were asked before.
+        self._ends_after_step |= trainer.should_stop
+        trainer.should_stop = self._ends_after_step and ends_step(trainer, batch_idx)
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def on_step_end(self, trainer: L.Trainer, module: FaceRecognizer) -> None:
         step = trainer.global_step
@@ -66,8 +86,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
         assert isinstance(module, FaceRecognizer)
         # Other callbacks were asked before: what ends a run by its accuracy has spoken.
         ends = trainer.state.fn == "fit" and trainer.should_stop
-        is_whole = ends_step(trainer, trainer.fit_loop.epoch_loop.batch_idx)
-        if ends and is_whole and self._saved_step != trainer.global_step:
+        if ends and _is_between_steps(trainer) and self._saved_step != trainer.global_step:
             self._save(trainer, module)
         verification = module.verification
         if trainer.is_global_zero and verification.thresholds and verification.after_steps:
@@ -87,7 +106,9 @@ class BestCheckpoint(Checkpoint):
         assert isinstance(module, FaceRecognizer)
         score = module.verification.metrics().get(self.monitor)
         # An untrained network is not a result; a run without verification sets has last.ckpt.
-        if score is not None and score > self.best and trainer.global_step > 0:
+        if score is None or trainer.global_step == 0 or not _is_between_steps(trainer):
+            return
+        if score > self.best:
             self.best = score
             save_checkpoint(trainer, module, self.path)
 
