@@ -63,7 +63,8 @@ class LastCheckpoint(StepCallback, Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # What ends a run by the clock may want to within a step; other callbacks were asked before.
+        # trainer.max_time, for example, may ask to end the run within a step: it ends after that.
+        # Checkpoint callbacks are called last, so all others have been asked.
         self._ends_after_step |= trainer.should_stop
         trainer.should_stop = self._ends_after_step and ends_step(trainer, batch_idx)
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
