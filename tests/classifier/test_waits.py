@@ -85,7 +85,13 @@ def _forward_on_a_gpu(rank: int, world: int, name: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", list_heads())
+FIRST = ("adaface", "curricularface", "q_margin", "subcenter_arcface", "x2softmax")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in list_heads()],
+)
 def test_the_forward_pass_sends_nothing(name: str, tmp_path: Path) -> None:
     """There is no backward pass of such tensors, nor a curve's derivative by autograd."""
     (found,) = run_processes(1, tmp_path, _forward_on_a_gpu, name)
