@@ -93,7 +93,7 @@ FIRST = ("adaface", "curricularface", "q_margin", "subcenter_arcface", "x2softma
     [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in list_heads()],
 )
 def test_the_forward_pass_sends_nothing(name: str, tmp_path: Path) -> None:
-    """There is no backward pass of such tensors, nor a curve's derivative by autograd."""
+    """Autograd cannot differentiate on a GPU that is not there, so this is forward alone."""
     (found,) = run_processes(1, tmp_path, _forward_on_a_gpu, name)
     assert found == {way: set() for way in WAYS}
 

@@ -25,7 +25,7 @@ def keep_steps_whole(trainer: L.Trainer) -> None:
     within one is put off to its end.
 
     Raises:
-        InputError: an epoch is no whole number of steps, or validation comes after a time.
+        InputError: an epoch is not a whole number of steps, or `val_check_interval` is a time.
     """
     batches, parts = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     if batches < 1 or batches % parts:
