@@ -65,6 +65,7 @@ def test_sample(rate: float) -> None:
 @pytest.mark.parametrize("name", ["x2softmax", "subcenter_arcface", "curricularface"])
 def test_only_sampled_rows_move(name: str, kind: str) -> None:
     head = make(name, sample_rate=0.25)
+    head.margin.scale = 8.0  # or the gradient of a far class may be too small to change it
     optimizer = MAKE_OPTIMIZER[kind](head.parameters())
     for step in range(4):
         before = head.weight.detach().clone()
@@ -79,10 +80,9 @@ def test_only_sampled_rows_move(name: str, kind: str) -> None:
         moved = moved.repeat_interleave(k)
         assert moved.sum() == 10 * k
         assert torch.equal(head.weight[~moved], before[~moved])
-        # Of three sub-centers of a class one may be nearest to no image, and without weight decay
-        # the gradient of a far class may be too small to change it.
+        # Of three sub-centers of a class one may be nearest to no image.
         changed = (head.weight != before).any(1)[moved]
-        assert changed.all() if k == 1 and kind in ("sgd", "adamw") else changed.sum() >= 8
+        assert changed.all() if k == 1 else changed.sum() >= 10
         for key, value in state.items():
             if value.ndim == 2:
                 assert torch.equal(optimizer.state[head.weight][key][~moved], value[~moved])
