@@ -94,7 +94,7 @@ def rows_of(parts: list[str], device: str) -> Iterator[Row]:
 def head_rows(sizes: list[tuple[int, int]], device: str) -> Iterator[Row]:
     for batch, classes in sizes:
         for mode, options in OURS.items():
-            if options.get("sample_rate") and not samples(classes, device):
+            if SAMPLED in mode and not samples(classes, device):
                 continue
             yield head_row(mode, batch, classes, device, ours(options))
         if device != "cpu":

@@ -20,7 +20,7 @@ from helpers.small_heads import (
     parts_of,
     state_of,
 )
-from marginface.classifier import Shard, centers
+from marginface.classifier import Shard
 from marginface.classifier.nearest import predictions
 from marginface.classifier.sharding import init_centers
 from marginface.heads import MarginHead, create_head
@@ -93,7 +93,7 @@ def _known_parts(rank: int, world: int) -> Any:
     def ask(*_: Any) -> Any:
         raise AssertionError("a process was asked how many rows it has")
 
-    distributed.rows_of_ranks = centers.rows_of_ranks = ask
+    distributed.rows_of_ranks = ask
     labels = labels_for("equal parts")[parts_of(world, "equal parts")[rank]]
 
     def known_step(head: MarginHead) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -19,8 +19,7 @@ from marginface.utils.distributed import (
     gather_counted_rows,
     gather_for_shards,
     gather_rows_of_any_number,
-    rows_of_ranks,
-    world_size,
+    rows_unless_equal,
 )
 from marginface.utils.errors import InputError
 from marginface.utils.hardware import queue_to
@@ -164,11 +163,7 @@ class ClassCenters(nn.Module):
             embeddings, labels = embeddings[known.labeled], labels[known.labeled]
         if self.shard is None:
             return LabeledRows(embeddings, labels, (len(labels),), known.equal_parts)
-        counts = (
-            (len(labels),) * world_size()
-            if known.equal_parts
-            else tuple(rows_of_ranks(len(labels), labels.device))
-        )
+        counts = tuple(rows_unless_equal(len(labels), labels.device, known.equal_parts))
         if len(counts) != self.shard.world:
             raise InputError(
                 f"this head has one of {self.shard.world} parts of the class centers, and "

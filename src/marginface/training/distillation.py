@@ -16,8 +16,7 @@ from marginface.training.extra_losses import ExtraLoss, Start, open_beside
 from marginface.utils.distributed import (
     gather_counted_rows,
     gather_for_shards,
-    rows_of_ranks,
-    world_size,
+    rows_unless_equal,
 )
 from marginface.utils.errors import InputError
 
@@ -117,7 +116,7 @@ def distillation_loss(
     if embedding_weight:
         loss = loss + embedding_weight * (1 - (own * theirs).sum(1)).mean()
     if pairs_weight:
-        counts = (len(own),) * world_size() if equal_parts else rows_of_ranks(len(own), own.device)
+        counts = rows_unless_equal(len(own), own.device, equal_parts)
         loss = loss + pairs_weight * _pairs_loss(own, theirs, counts)
     return loss
 

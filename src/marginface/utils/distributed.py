@@ -54,6 +54,11 @@ def rows_of_ranks(number: int, device: torch.device) -> list[int]:
     return gather_rows(torch.tensor([number], device=device)).tolist()
 
 
+def rows_unless_equal(number: int, device: torch.device, equal: bool) -> Sequence[int]:
+    """The same, without asking where it is known that every process has as many as this one."""
+    return (number,) * world_size() if equal else rows_of_ranks(number, device)
+
+
 def own_slice(counts: Sequence[int]) -> slice:
     """Where the rows of this process are when those of all are stacked."""
     start = sum(counts[: rank()])
