@@ -47,6 +47,8 @@ ATTRIBUTES = [
     ("torch", "Tensor._indices"),
     ("torch", "Tensor._coalesced_"),
     ("torch", "nn.Module._compiled_call_impl"),
+    ("torchvision.transforms.v2", "RandAugment._AUGMENTATION_SPACE"),
+    ("torchvision.transforms.v2", "RandAugment._apply_image_or_video_transform"),
 ]
 
 
@@ -64,6 +66,7 @@ ON_INSTANCES = [
     ("lightning.pytorch.callbacks", "WeightAveraging", "_average_model"),
     ("lightning.pytorch.callbacks", "WeightAveraging", "_latest_update_step"),
     ("torch.utils.data", "DataLoader", "_iterator"),
+    ("torchvision.transforms.v2._auto_augment", "_AutoAugmentBase", "_fill"),
     ("optuna.trial", "Trial", "_trial_id"),
 ]
 

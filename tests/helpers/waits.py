@@ -50,11 +50,7 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), named: Any = None
     ) -> Any:
-        # An index that is a mask is counted first, as nonzero is.
-        masks = function.overloadpacket in _INDEXED and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
-        )
-        if masks or any(wait in str(function) for wait in _WAITS):
+        if _counts_a_mask(function, arguments) or any(wait in str(function) for wait in _WAITS):
             self.note(str(function))
         result = function(*arguments, **(named or {}))
         self._look_for_copies(function, arguments, named or {}, result)
@@ -94,6 +90,17 @@ class Waits(TorchDispatchMode):
         names = {name for f in here for name in (Path(f.filename).name, f.name)}
         if here and not names & ON_THE_HOST:
             self.found.add(f"{what} at {here[-1].filename}:{here[-1].lineno}")
+
+
+def _counts_a_mask(function: Any, arguments: Any) -> bool:
+    """An index that is a mask is counted first, as nonzero is."""
+    if function.overloadpacket not in _INDEXED:
+        return False
+    if function.overloadpacket is not torch.ops.aten.index:
+        tensor, _, value, *_ = arguments
+        if value.ndim == 0 and (tensor.device.type, value.device.type) == ("cuda", "cpu"):
+            return False  # torch fills with a number of the host where the mask says so
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in arguments[1])
 
 
 def say_it_is_on_a_gpu(network: nn.Module) -> None:

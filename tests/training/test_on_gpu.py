@@ -37,6 +37,7 @@ def gpu_run(tiny_run: list[str]) -> list[str]:
     "changes",
     [
         ["augmentation=strong"],
+        ["augmentation=vit"],
         ["classifier.sample_rate=0.9", "data.num_workers=1"],
         ["head=dynarcface", "averaging=ema"],
         ["+backbone.mean=[128,128,128]", "classifier.kernel=torch", "classifier.chunk_mib=0.01"],

@@ -11,15 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
-from torchvision.transforms.v2 import RandAugment
 
+from marginface.data.grouped_changes import change_in_groups
+from marginface.data.rand_augment import RandAugment
 from marginface.utils.arguments import Probability
 from marginface.utils.errors import InputError
 from marginface.utils.hardware import queue_to
 from marginface.utils.seeded_random import hash_bits, hash_uniform
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_RAND_AUGMENT = 0x52416E64  # keeps its seeds apart from those of flips
 _NUMBERS = 8  # uniform numbers a change may use
 _DECIDES = ("low_resolution",)  # changes that look at their numbers, so want them on the host
 
@@ -37,7 +37,7 @@ class Augmentation:
         low_resolution: shrink to 20 to 100 % of the side and enlarge again.
         erase: a gray rectangle over 2 to 20 % of the area.
         rand_augment: how many changes of torchvision's RandAugment (arXiv 1909.13719) each image
-            gets after these; image by image, so slower than the others.
+            gets after these.
         rand_augment_magnitude: of these, from 0 to 30.
 
     Crop, photometric and low_resolution at 0.2 each follow AdaFace's training code (augmenter.py);
@@ -82,7 +82,7 @@ class Augmentation:
                 f"got {rand_augment} and {rand_augment_magnitude}"
             )
         self.rand_augment = (
-            RandAugment(rand_augment, rand_augment_magnitude, fill=127) if rand_augment else None
+            RandAugment(rand_augment, rand_augment_magnitude) if rand_augment else None
         )
 
     def __call__(self, images: Tensor, indices: Tensor, seed: int, epoch: int) -> Tensor:
@@ -107,20 +107,8 @@ class Augmentation:
                 changed = CHANGES[name](images[rows].float(), numbers)
                 images = images.index_copy(0, rows, changed.round().clamp(0, 255).byte())
         if self.rand_augment is not None:
-            seeds = hash_bits(seed ^ _RAND_AUGMENT, epoch, indices)
-            images = torch.stack([
-                _with_seed(self.rand_augment, image, int(own))
-                for image, own in zip(images, seeds, strict=True)
-            ])  # fmt: skip
+            images = self.rand_augment.of_batch(images, indices, seed, epoch)
         return images
-
-
-def _with_seed(change: RandAugment, image: Tensor, seed: int) -> Tensor:
-    """A random change that is decided by a seed; the generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed those of GPUs as well, which are not put back.
-        torch.default_generator.manual_seed(seed)
-        return change(image)
 
 
 def affine(images: Tensor, numbers: Tensor) -> Tensor:
@@ -179,18 +167,15 @@ def blur(images: Tensor, numbers: Tensor) -> Tensor:
 def low_resolution(images: Tensor, numbers: Tensor) -> Tensor:
     """Shrunk with antialiasing, enlarged with nearest, bilinear or bicubic interpolation."""
     size, methods = images.shape[-1], ("nearest", "bilinear", "bicubic")
-    sides = (_between(numbers[:, 0], 0.2, 1) * size).int().clamp(min=1)
-    kinds = sides * 3 + (numbers[:, 1] * 3).int().clamp(max=2)
-    # Images of one size and method together: few launches on a GPU.
-    kinds, order = kinds.sort(stable=True)
-    kinds, counts = kinds.unique_consecutive(return_counts=True)
-    changed = []
-    parts = images[queue_to(images.device, order)].split(counts.tolist())
-    for part, kind in zip(parts, kinds.tolist(), strict=True):
+
+    def change(part: Tensor, kind: int) -> Tensor:
         side, method = divmod(kind, 3)
         small = interpolate(part, (side, side), mode="bilinear", antialias=True)
-        changed.append(interpolate(small, (size, size), mode=methods[method]))
-    return torch.cat(changed)[queue_to(images.device, order.argsort())]
+        return interpolate(small, (size, size), mode=methods[method])
+
+    sides = (_between(numbers[:, 0], 0.2, 1) * size).long().clamp(min=1)
+    methods_drawn = (numbers[:, 1] * 3).long().clamp(max=2)
+    return change_in_groups(images, sides * 3 + methods_drawn, change)
 
 
 def erase(images: Tensor, numbers: Tensor) -> Tensor:

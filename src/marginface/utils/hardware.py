@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -49,6 +50,22 @@ def queue_to(device: torch.device, tensor: Tensor) -> Tensor:
     if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+class QueuedTensors(TorchFunctionMode):
+    """While it is entered, numbers that other code makes a tensor of on a device are queued to it.
+
+    `torch.tensor(numbers, device="cuda")` waits for the GPU.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, given: Any = (), named: Any = None
+    ) -> Any:
+        named = named or {}
+        device = named.get("device")
+        if function is torch.tensor and device is not None:
+            return queue_to(torch.device(device), function(*given, **{**named, "device": "cpu"}))
+        return function(*given, **named)
 
 
 def keep_freed_memory() -> None:
