@@ -69,6 +69,12 @@ def problems_of(*overrides: str) -> str:
         ("+scheduler.total_steps=3", "unknown key scheduler.total_steps"),
         ("hydra.run.dri=x", "unknown key hydra.run.dri. Did you mean 'hydra.run.dir'?"),
         ("seed=-1", "seed must be in [0, 2^32), got -1"),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("scheduler.warmup_epochs=-1", "scheduler.warmup_epochs: got -1. Input should be greater"),
+        ("augmentation.flip=0.3", "augmentation.flip must be 0 or 0.5, got 0.3"),
+        ("data.num_workers=-1", "data.num_workers: got -1. Input should be greater than or equal"),
+        ("data.val_identities=-1", "data.val_identities: got -1. Input should be greater"),
+        ("data.batch_size=0", "data.batch_size: got 0. Input should be greater than or equal to 1"),
     ],
 )
 def test_each_mistake_in_words(override: str, message: str) -> None:

@@ -97,6 +97,18 @@ def test_fewer_images_than_asked_for_have_to_be_announced(tmp_path: Path) -> Non
         data.transfer_batch_to_device(batch, torch.device("cpu"), 0)
 
 
+def test_ranges_of_the_datamodule(tmp_path: Path) -> None:
+    faces = FolderDataset(make_folder(tmp_path / "faces", [3, 3]))
+    for settings, message in (
+        ({"num_workers": -1}, "data.num_workers at least 0, got 128 and -1"),
+        ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1"),
+        ({"limit_images": 0}, "data.limit_images must be at least 1, got 0"),
+        ({"batch_size": 7}, "data.batch_size=7 must be between 1 and the 6 training images"),
+    ):
+        with pytest.raises(InputError, match=message):
+            FaceDataModule(faces, name="x", val_identities=0, **{"batch_size": 2, **settings})
+
+
 class TestCache:
     """Decoded images in shared memory."""
 

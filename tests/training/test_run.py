@@ -271,10 +271,10 @@ def test_data_that_cannot_be_trained_on(tiny_run: list[str], tmp_path: Path) -> 
         ({"data__batch_size": 67}, "between 1 and the 66 training images"),
         ({"data__batch_size": 8, "trainer__accumulate_grad_batches": 3}, "use 6 or 9"),
         ({"data__val_identities": 15}, "of 16 identities leaves fewer than 2"),
-        ({"data__val_identities": -1}, "hold out 0 to 14"),
+        ({"data__val_identities": -1}, "data.val_identities: got -1"),
         ({"optimizer__lr": -1}, "optimizer: Invalid learning rate: -1"),
         ({"trainer__strategy": "dpp"}, "trainer.strategy=dpp: "),
-        ({"data__num_workers": -1}, "data.num_workers at least 0"),
+        ({"data__num_workers": -1}, "data.num_workers: got -1"),
         (
             {"trainer__accumulate_grad_batches": 2, "trainer__limit_train_batches": 3},
             "whole number",

@@ -29,7 +29,7 @@ from marginface.data.sampling import (
     steps_per_epoch,
 )
 from marginface.data.shared_memory import batch_buffers_bytes, check_shared_memory
-from marginface.utils.arguments import WholeNumber
+from marginface.utils.arguments import NotNegativeInt, WholeNumber
 from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 from marginface.utils.hardware import queue_to
@@ -72,14 +72,14 @@ class FaceDataModule(L.LightningDataModule):
         roots: list[str] | None = None,
         pairs: list[str] | None = None,
         pairs_root: str | None = None,
-        val_identities: int | None = None,
+        val_identities: NotNegativeInt | None = None,
         val_pairs: int = 3000,
-        batch_size: int = 128,
-        eval_batch_size: int = 128,
-        num_workers: int = 2,
+        batch_size: WholeNumber = 128,
+        eval_batch_size: WholeNumber = 128,
+        num_workers: NotNegativeInt = 2,
         sampler: SamplerName = "shuffle",
         images_per_class: WholeNumber = 4,
-        limit_images: int | None = None,
+        limit_images: WholeNumber | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from marginface.backbones.factory import backbone_problems, image_problems
 from marginface.config.instantiate import build, target_problems
 from marginface.heads import head_problems
@@ -70,8 +73,10 @@ def train_problems(config: dict[str, Any]) -> list[str]:
         problems += _problems_of_part(part, config.get(part))
     teacher = (config.get("distillation") or {}).get("teacher")
     problems += _missing_model("distillation.teacher", teacher)
-    for group in ("data", "augmentation", "optimizer", "scheduler"):
-        problems += target_problems(group, config[group], PROVIDED.get(group, ()))
+    problems += target_problems("data", config["data"])
+    problems += _problems_of_part("augmentation", config["augmentation"])
+    problems += _optimizer_problems(config["optimizer"])
+    problems += _scheduler_problems(config["scheduler"])
     problems += _trainer_problems(config["trainer"])
     problems += _classifier_problems(config["classifier"])
     for group in ("callbacks", "logger"):
@@ -116,6 +121,26 @@ def _finetune_problems(node: dict[str, Any] | None) -> list[str]:
     if centers != CLASS_MEANS:
         problems += _missing_model("finetune.compatible_centers", centers)
     return problems + _problems_of_part("finetune", own_settings(node))
+
+
+def _optimizer_problems(node: dict[str, Any]) -> list[str]:
+    problems = target_problems("optimizer", node, PROVIDED["optimizer"])
+    if not problems:
+        try:
+            build(node)([nn.Parameter(torch.zeros(1))])
+        except (ValueError, RuntimeError) as error:  # "Invalid learning rate: -1", of torch
+            problems.append(f"optimizer: {error}")
+    return problems
+
+
+def _scheduler_problems(node: dict[str, Any]) -> list[str]:
+    problems = target_problems("scheduler", node, PROVIDED["scheduler"])
+    if not problems:
+        try:
+            build(node)(total_steps=20_000, steps_per_epoch=1000)  # as of any run
+        except InputError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _missing_model(where: str, path: Any) -> list[str]:

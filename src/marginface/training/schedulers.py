@@ -7,12 +7,15 @@ Each function takes its settings and the length of the run, and returns factor(s
 import math
 from collections.abc import Callable, Sequence
 
+from marginface.utils.arguments import NotNegative
 from marginface.utils.errors import InputError
 
 Schedule = Callable[[int], float]
 
 
-def constant(*, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> Schedule:
+def constant(
+    *, total_steps: int, steps_per_epoch: int, warmup_epochs: NotNegative = 0.0
+) -> Schedule:
     """The base rate after warm-up."""
     return _with_warmup(lambda _: 1.0, warmup_epochs * steps_per_epoch)
 
@@ -23,7 +26,7 @@ def multistep(
     steps_per_epoch: int,
     milestones: Sequence[float],
     gamma: float = 0.1,
-    warmup_epochs: float = 0.0,
+    warmup_epochs: NotNegative = 0.0,
 ) -> Schedule:
     """Multiply by `gamma` at each of the `milestones`, given in epochs."""
     boundaries = [round(m * steps_per_epoch) for m in milestones]
@@ -37,7 +40,7 @@ def multistep(
 
 
 def poly(
-    *, total_steps: int, steps_per_epoch: int, power: float = 1.0, warmup_epochs: float = 0.0
+    *, total_steps: int, steps_per_epoch: int, power: float = 1.0, warmup_epochs: NotNegative = 0.0
 ) -> Schedule:
     """(1 - progress)^power, progress counted after warm-up (insightface: power 1)."""
     warmup = warmup_epochs * steps_per_epoch
@@ -49,7 +52,7 @@ def cosine(
     total_steps: int,
     steps_per_epoch: int,
     final_factor: float = 0.0,
-    warmup_epochs: float = 0.0,
+    warmup_epochs: NotNegative = 0.0,
 ) -> Schedule:
     """Half a cosine from 1 to `final_factor`, after warm-up."""
     warmup = warmup_epochs * steps_per_epoch
@@ -66,7 +69,7 @@ def trapezoidal(
     total_steps: int,
     steps_per_epoch: int,
     decay: float = 0.5,
-    warmup_epochs: float = 0.0,
+    warmup_epochs: NotNegative = 0.0,
 ) -> Schedule:
     """The base rate after warm-up, then linearly to 0 over the last share `decay` of the rest.
 

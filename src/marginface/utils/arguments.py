@@ -16,9 +16,10 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=1)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Ranks = Annotated[Sequence[WholeNumber], Field(min_length=1)]  # of identification
-Seed = Annotated[int, Field(ge=0)]
+Seed = NotNegativeInt
 Share = Annotated[float, Field(gt=0, le=1)]  # of a whole, not nothing
 
 
