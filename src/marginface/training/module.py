@@ -9,7 +9,6 @@ from typing import Any, Self
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,6 +23,7 @@ from marginface.training.checkpoints.centers import pack_head, unpack_head
 from marginface.training.divergence import Step, divergence_report
 from marginface.training.extra_losses import ExtraLoss, Start
 from marginface.training.finetuning import FineTuning
+from marginface.training.gradient_clipping import clip_gradients
 from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, step_in_backward
 from marginface.training.parameter_groups import apply_factors, parameter_groups, rate_of
@@ -282,19 +282,14 @@ class FaceRecognizer(L.LightningModule):
     ) -> None:
         """Clip the backbone's norm only, as the official recipes do; the head's stays free."""
         # Lightning 2.6.6 refuses to clip with fused optimizers under bf16-mixed (#21435).
-        parameters = list(self.backbone.parameters())
-        is_logged = logs_step(self.trainer, self.trainer.global_step)
-        by_value = gradient_clip_algorithm == "value"
-        if is_logged or not (gradient_clip_val is None or by_value):
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            if is_logged:
-                # Of a sharded backbone every process has its part.
-                whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-                self.statistics.gradient_norm = whole.detach().clone()
-            if gradient_clip_val is not None and not by_value:
-                nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        if gradient_clip_val is not None and by_value:
-            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        norm = clip_gradients(
+            list(self.backbone.parameters()),
+            gradient_clip_val,
+            by_value=gradient_clip_algorithm == "value",
+            tells_norm=logs_step(self.trainer, self.trainer.global_step),
+        )
+        if norm is not None:
+            self.statistics.gradient_norm = norm
 
     # -- validation ----------------------------------------------------------------------------
 
