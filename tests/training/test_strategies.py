@@ -36,10 +36,10 @@ def uninterrupted(vit_run: list[str], tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def assert_same(found: Path, expected: Path) -> None:
+def assert_same(found: Path, expected: Path, rel: float = 1e-4) -> None:
     found_losses, expected_losses = losses(found), losses(expected)
     assert list(found_losses) == list(expected_losses)
-    assert list(found_losses.values()) == pytest.approx(list(expected_losses.values()), rel=1e-4)
+    assert list(found_losses.values()) == pytest.approx(list(expected_losses.values()), rel=rel)
 
 
 @pytest.mark.slow
@@ -123,12 +123,14 @@ def test_what_is_verified_is_what_is_stored(
 def test_sampled_shards_train_like_one_process(
     vit_run: list[str], tmp_path: Path, command: Command
 ) -> None:
+    # Half of so few classes is too few for AdamW not to amplify rounding, so in float64.
     sampled = [*vit_run, "classifier.sample_rate=0.5", "trainer.max_steps=12"]
+    sampled += ["trainer.precision=64-true"]
     train(compose(*sampled, run_dir=tmp_path / "one"))
     options = [*trainer("class_parallel", 2), "trainer.max_steps=12"]
     done = command("train.py", *sampled, *options, f"hydra.run.dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
-    assert_same(tmp_path / "two", tmp_path / "one")
+    assert_same(tmp_path / "two", tmp_path / "one", rel=1e-9)
     assert "sample_rate 0.5: 18 of 35 classes a step" in done.stdout
 
 
