@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -183,6 +184,15 @@ def test_embedding_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "holds 2 parts of a run that was stopped; --resume goes on" in again.stderr
     other = marginface(*command, "--resume", "--no-flip")
     assert "is of another model, other photographs or other options" in other.stderr
+    bgr = [word.replace("rgb", "bgr") for word in command]
+    other = marginface(*bgr, "--resume")
+    assert "is of another model, other photographs or other options" in other.stderr
+    photo = sorted(Path("faces").rglob("*.*"))[0]
+    times = photo.stat().st_atime_ns, photo.stat().st_mtime_ns
+    photo.touch()  # as one that was exchanged
+    other = marginface(*command, "--resume")
+    assert "is of another model, other photographs or other options" in other.stderr
+    os.utime(photo, ns=times)
     embedded.clear()
 
     def counted(self: Model, photos: list[str], *rest: object, **more: object) -> object:

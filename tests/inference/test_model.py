@@ -12,10 +12,13 @@ import torch
 
 import marginface
 from helpers.evaluations import settings
+from helpers.pictures import picture
 from helpers.runs import compose
 from helpers.small_models import STATED, random_faces, small_model, write_onnx
+from marginface.cli.enroll import enroll_people
 from marginface.data.alignment.template import TEMPLATE, align
 from marginface.evaluation.run import evaluate
+from marginface.inference.gallery import Gallery
 from marginface.inference.open_model import open_model
 from marginface.runs.folder import RunFolder
 from marginface.training import train
@@ -177,6 +180,33 @@ def test_photographs_are_aligned_by_points(tmp_path: Path) -> None:
     by_file = model.embed(paths, landmarks=tmp_path / "points.csv")
     np.testing.assert_allclose(by_file.embedding, found.embedding, atol=1e-6)
     assert model.verify(*paths, threshold=0.9, landmarks=tmp_path / "points.csv").same
+
+
+def test_points_are_those_of_one_photograph_only(tmp_path: Path) -> None:
+    """A line for 1.png is nobody's where two people have a photograph of that name."""
+    people = ("ann", "bo")
+    for person in people:
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "faces" / person / "1.png"), picture(3, 112))
+    points = ",".join(map(str, TEMPLATE.ravel()))
+    paths = [tmp_path / "faces" / person / "1.png" for person in people]
+    bare, full = tmp_path / "bare.csv", tmp_path / "full.csv"
+    bare.write_text(f"1.png,{points}\n")
+    full.write_text("".join(f"{person}/1.png,{points}\n" for person in people))
+    model = small_model(tmp_path)
+    with pytest.raises(InputError, match="names none of the 2 photographs"):
+        model.verify(*paths, threshold=0.5, landmarks=bare)
+    assert model.verify(*paths, threshold=0.5, landmarks=full).same
+    by_person = {person: [str(path)] for person, path in zip(people, paths, strict=True)}
+    for file in (bare, full):
+        model = small_model(tmp_path, landmarks=file)
+        with Gallery.open(tmp_path / f"{file.stem}.gallery", model, create=True) as gallery:
+            if file == bare:
+                with pytest.raises(InputError, match="names none of the 2 photographs"):
+                    enroll_people(gallery, by_person, force=True, min_norm=None)
+            else:
+                enroll_people(gallery, by_person, force=True, min_norm=None)
+                assert gallery.names == list(people)
 
 
 def test_arrays_are_rgb_bytes(tmp_path: Path) -> None:

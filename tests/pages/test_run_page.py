@@ -163,6 +163,8 @@ def test_what_is_missing_is_said_in_a_line(tmp_path: Path) -> None:
     [
         ("result.json", '{"a": 1', "result.json is damaged"),
         ("status.json", "[1", "status.json is damaged"),
+        ("status.json", "null", "status.json is damaged: it holds NoneType, not values by name"),
+        ("result.json", "[1]", "result.json is damaged: it holds list, not values by name"),
         ("curves.json", "x", "curves.json is damaged"),
         ("config.yaml", "", "config.yaml is damaged: it holds no settings"),
         ("config.yaml", "a: [1", "config.yaml is damaged"),

@@ -89,6 +89,7 @@ def enroll_people(
     """
     from marginface.utils.console import progress_bar
 
+    gallery.model.read_landmarks([photo for photos in people.values() for photo in photos])
     images, done, refused = 0, 0, 0
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(people))

@@ -1,6 +1,7 @@
 """Embeddings of many photographs in a file, written in parts so that a run can be resumed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from marginface.inference.model import Model
+from marginface.data.alignment.detectors import yunet_file
+from marginface.inference.gallery_binding import bound_to
+from marginface.inference.model import Model, checked_options
 from marginface.inference.photographs import Faces, join_faces_of
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.files import atomic_write, write_json
+from marginface.utils.files import atomic_write, read_json, write_json
 from marginface.utils.hashes import short_hash
 from marginface.utils.optional_packages import require_package
 
@@ -61,13 +64,7 @@ def embed_to_file(
         raise MissingInputError(f"no folder {target.parent} for {target.name}; make it first")
     finder = model.finder([str(root / photo) for photo in photos], **options)
     folder = target.with_name(f"{target.name}.parts")
-    key = {
-        "digest": model.digest,
-        "flip": model.flip,
-        "photos": short_hash("\n".join(map(str, (root, *photos))), 32),
-        "options": sorted([name, str(value)] for name, value in options.items()),
-    }
-    done = _begin(folder, key, resume, target)
+    done = _begin(folder, _key(model, root, photos, options), resume, target)
     try:
         for at in range(0, len(photos), _PART):
             number = at // _PART
@@ -93,6 +90,29 @@ def embed_to_file(
     return faces
 
 
+def _key(model: Model, root: Path, photos: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """All that the rows depend on, so that a file never has rows of two kinds."""
+    finding = replace(model.photos, **checked_options(dict(options)))
+    files = [finding.landmarks, *(root / photo for photo in photos)]
+    if finding.landmarks is None and finding.detector == "yunet":
+        files.append(yunet_file(finding.yunet))
+    return {
+        "model": bound_to(model),
+        "execution": model.execution,
+        "finding": {k: getattr(v, "__name__", str(v)) for k, v in vars(finding).items()},
+        "photos": short_hash("\n".join(map(_state_of, files)), 32),
+    }
+
+
+def _state_of(path: Any) -> str:
+    """A file by name, size and time; unequal after it was written again."""
+    try:
+        state = os.stat(path)
+    except (OSError, TypeError):
+        return f"{path}"
+    return f"{path} {state.st_size} {state.st_mtime_ns}"
+
+
 def _begin(folder: Path, key: dict[str, Any], resume: bool, target: Path) -> set[int]:
     """Numbers of the parts that are there."""
     path = folder / _KEY
@@ -106,7 +126,7 @@ def _begin(folder: Path, key: dict[str, Any], resume: bool, target: Path) -> set
             f"{folder} holds {len(found)} parts of a run that was stopped; --resume goes on with "
             f"it, or remove the folder to begin again"
         )
-    if not path.is_file() or json.loads(path.read_text()) != key:
+    if read_json(path) != key:
         raise InputError(
             f"{folder} is of another model, other photographs or other options; remove it to begin "
             f"again, or write to another file than {target.name}"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from marginface.data.alignment.detectors import LandmarkFile
 from marginface.data.alignment.faces import FaceFinder, Which
 from marginface.data.preprocessing import Color
 from marginface.inference.description import Description
@@ -153,9 +154,8 @@ class Model:
             InputError: no face, or several; a model without thresholds.
         """
         limit = self.limit(fmr, threshold)
-        one, other = (
-            self.embed([p], usual="only", **options).embedding[0] for p in (first, second)
-        )
+        faces = self.embed([first, second], usual="only", **options)
+        one, other = (faces.embedding[faces.number == number][0] for number in range(2))
         return replace(limit, same=(c := float(one @ other)) >= limit.threshold, cosine=c)
 
     def limit(self, fmr: float = 1e-3, threshold: float | None = None) -> Verification:
@@ -215,6 +215,20 @@ class Model:
             self._finders[key] = wanted.finder(self.description.input, usual=usual)
         return self._finders[key]
 
+    @property
+    def execution(self) -> str:
+        """What computes the network, and how precisely; last digits depend on it."""
+        return f"{type(self._embedder.networks[0]).__name__}, {self._embedder.precision}"
+
+    def read_landmarks(self, photos: Sequence[str]) -> None:
+        """Read the landmark file of the options, if there is one, for photographs of many calls.
+
+        Whose points a line has can depend on which other photographs there are.
+        """
+        if isinstance(self.photos.landmarks, Path):
+            read = LandmarkFile(self.photos.landmarks, Path(), photos=list(photos))
+            self.photos = replace(self.photos, landmarks=read)
+
     def embed_stream(self, photos: Iterable[Photo], finder: FaceFinder, **more: Any) -> Any:
         """`embed_photos` with this network."""
         return embed_photos(photos, finder, self._embedder, **more)
@@ -233,7 +247,7 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join(PhotoOptions.__dataclass_fields__)
         raise InputError(f"unknown option {unknown[0]!r} of photographs. Known: {known}")
     for name in ("yunet", "landmarks"):
-        if options.get(name) is not None:
+        if isinstance(options.get(name), str):
             options[name] = Path(options[name])
     return options
 

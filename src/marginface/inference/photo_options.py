@@ -33,7 +33,8 @@ class PhotoOptions:
         yunet: its ONNX file, see `detectors.yunet_file`.
         detector_size: long side in pixels at which YuNet looks at photographs.
         tiles: for crowds, see `detectors.YuNet`.
-        landmarks: file with the points of the faces, instead of a detector.
+        landmarks: file with the points of the faces, or what was read of it for photographs of
+            several calls, instead of a detector.
         face: which one of several, see `FaceFinder`; None: what the call is usually wanted for.
         min_face, max_misfit: see `FaceFinder`.
     """
@@ -42,7 +43,7 @@ class PhotoOptions:
     yunet: Path | None = None
     detector_size: int = LONG_SIDE
     tiles: int = 1
-    landmarks: Path | None = None
+    landmarks: Path | LandmarkFile | None = None
     face: Which | None = None
     min_face: float = 10.0
     max_misfit: float = MAX_MISFIT
@@ -78,6 +79,8 @@ class PhotoOptions:
         )
 
     def _detector(self, photos: Sequence[str]) -> Detector | None:
+        if isinstance(self.landmarks, LandmarkFile):
+            return self.landmarks
         if self.landmarks is not None:
             return LandmarkFile(self.landmarks, Path(), photos=list(photos))
         if not isinstance(self.detector, str):

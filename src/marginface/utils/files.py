@@ -46,8 +46,8 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; {} where there is none.
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file says by name; {} where there is none.
 
     Raises:
         InputError: it is cut off or something else.
@@ -55,9 +55,15 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}; delete it to go on without it") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} is damaged: it holds {type(content).__name__}, not values by name; delete it "
+            "to go on without it"
+        )
+    return content
 
 
 def write_lines(path: Path, lines: list[str]) -> None:

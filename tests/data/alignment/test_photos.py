@@ -215,6 +215,17 @@ def test_names_without_a_folder() -> None:
         for_photos({"x/2.jpg": 2}, photos)
 
 
+def test_photographs_with_folders_that_the_file_does_not_name() -> None:
+    photos = ["/home/me/faces/ann/1.jpg", "/home/me/faces/bo/1.jpg", "/home/me/faces/bo/2.png"]
+    named = {"ann/1.jpg": 1, "bo/1.jpg": 2, "bo/2": 3}
+    assert for_photos(named, photos) == dict(zip(photos, [1, 2, 3], strict=True))
+    assert for_photos({"faces/bo/1.jpg": 2}, photos) == {photos[1]: 2}
+    assert for_photos({"1.jpg": 1, "2": 3}, photos) == {photos[2]: 3}, "two photographs are 1.jpg"
+    relative = ["faces/ann/1.jpg", "faces/bo/1.jpg"]
+    assert for_photos(named, relative) == dict(zip(relative, [1, 2], strict=True))
+    assert for_photos({"1": 1, "faces/bo/1.jpg": 2}, relative) == {relative[0]: 1, relative[1]: 2}
+
+
 def test_a_detector_that_fails_on_some(photos: Path, tmp_path: Path) -> None:
     result = align_photos(
         photos, tmp_path / "faces", from_function("helpers.detectors:detect_badly")

@@ -3,8 +3,8 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -106,29 +106,41 @@ def for_photos(named: dict[str, T], photos: list[str], where: str = "the file") 
     """The entries of a file that belong to photographs, by photograph.
 
     A file names a photograph by its path, with or without the ending, perhaps with folders of
-    another machine in front; or by its name alone when no other photograph has it.
+    another machine in front; or by the end of its path, from its name alone on, when no other
+    photograph ends like that.
 
     Raises:
         InputError: the file names none of them.
     """
     plain = {_plain_path(name): value for name, value in named.items()}
-    names = Counter(PurePosixPath(photo).name for photo in photos)
     in_front = _folders_in_front(plain, photos)
-    found = {}
-    for photo in photos:
-        name = PurePosixPath(photo).name
-        alone = [name] if names[name] == 1 else []
-        for key in (in_front + photo, *alone):
-            entry = next((k for k in (key, key.rpartition(".")[0]) if k in plain), None)
-            if entry is not None:
-                found[photo] = plain[entry]
-                break
+
+    def entry_of(path: str) -> str | None:
+        return next((key for key in (path, path.rpartition(".")[0]) if key in plain), None)
+
+    entries = {photo: entry_of(in_front + photo) for photo in photos}
+    by_end = {photo for photo, entry in entries.items() if entry is None}
+    for photo in by_end:
+        entries[photo] = next(filter(None, map(entry_of, _ends(photo))), None)
+    wanted_by = Counter(entries.values())
+    found = {
+        photo: plain[entry]
+        for photo, entry in entries.items()
+        if entry is not None and not (photo in by_end and wanted_by[entry] > 1)
+    }
     if named and not found:
         raise InputError(
             f"{where} names none of the {len(photos)} photographs: its first name is "
             f"{readable(next(iter(named)))!r}, the first photograph is {photos[0]!r}"
         )
     return found
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path without its first folder, without its first two, and so on down to its name."""
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
 
 
 def _folders_in_front(named: dict[str, T], photos: list[str]) -> str:
