@@ -51,7 +51,7 @@ def test_transparency() -> None:
     assert (white[56:] == RGB[56:]).all()
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif(kind: str, orientation: int) -> None:
     """Against Pillow."""
@@ -63,6 +63,8 @@ def test_exif(kind: str, orientation: int) -> None:
     assert (ANY_IMAGE.decode(image) == turned).all()
     as_stored = ImageRules(size=None, exif="ignore").decode(image)
     assert as_stored.shape == (80, 112, 3)
+    if kind in ("png", "tiff"):
+        assert (as_stored == RGB[:80]).all()
     refusing = ImageRules(size=None, exif="refuse")
     if orientation == 1:
         assert (refusing.decode(image) == as_stored).all()

@@ -35,7 +35,13 @@ def pairs_command(
             )
         pairs, same = fold_pairs(faces.labels, genuine, impostor, seed)
         with atomic_write(target, "w") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            # A line that begins with # is a comment, unless quotes say that it is a name.
+            is_like_comment = any(name.lstrip().startswith("#") for name in files)
+            writer = csv.writer(
+                file,
+                lineterminator="\n",
+                quoting=csv.QUOTE_ALL if is_like_comment else csv.QUOTE_MINIMAL,
+            )
             writer.writerow(_COLUMNS)
             for (first, second), is_same in zip(pairs.tolist(), same.tolist(), strict=True):
                 people = [faces.identity(int(faces.labels[i])) for i in (first, second)]

@@ -19,9 +19,11 @@ Exif = Literal["apply", "ignore", "refuse"]
 
 MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
 _JPEG = b"\xff\xd8\xff"
+_TIFF = (b"II*\0", b"MM\0*")
 _BEFORE_IMAGE = frozenset(bytes([code]) for code in (*range(0xE0, 0xF0), 0xFE))  # APPn, COM
 _SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # the latter for a header of unknown colors
 _ORIENTATION_TAG = 0x0112
+_OPPOSITE = {6: 8, 8: 6}  # quarter turns; the other orientations undo themselves
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class ImageRules:
         if image.shape[2] == 4:
             image = self._without_alpha(image)
         rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if encoded.startswith(_TIFF):  # OpenCV has turned these upright already
+            stated = exif_orientation(encoded) if self.exif == "ignore" else 1
+            return _upright(rgb, _OPPOSITE.get(stated, stated))
         return _upright(rgb, orientation)
 
     def _orientation(self, encoded: bytes) -> int:
@@ -185,7 +190,7 @@ def _jpeg_exif(encoded: bytes) -> int | None:
 
 def _other_exif(encoded: bytes) -> int | None:
     """The same for PNG, WebP and TIFF."""
-    if encoded.startswith((b"II*\0", b"MM\0*")):
+    if encoded.startswith(_TIFF):
         return 0
     for mark in (b"eXIf", b"EXIF"):
         at = encoded.find(mark)

@@ -18,6 +18,7 @@ from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.files import atomic_write, read_json, write_json
 from marginface.utils.hashes import short_hash
 from marginface.utils.optional_packages import require_package
+from marginface.utils.text_table import readable
 
 SUFFIXES = (".npz", ".parquet")
 _PART = 256  # photographs; what a stopped run does again
@@ -163,7 +164,7 @@ def _write_parquet(file: Any, columns: dict[str, Any], about: dict[str, Any]) ->
     import pyarrow.parquet as pq
 
     arrays = {
-        name: pa.array(column.tolist())
+        name: pa.array([readable(v) if isinstance(v, str) else v for v in column.tolist()])
         if column.ndim == 1
         else pa.FixedSizeListArray.from_arrays(
             pa.array(column.reshape(-1)), int(np.prod(column.shape[1:]))

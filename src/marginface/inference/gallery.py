@@ -178,7 +178,7 @@ class Gallery:
                 float(faces.norm[n]),
                 float(faces.score[n]),
                 contents[n],
-                str(faces.photo[n]) if self.keep_paths else None,
+                readable(str(faces.photo[n])) if self.keep_paths else None,
             )
             for n in kept
         ]

@@ -21,7 +21,9 @@ def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iter
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(temporary, mode, opener=_private if private else None) as file:
+        # Names of files and people may hold any bytes.
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
+        with open(temporary, mode, opener=_private if private else None, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -238,6 +238,38 @@ class TestFaults:
         with pytest.raises(MissingInputError, match="no file .*none.txt; data.dataset.labels"):
             LMDBDataset(tmp_path / "db", labels=tmp_path / "none.txt")
 
+    @pytest.mark.parametrize("pattern", ["image-{:09d}", "{}.jpg"])
+    def test_lmdb_with_a_gap(self, pattern: str, tmp_path: Path) -> None:
+        """Without num-samples nothing says how many images there are."""
+        lmdb = pytest.importorskip("lmdb")
+        with lmdb.open(str(tmp_path / "db")) as environment, environment.begin(write=True) as t:
+            for number in (*range(1, 5), *range(6, 21)):
+                t.put(pattern.format(number).encode(), jpegs(1)[0])
+                t.put(b"label-%09d" % number, b"%d" % (number % 2))
+        missing = pattern.format(5)
+        with pytest.raises(InputError, match=f"{missing} is missing among 19 images"):
+            LMDBDataset(tmp_path / "db", image_key=pattern)
+
+    def test_links_in_a_tar(self, tmp_path: Path) -> None:
+        """tar writes the second name of a file as a link to the first."""
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for number, name in enumerate(("ann/1.jpg", "bo/1.jpg")):
+                info = tarfile.TarInfo(name)
+                info.size = len(jpegs(2)[number])
+                archive.addfile(info, io.BytesIO(jpegs(2)[number]))
+            info = tarfile.TarInfo("bo/2.jpg")
+            info.type, info.linkname = tarfile.LNKTYPE, "ann/1.jpg"
+            archive.addfile(info)
+        faces = ShardDataset(tmp_path)
+        assert [faces.image_bytes(i) for i in range(3)] == [*jpegs(2), jpegs(1)[0]]
+        assert faces.labels.tolist() == [0, 1, 1]
+        with tarfile.open(tmp_path / "a.tar", "a") as archive:
+            info = tarfile.TarInfo("bo/3.jpg")
+            info.type, info.linkname = tarfile.SYMTYPE, "../ann/1.jpg"
+            archive.addfile(info)
+        with pytest.raises(InputError, match=r"bo/3.jpg is a link to ../ann/1.jpg, not a file"):
+            ShardDataset(tmp_path)
+
     def test_folders_further_down(self, tmp_path: Path) -> None:
         for name in ("train/imgs/ann/1.jpg", "train/imgs/bo/1.jpg", "test/imgs/cy/1.jpg", "x.txt"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
 """Pairs of one's own people: folds of equal halves, with people of their own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.commands import marginface
-from helpers.pictures import make_folder
+from helpers.pictures import jpegs, make_folder
 from marginface.data.pairs.drawing import fold_pairs
 from marginface.data.pairs.verification_sets import load_pairs
 from marginface.utils.errors import InputError
@@ -67,3 +68,18 @@ def test_the_command(tmp_path: Path) -> None:
     again = marginface(*arguments)
     assert again.exit_code == 2
     assert "pairs.csv exists; choose another name" in again.stderr
+
+
+@pytest.mark.parametrize("prefix", ["#", os.fsdecode(b"\xe9")])
+def test_names_of_any_kind_are_read_back(prefix: str, tmp_path: Path) -> None:
+    """One that begins like a comment, and one that is no UTF-8."""
+    faces, pairs = tmp_path / "faces", tmp_path / "pairs.csv"
+    for person in range(20):
+        folder = faces / f"{prefix}{person:02d}"
+        folder.mkdir(parents=True)
+        for number in range(2):
+            (folder / f"{number}.jpg").write_bytes(jpegs(1)[0])
+    done = marginface("pairs", str(faces), str(pairs), "--genuine", "20", "--impostor", "40")
+    assert done.exit_code == 0, done.stderr
+    found = load_pairs(pairs, root=str(faces))
+    assert (len(found.same), int(found.same.sum())) == (60, 20)

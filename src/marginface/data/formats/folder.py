@@ -167,9 +167,9 @@ class FolderWriter:
 
     def _name(self, index: int, label: int, suffix: str) -> str:
         folder, stem = self._source.identity(label), self._source.stem(index)
-        name = f"{folder}/{stem}{suffix}"
-        # a.jpg next to a.png, both of them JPEGs
-        return f"{folder}/{stem}-{index}{suffix}" if name in self._files else name
+        while (name := f"{folder}/{stem}{suffix}") in self._files:
+            stem = f"{stem}-{index}"  # a.jpg next to a.png, both of them JPEGs
+        return name
 
     def finish(self) -> None:
         if self.list_name is not None:

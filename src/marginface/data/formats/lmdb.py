@@ -6,10 +6,12 @@ encoded image and the class number as text. `num-classes` is ours and may be mis
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any, Unpack
 
 import numpy as np
@@ -94,7 +96,23 @@ class LMDBDataset(FaceDataset):
         number = 0
         while transaction.get(self._key(number)) is not None:
             number += 1
+        self._check_gap(transaction, number)
         return b"%d" % number if number else None
+
+    def _check_gap(self, transaction: Any, number: int) -> None:
+        """InputError where keys of images come after the first number that is missing."""
+        parts = Formatter().parse(self._patterns[0])
+        words = [
+            re.escape(text) + (r"\d+" if field is not None else "") for text, field, *_ in parts
+        ]
+        is_image = re.compile("".join(words).encode()).fullmatch
+        keys = transaction.cursor().iternext(keys=True, values=False)
+        stored = sum(is_image(key) is not None for key in keys)
+        if number and stored > number:
+            raise InputError(
+                f"{self.root}: {self._key(number).decode()} is missing among {stored} images and "
+                "there is no num-samples; name the images in a list with data.dataset.labels"
+            )
 
     def _read_list(self, path: Path) -> tuple[Labels, None, list[str] | None]:
         if not path.is_file():

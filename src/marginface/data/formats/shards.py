@@ -160,9 +160,18 @@ def read_member(data: mmap.mmap, member: Member) -> bytes:
 
 def _tar_members(path: Path) -> Iterator[Member]:
     with tarfile.open(path, "r:") as archive, path.open("rb") as file:
+        places: dict[str, Member] = {}  # of files, which hard links refer to
         for info in archive:
             if info.isreg():
-                yield Member(info.name, info.offset_data, info.size, info.size, False)
+                places[info.name] = Member(info.name, info.offset_data, info.size, info.size, False)
+                yield places[info.name]
+            elif info.islnk() and info.linkname in places:
+                yield places[info.linkname]._replace(name=info.name)
+            elif not info.isdir() and is_image_name(info.name):
+                raise tarfile.ReadError(
+                    f"{info.name} is a link to {info.linkname}, not a file; pack the files that "
+                    "links mean: tar --dereference --hard-dereference"
+                )
         # A damaged header looks to tarfile like the end, which is a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
