@@ -182,6 +182,7 @@ def test_bad_input_ends_the_process_with_2(command: Command, tmp_path: Path) -> 
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "run" / "train.log").read_text() == done.stdout + done.stderr
 
 
 def test_a_fault_in_a_worker_is_one_line(

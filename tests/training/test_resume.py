@@ -209,3 +209,18 @@ def test_another_precision_of_the_classifier_is_told(
     assert "resuming with classifier.kernel=torch, before auto" in printed
     assert "classifier: plain torch (classifier.kernel=torch), products in float16" in printed
     assert len(losses(tmp_path)) == 6
+
+
+def test_a_longer_run_follows_its_own_schedule_at_once(
+    resumable: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint holds the rate of the shorter one's end, which is 0."""
+    settings = [*resumable, "scheduler=poly", "data.val_identities=0"]
+    train(compose(*settings, "trainer.max_steps=4", run_dir=tmp_path / "parts"))
+    capsys.readouterr()
+    train(compose(*settings, "trainer.max_steps=7", run_dir=tmp_path / "parts"))
+    assert "the learning rate goes on at 0.0428571, not at 0: " in capsys.readouterr().out
+    rates = [float(row["train/lr"]) for row in rows(tmp_path / "parts")]
+    expected = [0.1 * (1 - step / 4) for step in range(4)]
+    expected += [0.1 * (1 - step / 7) for step in range(4, 7)]
+    assert rates == pytest.approx(expected)

@@ -7,9 +7,11 @@ from functools import wraps
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marginface.cli.errors import clear_errors
+from marginface.cli.printed import printed_to
 from marginface.config.command_line import Problems, check_command_line
 from marginface.config.quoting import with_quotes
 from marginface.config.resolve import config_dir, with_own_configs
@@ -33,7 +35,9 @@ def hydra_command(
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
         def with_clear_errors(config: DictConfig) -> None:
-            with clear_errors():
+            hydra_config = HydraConfig.get()
+            log = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
+            with printed_to(log), clear_errors():
                 task(config)
 
         @wraps(task)

@@ -27,7 +27,7 @@ from marginface.training.gradient_clipping import clip_gradients
 from marginface.training.late_numbers import LateNumbers, Numbers
 from marginface.training.optimizers import number_of, step_in_backward
 from marginface.training.parameter_groups import apply_factors, parameter_groups, rate_of
-from marginface.training.schedulers import Schedule
+from marginface.training.schedulers import Schedule, follow_schedule
 from marginface.training.step_statistics import StepStatistics
 from marginface.training.steps import (
     correct_epoch_count,
@@ -135,6 +135,10 @@ class FaceRecognizer(L.LightningModule):
         resumed = self.resumed_from is not None
         for extra in self.extra_losses:
             extra.begin(Start(self.datamodule, self.head.embedding_size, self.device, resumed))
+
+    def on_train_start(self) -> None:
+        if self.resumed_from is not None:
+            follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # there is one
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which what is not trained keeps its statistics."""

@@ -7,7 +7,10 @@ Each function takes its settings and the length of the run, and returns factor(s
 import math
 from collections.abc import Callable, Sequence
 
+from torch.optim.lr_scheduler import LambdaLR
+
 from marginface.utils.arguments import NotNegative
+from marginface.utils.console import rank_zero_print
 from marginface.utils.errors import InputError
 
 Schedule = Callable[[int], float]
@@ -83,6 +86,24 @@ def trapezoidal(
         return min((1 - _progress(step, total_steps, warmup)) / decay, 1.0)
 
     return _with_warmup(factor, warmup)
+
+
+def follow_schedule(scheduler: LambdaLR) -> None:
+    """Set the rates of this step as the schedule says them, and say so where they change.
+
+    A checkpoint holds rates of the schedule it was written with, which may have had another length.
+    """
+    groups = scheduler.optimizer.param_groups
+    before = float(groups[0]["lr"])
+    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+    for group, base, factor in zip(groups, scheduler.base_lrs, factors, strict=True):
+        group["lr"] = base * factor
+    now = float(groups[0]["lr"])
+    if now != before:
+        rank_zero_print(
+            f"the learning rate goes on at {now:g}, not at {before:g}: the run has another number "
+            "of steps than before"
+        )
 
 
 def _progress(step: int, total_steps: int, warmup: float) -> float:

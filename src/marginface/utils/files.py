@@ -22,7 +22,7 @@ def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iter
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Names of files and people may hold any bytes.
-        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
+        text: Any = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
         with open(temporary, mode, opener=_private if private else None, **text) as file:
             yield file
             file.flush()
