@@ -299,7 +299,7 @@ def test_people_removed_while_rebuilding_stay_removed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from marginface.cli import enroll
-    from marginface.inference.gallery_file import open_gallery_file
+    from marginface.inference.gallery_opening import open_gallery_file
 
     file = str(tmp_path / "a.gallery")
     common = ["--aligned", *STATED]
@@ -311,14 +311,18 @@ def test_people_removed_while_rebuilding_stay_removed(
     assert "faces/p0/0.png" in paths
     as_it_was = enroll.enroll_people
 
-    def meanwhile(*rest: object, **more: object) -> None:
-        as_it_was(*rest, **more)  # type: ignore[arg-type]
+    def meanwhile(*rest: object, **more: object) -> str:
+        done = as_it_was(*rest, **more)  # type: ignore[arg-type]
         assert marginface("gallery", "remove", file, "p2").exit_code == 0
+        second = marginface("gallery", "rebuild", file, "net.onnx", "faces", *common)
+        assert "another process is writing" in second.stderr
+        return done
 
     monkeypatch.setattr(enroll, "enroll_people", meanwhile)
     changed = marginface("gallery", "rebuild", file, "net.onnx", "faces", *common)
     assert changed.exit_code == 2
     assert "was changed while it was rebuilt, and was left as it is" in changed.stderr
+    assert "enrolled" not in changed.stdout, "nobody was"
     assert "p2" not in marginface("gallery", "list", file).stdout
     assert [p.name for p in tmp_path.iterdir()] == ["a.gallery"]
 

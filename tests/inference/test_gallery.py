@@ -8,21 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import marginface
 from helpers.small_models import random_faces, small_model
+from marginface.cli.enroll import enroll_people
 from marginface.inference.gallery_check import check_gallery, check_lines, export_gallery
-from marginface.inference.gallery_file import (
-    GalleryFile,
-    ImageRow,
-    create_gallery_file,
-    open_gallery_file,
-)
+from marginface.inference.gallery_file import GalleryFile, ImageRow
+from marginface.inference.gallery_opening import create_gallery_file, open_gallery_file
 from marginface.inference.model import Model
 from marginface.metrics.thresholds import Threshold
 from marginface.utils.errors import InputError, MissingInputError
@@ -212,7 +211,7 @@ sys.path[:0] = sys.argv[3:]
 import numpy as np
 from pathlib import Path
 from test_gallery import random_rows
-from marginface.inference.gallery_file import open_gallery_file
+from marginface.inference.gallery_opening import open_gallery_file
 file = open_gallery_file(Path(sys.argv[1]))
 rng = np.random.default_rng(int(sys.argv[2]))
 print("ready", flush=True)
@@ -365,7 +364,7 @@ def gallery_vector(path: Path) -> bytes:
 def test_one_writer_at_a_time(
     model: Model, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("marginface.inference.gallery_file._WAIT", 0.1)
+    monkeypatch.setattr("marginface.inference.gallery_opening._WAIT", 0.1)
     path = tmp_path / "a.gallery"
     with marginface.Gallery.open(path, model, create=True) as gallery:
         gallery.enroll_aligned("a", pictures[0, :1])
@@ -376,6 +375,113 @@ def test_one_writer_at_a_time(
         assert gallery.identify_aligned(pictures[0, 1], threshold=0.5)[0].name == "a"
         other.execute("ROLLBACK")
         gallery.enroll_aligned("b", pictures[1, :1])
+
+
+def test_others_that_write_between_two_queries(
+    model: Model, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader finds was there at one time, and nothing of its own is counted twice."""
+    path = tmp_path / "a.gallery"
+    with (
+        marginface.Gallery.open(path, model, create=True) as gallery,
+        marginface.Gallery.open(path, model) as other,
+    ):
+        gallery.enroll_aligned("a", pictures[0, :2])
+        connection = gallery.file._connection
+        monkeypatch.setattr(gallery.file, "_connection", Interrupted(connection, other, pictures))
+        rows = gallery.file.rows(model.embedding_size)
+        assert rows.owner.tolist() == [0, 0], "b was enrolled meanwhile, after the people were read"
+        monkeypatch.undo()
+        assert gallery.names == ["a", "b"]
+        add = GalleryFile.add
+
+        def late(file: GalleryFile, subject: str, images: list[ImageRow]) -> None:
+            monkeypatch.undo()
+            other.enroll_aligned("c", pictures[2, :1])
+            add(file, subject, images)
+
+        monkeypatch.setattr(GalleryFile, "add", late)
+        gallery.enroll_aligned("a", pictures[0, 2:3])
+        assert gallery.names == ["a", "b", "c"]
+        assert len(gallery.memory.vectors) == len(other.memory.vectors) == 5
+
+
+class Interrupted:
+    """A connection beside which another program tries to enroll before the images are read."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, other: marginface.Gallery, pictures: np.ndarray
+    ) -> None:
+        self._connection, self._other, self._pictures = connection, other, pictures
+
+    def execute(self, query: str, *values: object) -> sqlite3.Cursor:
+        if query.startswith("SELECT id, subject"):
+            self._other.file._connection.execute("PRAGMA busy_timeout = 10")
+            with pytest.raises(InputError, match="is being written by another program"):
+                self._other.enroll_aligned("b", self._pictures[1, :1])
+            found = self._connection.execute(query, *values).fetchall()
+            self._connection.execute("ROLLBACK")
+            self._other.enroll_aligned("b", self._pictures[1, :1])
+            self._connection.execute("BEGIN")
+            return Found(found)  # type: ignore[return-value]
+        return self._connection.execute(query, *values)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+class Found:
+    """A cursor of which all rows were fetched."""
+
+    def __init__(self, rows: list[tuple[object, ...]]) -> None:
+        self.rows = rows
+
+    def fetchall(self) -> list[tuple[object, ...]]:
+        return self.rows
+
+
+def test_a_file_that_was_replaced(model: Model, pictures: np.ndarray, tmp_path: Path) -> None:
+    """As by a rebuild: the old file is still open, but nobody's any more."""
+    path = tmp_path / "a.gallery"
+    with marginface.Gallery.open(path, model, create=True) as gallery:
+        gallery.enroll_aligned("a", pictures[0, :1])
+        with marginface.Gallery.open(tmp_path / "b", model, create=True) as anew:
+            anew.enroll_aligned("b", pictures[1, :1])
+        (tmp_path / "b").replace(path)
+        assert gallery.names == ["b"]
+        gallery.enroll_aligned("c", pictures[2, :1])
+        with marginface.Gallery.open(path, model) as again:
+            assert again.names == ["b", "c"]
+        create_gallery_file(tmp_path / "other", {"digest": "0" * 64}).close()
+        (tmp_path / "other").replace(path)
+        with pytest.raises(InputError, match="was made by sha256:000000000000"):
+            gallery.remove("b")
+
+
+def test_enrolling_stops_where_the_file_cannot_be_written(
+    model: Model, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photograph may be refused, and the next one fine; a full disk is full for all of them."""
+    monkeypatch.setattr("marginface.inference.gallery_opening._WAIT", 0.1)
+    people = {}
+    for person in range(3):
+        people[f"p{person}"] = [str(tmp_path / f"{person}.png")]
+        cv2.imwrite(people[f"p{person}"][0], pictures[person, 0, ..., ::-1])
+    people = {"": people["p0"], **people}
+    aligned = replace(model.photos, detector="none")
+    monkeypatch.setattr(model, "photos", aligned)
+    path = tmp_path / "a.gallery"
+    with marginface.Gallery.open(path, model, create=True) as gallery:
+        line = enroll_people(gallery, people, force=False, min_norm=0.0)
+        assert line.startswith("3 photographs of 3 people enrolled, 1 refused; 3 people in ")
+        gallery.remove("p1")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            InputError, match="by another .*; 0 people were enrolled before"
+        ):
+            enroll_people(gallery, people, force=False, min_norm=0.0)
+        other.close()
 
 
 def test_without_the_right_to_write(

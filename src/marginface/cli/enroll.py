@@ -7,7 +7,7 @@ import typer
 
 from marginface.cli.errors import clear_errors
 from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
-from marginface.utils.errors import InputError
+from marginface.utils.errors import InputError, RefusedError
 
 
 @takes(using=UseOptions, finding=FaceOptions)
@@ -40,7 +40,7 @@ def enroll_command(
         people = people_in(photos, name)
         opened = using.load(model, **finding.photos())
         with Gallery.open(gallery, opened, create=True, keep_paths=keep_paths) as into:
-            enroll_people(into, people, force=force, min_norm=min_norm)
+            print(enroll_people(into, people, force=force, min_norm=min_norm))
 
 
 def people_in(photos: Path, name: str | None) -> dict[str, list[str]]:
@@ -78,8 +78,8 @@ def enroll_people(
     force: bool,
     min_norm: float | None,
     called: Path | None = None,
-) -> None:
-    """Enroll one after the other, and say what was left out.
+) -> str:
+    """Enroll one after the other, and say what was left out; returns a line that says how many.
 
     Args:
         called: the file's name, where it will have another one.
@@ -96,11 +96,13 @@ def enroll_people(
         for person, photos in people.items():
             try:
                 result = gallery.enroll(person, photos, force, refused="skip", min_norm=min_norm)
-            except InputError as error:
+            except RefusedError as error:
                 bar.console.print(
                     f"refused: {error}", markup=False, highlight=False, soft_wrap=True
                 )
                 refused += len(photos)
+            except InputError as error:  # the next person would fail as well
+                raise InputError(f"{error}; {done} people were enrolled before that") from error
             else:
                 images, done = images + result.added, done + 1
                 for problem in result.refused:
@@ -110,7 +112,7 @@ def enroll_people(
             bar.advance(task)
     if not done:
         raise InputError(f"nobody was enrolled: all {refused} photographs were refused")
-    print(
+    return (
         f"{images} photographs of {done} people enrolled, {refused} refused; "
         f"{len(gallery)} people in {called or gallery.file.path}"
     )

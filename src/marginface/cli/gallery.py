@@ -9,6 +9,7 @@ import typer
 from marginface.cli.errors import clear_errors
 from marginface.cli.model_options import FaceOptions, ModelArgument, UseOptions, takes
 from marginface.utils.errors import InputError, did_you_mean
+from marginface.utils.files import one_writer_of
 
 app = typer.Typer(no_args_is_help=True, help="Look into a gallery, remove people, export it.")
 GalleryArgument = Annotated[Path, typer.Argument(help="file that marginface enroll made")]
@@ -117,23 +118,25 @@ def rebuild_command(
             )
         opened = using.load(model, **finding.photos())
         anew = gallery.with_name(f".{gallery.name}.rebuilding")
-        anew.unlink(missing_ok=True)
-        try:
-            keep_paths = old.keeps_paths()
-            with Gallery.open(anew, opened, create=True, keep_paths=keep_paths) as into:
-                enroll_people(into, people, force=force, min_norm=None, called=gallery)
-                lost = sorted(wanted - set(into.names))
-            if lost:
-                raise InputError(
-                    f"{len(lost)} people have no photograph that is good enough, the first is "
-                    f"{lost[0]!r}; {gallery} was left as it is. --force skips the gates"
-                )
-            old.replace_by(anew, listing)
-        finally:
-            anew.unlink(missing_ok=True)
+        with one_writer_of(anew):
+            anew.unlink(missing_ok=True)  # of a process that was killed
+            try:
+                keep_paths = old.keeps_paths()
+                with Gallery.open(anew, opened, create=True, keep_paths=keep_paths) as into:
+                    done = enroll_people(into, people, force=force, min_norm=None, called=gallery)
+                    lost = sorted(wanted - set(into.names))
+                if lost:
+                    raise InputError(
+                        f"{len(lost)} people have no photograph that is good enough, the first is "
+                        f"{lost[0]!r}; {gallery} was left as it is. --force skips the gates"
+                    )
+                old.replace_by(anew, listing)
+                print(done)
+            finally:
+                anew.unlink(missing_ok=True)
 
 
 def _open(gallery: Path) -> Any:
-    from marginface.inference.gallery_file import open_gallery_file
+    from marginface.inference.gallery_opening import open_gallery_file
 
     return open_gallery_file(gallery)

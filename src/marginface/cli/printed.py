@@ -20,7 +20,7 @@ def printed_to(path: Path) -> Iterator[None]:
     before = sys.stdout, sys.stderr
     with path.open("ab", buffering=0) as file:
         copies = _Copied(sys.stdout, file), _Copied(sys.stderr, file)
-        sys.stdout, sys.stderr = copies  # type: ignore[assignment]
+        sys.stdout, sys.stderr = copies
         try:
             yield
         finally:

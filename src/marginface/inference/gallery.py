@@ -12,20 +12,16 @@ from numpy.typing import NDArray
 
 from marginface.inference.enrollment import Enrollment, passed_gates
 from marginface.inference.gallery_binding import bound_to, check_bound
-from marginface.inference.gallery_file import (
-    GalleryFile,
-    ImageRow,
-    create_gallery_file,
-    open_gallery_file,
-)
+from marginface.inference.gallery_file import GalleryFile, ImageRow
 from marginface.inference.gallery_memory import GalleryMemory
+from marginface.inference.gallery_opening import create_gallery_file, open_gallery_file
 from marginface.inference.gallery_threshold import SearchThreshold, search_threshold
 from marginface.inference.identification import Identification
 from marginface.inference.model import Model
 from marginface.inference.photographs import OK, Faces, Photo, one_or_several
 from marginface.inference.pixels import check_aligned
 from marginface.metrics.identification import search
-from marginface.utils.errors import InputError, MissingInputError, did_you_mean
+from marginface.utils.errors import InputError, MissingInputError, RefusedError, did_you_mean
 from marginface.utils.text_table import readable
 
 _CONTENT = 16  # bytes of a SHA-256
@@ -111,7 +107,8 @@ class Gallery:
             options: other `PhotoOptions` than the model's.
 
         Raises:
-            InputError: a photograph that is refused, or none that is good enough.
+            RefusedError: a photograph that is refused, or none that is good enough.
+            InputError: the gallery cannot be written.
         """
         listed = one_or_several(photos)
         if options.get("face", self.model.photos.face) == "all":
@@ -158,20 +155,21 @@ class Gallery:
         min_norm: float | None,
     ) -> Enrollment:
         _check_name(subject)
+        known = self._known()
         least = self.model.description.min_norm if min_norm is None else min_norm
         kept, problems = passed_gates(
             subject,
             faces,
             contents,
-            self.memory,
-            self._known().contents,
+            known.memory,
+            known.contents,
             min_norm=least,
             force=force,
         )
         if problems and (refused == "stop" or not len(kept)):
             words = "; ".join(f"{p.photo}: {p.reason}" for p in problems[:5])
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise InputError(f"{subject!r} was not enrolled: {words}{more}")
+            raise RefusedError(f"{subject!r} was not enrolled: {words}{more}")
         rows = [
             ImageRow(
                 faces.embedding[n],
@@ -183,9 +181,10 @@ class Gallery:
             for n in kept
         ]
         self._file.add(subject, rows)
-        self.memory.add(subject, faces.embedding[kept])
-        self._known().contents.update({contents[n]: subject for n in kept})
-        self._known().thresholds.clear()
+        # What was known before: where another program wrote meanwhile, all is read again anyway.
+        known.memory.add(subject, faces.embedding[kept])
+        known.contents.update({contents[n]: subject for n in kept})
+        known.thresholds.clear()
         return Enrollment(subject, len(rows), problems)
 
     def remove(self, subject: str) -> int:
@@ -194,6 +193,7 @@ class Gallery:
         Raises:
             InputError: nobody has the name.
         """
+        self._renew()
         count = self._file.remove(subject)
         if not count:
             raise InputError(f"nobody is called {subject!r}.{did_you_mean(subject, self.names)}")
@@ -291,7 +291,21 @@ class Gallery:
         """Everybody, as they are searched; read again when another program changed the file."""
         return self._known().memory
 
+    def _renew(self) -> None:
+        """Open the file that is in the place of this one, if another program put one there."""
+        if not self._file.was_replaced():
+            return
+        file = open_gallery_file(self._file.path)
+        try:
+            check_bound(file.path, file.about(), bound_to(self.model))
+        except BaseException:
+            file.close()
+            raise
+        self._file.close()
+        self._file, self._kept = file, None
+
     def _known(self) -> "_Known":
+        self._renew()
         version = self._file.version()
         if self._kept is None or self._kept.version != version:
             width = self.model.embedding_size
@@ -312,11 +326,11 @@ class _Known:
 
 def _check_name(subject: str) -> None:
     if not isinstance(subject, str) or not subject.strip():
-        raise InputError(f"a person needs a name, got {subject!r}")
+        raise RefusedError(f"a person needs a name, got {subject!r}")
     try:
         subject.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
+        raise RefusedError(
             f"the name {readable(subject)!r} is no UTF-8; write it in UTF-8"
         ) from error
 

@@ -7,40 +7,21 @@ only ever added at the end and emptied in their place, so that no other copy com
 gives the room back. A person is added or removed in one transaction.
 """
 
-import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from marginface.utils.errors import InputError, MissingInputError
+from marginface.inference.gallery_errors import problem_with
+from marginface.utils.errors import InputError
 
-APPLICATION_ID = 0x6D666761  # "mfga"
-FORMAT = 1
-_HEADER = b"SQLite format 3\0"
 _AT_ONCE = 4096  # vectors
-_WAIT = 2.0  # seconds for another program that writes
-_PAGE = 16384  # bytes; pages of 4,096 would waste a third
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE subject ( -- no index: names would stay behind in it
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, added INTEGER NOT NULL -- '' when removed
-);
-CREATE TABLE image (
-    id INTEGER PRIMARY KEY,
-    subject INTEGER NOT NULL, -- 0 when removed
-    vector BLOB NOT NULL, -- float16, of unit length
-    norm REAL, score REAL,
-    content BLOB NOT NULL, -- first 16 bytes of the SHA-256 of the photograph
-    added INTEGER NOT NULL, path TEXT
-);
-CREATE INDEX image_subject ON image(subject);
-"""
 
 
 class ImageRow(NamedTuple):
@@ -78,14 +59,20 @@ class Rows(NamedTuple):
 
 
 class GalleryFile:
-    """The file. Made by `create_gallery_file` and `open_gallery_file`."""
+    """The file. Made by `gallery_opening`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self._connection = path, connection
+        self._place = _place_of(path)
+        self._lock = RLock()  # transactions are of the connection, not of a thread
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def was_replaced(self) -> bool:
+        """Whether another file is in its place, as after a rebuild."""
+        return _place_of(self.path) != self._place
 
     def version(self) -> int:
         """A number that changes when another program changes the file."""
@@ -199,7 +186,7 @@ class GalleryFile:
         with self._writing() as run:
             run("DELETE FROM image WHERE subject = 0")
             run("DELETE FROM subject WHERE name = ''")
-        with self._reading():
+        with self._checked():
             self._connection.execute("PRAGMA temp_store = MEMORY")  # and in no file of its own
             self._connection.execute("VACUUM")
         return before, self.path.stat().st_size
@@ -244,16 +231,31 @@ class GalleryFile:
         return None if word == "ok" else str(word)
 
     @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Errors of SQLite in words."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise problem_with(self.path, error) from error
+
+    @contextmanager
     def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _problem(self.path, error) from error
+        """One transaction: all that is read in it was there at one time."""
+        with self._checked():
+            if self._connection.in_transaction:  # of the change that this is read for
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
 
     @contextmanager
     def _writing(self) -> Iterator["sqlite3._Execute"]:  # type: ignore[name-defined]
         """One transaction, which is taken back when the block fails."""
-        try:
+        with self._checked():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
@@ -262,87 +264,12 @@ class GalleryFile:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise _problem(self.path, error) from error
 
 
-def create_gallery_file(path: Path, about: Mapping[str, str]) -> GalleryFile:
-    """A new, empty gallery, readable by its owner alone; it appears when it is complete.
-
-    Raises:
-        InputError: a file that exists, or a folder that cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.creating")
+def _place_of(path: Path) -> tuple[int, int] | None:
+    """Which file has the name now; None for none."""
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        connection = sqlite3.connect(partial, isolation_level=None)
-        connection.execute(f"PRAGMA page_size = {_PAGE}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        connection.executemany("INSERT INTO about VALUES (?, ?)", list(about.items()))
-        connection.close()
-        os.link(partial, path)  # fails where another program was faster
-    except FileExistsError as error:
-        raise InputError(f"{path} exists; choose another name, nothing is overwritten") from error
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise _problem(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return open_gallery_file(path)
-
-
-def open_gallery_file(path: Path) -> GalleryFile:
-    """A gallery that is there; to be read only where it cannot be written.
-
-    Raises:
-        MissingInputError: no such file.
-        InputError: something else, damaged, of a newer version, or without the right to read it.
-    """
-    if not path.is_file():
-        raise MissingInputError(f"no gallery {path}; `marginface enroll` makes one")
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_HEADER))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    if start != _HEADER:
-        raise InputError(f"{path} is not a gallery: it does not begin as a SQLite file")
-    mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
-    try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_WAIT,
-            isolation_level=None, check_same_thread=False,
-        )  # fmt: skip
-        for setting in ("secure_delete = ON", "synchronous = FULL"):
-            connection.execute(f"PRAGMA {setting}").fetchall()
-        (kind,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error as error:
-        raise _problem(path, error) from error
-    if kind != APPLICATION_ID:
-        raise InputError(f"{path} is a SQLite file, but not a gallery of marginface")
-    if version != FORMAT:
-        raise InputError(
-            f"{path} is a gallery of format {version}, this version reads {FORMAT}; use a newer "
-            "marginface"
-        )
-    return GalleryFile(path, connection)
-
-
-def _problem(path: Path, error: sqlite3.Error) -> InputError:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return InputError(
-            f"{path} is being written by another program; one writer at a time, try again"
-        )
-    if "readonly" in text or "read-only" in text:
-        return InputError(f"{path} cannot be written: no right to write it or its folder")
-    if "full" in text or "disk I/O" in text:
-        return InputError(f"{path} was not changed: {text} (no space left?)")
-    if "malformed" in text or "not a database" in text or isinstance(error, sqlite3.DatabaseError):
-        return InputError(f"{path} is damaged ({text}); take a copy of it, or enroll again")
-    return InputError(f"{path}: {text}")
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino

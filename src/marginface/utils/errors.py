@@ -16,6 +16,10 @@ class MissingInputError(FileNotFoundError, InputError):
         return str(self.args[0])
 
 
+class RefusedError(InputError):
+    """A person, or all their photographs, that a gallery does not take; others may be fine."""
+
+
 class NotFiniteError(InputError):
     """Embeddings or scores that are NaN or infinite."""
 

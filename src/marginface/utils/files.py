@@ -1,5 +1,6 @@
 """Atomic writing of files: a crash leaves the old file or the new one."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -30,6 +31,29 @@ def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iter
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_writer_of(path: Path) -> Iterator[None]:
+    """Keep other processes that ask, too, from making `path` at the same time.
+
+    Raises:
+        InputError: another one is making it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_mine = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            is_mine = False
+        if not is_mine:  # held, or removed by the one that held it just now
+            raise InputError(f"another process is writing {path}; wait for it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _private(path: str, flags: int) -> int:

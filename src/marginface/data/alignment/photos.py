@@ -22,7 +22,7 @@ from marginface.data.image_files import photos_and_others, read_image_file
 from marginface.data.images import ImageRules, Pixels, encode_jpeg, resize_and_center_crop
 from marginface.utils.console import rank_zero_warn
 from marginface.utils.errors import InputError
-from marginface.utils.files import write_json
+from marginface.utils.files import one_writer_of, write_json
 
 ACQUISITION = ".acquisition.json"  # beside the faces: how many photographs gave none, and why
 _EXAMPLES = 48  # aligned faces that the report shows
@@ -102,15 +102,27 @@ def align_photos(
     _name_other_files(source, others)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; choose another name, nothing is overwritten")
-    partial = target.with_name(f".{target.name}.aligning")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     rules = ImageRules(size=None, alpha="drop", exif=exif)
     finder = FaceFinder(detector, size, min_face=min_face)
     worker = _Worker(source, finder, rules, missing, faulty)
-    writer = _FaceWriter(
-        partial, for_photos(identities or {}, photos, "the list of identities"), size
-    )
+    of_photos = for_photos(identities or {}, photos, "the list of identities")
+    with one_writer_of(target):
+        return _write_faces(worker, photos, target, of_photos, size, on_progress)
+
+
+def _write_faces(
+    worker: "_Worker",
+    photos: list[str],
+    target: Path,
+    identities: dict[str, str],
+    size: int,
+    on_progress: Callable[[int, int], None],
+) -> AlignResult:
+    """Align and write all photographs; `target` appears when all are done."""
+    partial = target.with_name(f".{target.name}.aligning")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    writer = _FaceWriter(partial, identities, size)
     try:
         for number, (photo, outcome) in enumerate(_in_order(worker, photos), start=1):
             writer.write(photo, outcome)
