@@ -106,6 +106,29 @@ def test_new_columns_join_the_table(run: Path, sets: Path, tmp_path: Path) -> No
     assert rows[0]["custom_pairs/auc"] == rows[1]["tinyface/rank1"] == ""
 
 
+def test_embeddings_without_faulty_images_are_not_those_of_all(
+    run: Path, sets: Path, tmp_path: Path
+) -> None:
+    """The cache has rows of NaN for them, which must not be taken for a network's."""
+    shutil.copytree(sets / "pairs", tmp_path / "pairs")
+    (tmp_path / "pairs" / "s0" / "0.png").write_bytes(b"no image")
+
+    def evaluated(faulty: str) -> None:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        evaluate(
+            settings(
+                f"checkpoint={run}", "benchmark=[custom_pairs]",
+                f"benchmark.custom_pairs.root={tmp_path / 'pairs'}",
+                f"benchmark.custom_pairs.faulty={faulty}", "benchmark.custom_pairs.bootstrap=3",
+                folder=tmp_path,
+            )
+        )  # fmt: skip
+
+    evaluated("skip")
+    with pytest.raises(InputError, match=r"s0/0.png: not a decodable image"):
+        evaluated("stop")
+
+
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "nothing given": (
         [],

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,10 +13,14 @@ import torch
 
 import marginface
 from helpers.evaluations import settings
+from helpers.pictures import picture
 from helpers.small_models import random_faces, write_onnx
 from marginface.backbones import create_backbone
 from marginface.evaluation.run import evaluate
+from marginface.inference.aligned_faces import read_aligned
+from marginface.inference.description import NetworkInput
 from marginface.inference.export_check import Check, Rates, check_graph
+from marginface.inference.export_folder import FolderOptions, write_shared_folder
 from marginface.inference.export_onnx import ExportOptions, ExportRefusedError, export_onnx
 from marginface.inference.face_analysis_pack import check_pack, write_pack
 from marginface.inference.open_model import open_model
@@ -54,8 +59,6 @@ def exported(weights: Path) -> Path:
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 aligned faces of 20 people."""
-    import cv2
-
     root = tmp_path_factory.mktemp("people")
     for person, images in enumerate(random_faces(20, 6)):
         (root / f"p{person}").mkdir()
@@ -263,6 +266,36 @@ def test_a_wrong_graph_is_refused(people: Path) -> None:
     words = " ".join(Check("x", 0.0, 1.0, 1.0, worse).problems("int8"))
     assert "rises from 1.00e-02 to 5.00e-02" in words
     assert "falls from 0.900 to 0.800" in words
+
+
+def test_what_is_missing_is_said_before_the_work(
+    weights: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        raise AssertionError("the graph was made")
+
+    monkeypatch.setattr("marginface.inference.export_onnx._graph", late)
+    for given, message in (
+        ({"faces": tmp_path / "none"}, "none"),
+        ({"precision": "int8", "calibration": tmp_path / "none"}, "none"),
+    ):
+        with pytest.raises(MissingInputError, match=message):
+            export_onnx(open_model(weights, SMALL), tmp_path / "a.onnx", ExportOptions(**given))
+    options = FolderOptions(license="unknown", with_head=True)
+    with pytest.raises(InputError, match="holds no class centers"):
+        write_shared_folder(open_model(weights, SMALL), tmp_path / "shared", options)
+    assert not (tmp_path / "shared").exists()
+
+
+def test_people_with_many_images_are_not_left_out(tmp_path: Path) -> None:
+    for person, count in (("ann", 4), ("bo", 60)):
+        for number in range(count):
+            path = tmp_path / person / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), picture(number, 112))
+    images, owners = read_aligned(tmp_path, NetworkInput.model_validate({}), 32)
+    assert len(images) == 32
+    assert set(owners.tolist()) == {0, 1}
 
 
 def test_mistakes(weights: Path, exported: Path, people: Path, tmp_path: Path) -> None:

@@ -477,9 +477,7 @@ def test_enrolling_stops_where_the_file_cannot_be_written(
         gallery.remove("p1")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(
-            InputError, match="by another .*; 0 people were enrolled before"
-        ):
+        with pytest.raises(InputError, match="by another .*; 0 people were enrolled before"):
             enroll_people(gallery, people, force=False, min_norm=0.0)
         other.close()
 

@@ -40,6 +40,8 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         InputError: no image.
     """
 
+    needs_an_image = True  # whether a batch of faulty images only is an error; else it is empty
+
     def __init__(
         self,
         count: int,
@@ -132,7 +134,8 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         """A whole batch, decoded straight into one uint8 tensor; index -1 gives a black image.
 
         Raises:
-            InputError: a faulty image, or with faulty="skip" nothing but faulty ones.
+            InputError: a faulty image, or with faulty="skip" nothing but faulty ones where a batch
+                needs an image.
         """
         images = new_batch(len(indices), self.image_size)
         rows = images.numpy()
@@ -143,7 +146,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             elif not self.read(index, rows[len(taken)]):
                 continue
             taken.append(index)
-        if indices and not taken:
+        if indices and not taken and self.needs_an_image:
             raise InputError(
                 f"all {len(indices)} images of a batch are faulty, the first is "
                 f"{self.describe(indices[0])}; see `marginface inspect-data`"

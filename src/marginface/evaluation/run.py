@@ -202,6 +202,8 @@ class _Embedding:
         }
         if _normalization(self.model.input) != _USUAL:
             facts["input"] = self.model.input.model_dump(mode="json")
+        if task.faces.may_skip:  # rows of faulty images are NaN
+            facts["faulty"] = "skip"
         embeddings, was_there = self.cache.get(facts, lambda: self._compute(task))
         self._width = embeddings.shape[1]
         source = "from the cache" if was_there else f"on {', '.join(self.devices)}"

@@ -48,7 +48,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _whole_people(owners: list[str], most: int) -> list[int]:
-    """All images of people spread over the list, until there are enough."""
+    """Images of people spread over the list, of each all until there are enough."""
     of_person: dict[str, list[int]] = {}
     for place, owner in enumerate(owners):
         of_person.setdefault(owner, []).append(place)
@@ -56,7 +56,5 @@ def _whole_people(owners: list[str], most: int) -> list[int]:
     order = np.random.default_rng(0).permutation(len(people))
     chosen: list[int] = []
     for person in order:
-        if chosen and len(chosen) + len(people[person]) > most:
-            break
-        chosen += people[person][:most]
+        chosen += people[person][: most - len(chosen)]
     return sorted(chosen)

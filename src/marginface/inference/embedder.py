@@ -112,8 +112,11 @@ class Embedder:
             table[indices] = rows
 
         done = 0
+        dataset.needs_an_image = False  # a block of images may be missing
         loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers)
         for number, (images, _, indices) in enumerate(loader):
+            if not len(indices):
+                continue
             # GPUs compute asynchronously; a batch is fetched when its device is wanted again.
             under_way.append((indices, self._embed(images, number % len(self.devices))))
             if len(under_way) > len(self.devices):
@@ -122,7 +125,8 @@ class Embedder:
             on_progress(done, len(dataset))
         while under_way:
             finish()
-        assert table is not None, "datasets are never empty"
+        if table is None:
+            raise InputError(f"{dataset.where}: not one of its {len(dataset)} images can be read")
         return table
 
 

@@ -80,6 +80,15 @@ def write_shared_folder(model: ModelFile, target: Path, options: FolderOptions) 
 
 
 def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
+    metrics: dict[str, float] = {}
+    if options.onnx.evaluation is not None:
+        result = options.onnx.evaluation / "result.json"
+        if not result.is_file():
+            raise MissingInputError(f"no {result}; give the whole folder of the evaluation")
+        metrics = json.loads(result.read_text())
+        write_json(folder / METRICS, metrics)
+    if options.with_head:
+        export_head(model.path, folder / HEAD)
     network = model.build()
     description = described(model, network, options.onnx).model_copy(update={"layout": "float"})
     training = dict(description.training)
@@ -96,15 +105,6 @@ def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
     facts["weights_sha256"] = hashlib.sha256(content).hexdigest()
     facts["license"] = options.license
     write_json(folder / CONFIG, facts)
-    metrics: dict[str, float] = {}
-    if options.onnx.evaluation is not None:
-        result = options.onnx.evaluation / "result.json"
-        if not result.is_file():
-            raise MissingInputError(f"no {result}; give the whole folder of the evaluation")
-        metrics = json.loads(result.read_text())
-        write_json(folder / METRICS, metrics)
-    if options.with_head:
-        export_head(model.path, folder / HEAD)
     if options.license_file is not None:
         shutil.copyfile(options.license_file, folder / LICENSE)
     card = Card(description, metrics, options.license, options.with_head, sum(

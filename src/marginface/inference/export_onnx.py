@@ -78,12 +78,13 @@ def export_onnx(model: ModelFile, target: Path, options: ExportOptions) -> Check
     network = model.build()
     given = described(model, network, options)
     flip = given.flip if options.layout == "uint8" else False
+    images, people, what = _check_images(given, options)  # what is missing is said first
+    calibration = _calibration(given, options) if options.precision == "int8" else None
     graph = _graph(model, network, given, options)
-    images, people, what = _check_images(given, options)
     if options.precision == "fp16":
         graph = to_fp16(graph)
-    elif options.precision == "int8":
-        graph = to_int8(graph, _calibration(given, options), options.quantization)
+    elif calibration is not None:
+        graph = to_int8(graph, calibration, options.quantization)
     without_traces(graph)
     partial = target.with_name(f".{target.name}.exporting")
     try:

@@ -62,7 +62,28 @@ def score_pairs(
     """
     rows, has_same = read_photo_pairs(pairs)
     names = list(dict.fromkeys(name for row in rows for name in row[:2]))
-    paths = [str((root or pairs.parent) / name) for name in names]
+    with atomic_write(out, "w") as file:  # now, because embedding takes long
+        of_name = _embedded(model, names, root or pairs.parent, pairs)
+        decisions = []
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["first", "second", "cosine", "decision", "reason", *["same"] * has_same])
+        for pair in rows:
+            cosine, decision, reason = _decide(of_name[pair[0]], of_name[pair[1]], pair, limit)
+            decisions.append(decision)
+            writer.writerow([pair[0], pair[1], cosine, decision, reason, *pair[2:]])
+    counts = {word: decisions.count(word) for word in ("same", "different", "failed")}
+    return PairScores(len(rows), **counts, threshold=limit.threshold, out=str(out))
+
+
+def _embedded(
+    model: Model, names: list[str], root: Path, pairs: Path
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Status and embedding of each photograph, by its name.
+
+    Raises:
+        InputError: not one of them has a face.
+    """
+    paths = [str(root / name) for name in names]
     with progress_bar() as bar:
         task = bar.add_task("photographs", total=len(paths))
         finder = model.finder(paths, "only")
@@ -79,17 +100,7 @@ def score_pairs(
             f"no photograph of {pairs} has a face that can be used; the first, {path}: {status} "
             "(--root names the folder that paths are relative to)"
         )
-    of_name = dict(zip(names, (found[path] for path in paths), strict=True))
-    decisions = []
-    with atomic_write(out, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["first", "second", "cosine", "decision", "reason", *["same"] * has_same])
-        for pair in rows:
-            cosine, decision, reason = _decide(of_name[pair[0]], of_name[pair[1]], pair, limit)
-            decisions.append(decision)
-            writer.writerow([pair[0], pair[1], cosine, decision, reason, *pair[2:]])
-    counts = {word: decisions.count(word) for word in ("same", "different", "failed")}
-    return PairScores(len(rows), **counts, threshold=limit.threshold, out=str(out))
+    return dict(zip(names, (found[path] for path in paths), strict=True))
 
 
 def _decide(

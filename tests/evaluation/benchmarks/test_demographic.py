@@ -95,6 +95,30 @@ def test_bfw(tmp_path: Path) -> None:
     assert np.unique(pairs).size == 36
 
 
+def test_groups_that_no_rate_can_be_told_of(tmp_path: Path) -> None:
+    """Before anything is embedded; and a pair of one image with itself is named."""
+    write_bfw(tmp_path)
+    table = tmp_path / "bfw-v0.1.5-datatable.csv"
+    heading, *rows = table.read_text().splitlines()
+    genuine = [r for r in rows if "asian_males" not in r or ",1.0," in r]
+    table.write_text("\n".join([heading, *genuine]))
+    with pytest.raises(InputError, match="pairs within group asian_males: .*no impostor pair"):
+        BFWBenchmark(root=str(tmp_path), **FEW).tasks("bfw", 32)
+    across = [row.replace("white_females,0.5", "asian_males,0.5") for row in rows]
+    across = [row.replace("asian_females,asian_females", "asian_females,x") for row in across]
+    across = [row.replace("asian_males,asian_males", "asian_males,x") for row in across]
+    across = [row.replace("white_females,white_females", "white_females,x") for row in across]
+    table.write_text("\n".join([heading, *across]))
+    with pytest.raises(InputError, match="has no pair of two people of one group"):
+        BFWBenchmark(root=str(tmp_path), **FEW).tasks("bfw", 32)
+    fields = rows[-1].split(",")
+    fields[2] = fields[1]
+    table.write_text("\n".join([heading, *rows[:-1], ",".join(fields)]))
+    (task,) = BFWBenchmark(root=str(tmp_path), **FEW).tasks("bfw", 32)
+    (caution,) = [c for c in task.cautions if "an image with itself" in c]
+    assert f"({tmp_path / 'bfw-cropped-aligned' / fields[1]})" in caution or fields[1] in caution
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="is not a folder; it is that of the set"):
         RFWBenchmark(root=str(tmp_path / "none")).tasks("rfw", 32)

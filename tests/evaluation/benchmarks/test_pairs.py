@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.benchmark_sets import (
     SUBJECTS,
@@ -58,7 +59,10 @@ def test_pairs_of_a_faulty_image_can_be_left_out(tmp_path: Path) -> None:
         embedder.embed(whole.faces)
     benchmark = PairsBenchmark(["pairs.csv"], faulty="skip", **settings)  # type: ignore[arg-type]
     (task,) = benchmark.tasks("mine", 32)
+    # Also where a whole batch of them is faulty, as where a folder is missing.
+    one_by_one = embedder.embed(task.faces, batch_size=1)
     embeddings = embedder.embed(task.faces)
+    torch.testing.assert_close(one_by_one, embeddings, equal_nan=True)
     outcome = task.evaluate(embeddings)
     names = task.faces.encoded  # type: ignore[attr-defined]
     left_out = sum(damaged in names[at : at + 2] for at in range(0, len(names), 2))

@@ -67,8 +67,9 @@ def _pairs_of_one_image(pairs: PairFile) -> str | None:
     if not twice:
         return None
     genuine = int(pairs.same[twice].sum())
+    first = pairs.describe(int(pairs.pairs[twice[0], 0]))
     return (
         f"{len(twice)} of {len(pairs.same)} pairs, {genuine} of them genuine, are an image with "
-        f"itself, the first is pair {twice[0]} ({pairs.describe(2 * twice[0])}): their scores are "
+        f"itself, the first is pair {twice[0]} ({first}): their scores are "
         "1 whatever the network; take them out"
     )

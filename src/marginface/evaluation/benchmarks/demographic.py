@@ -54,12 +54,26 @@ class GroupedPairs(PairsBenchmark):
         # Now, because embedding takes long.
         check_folds(self.folds, len(same), self.rules[0])
         checked_pairs(torch.zeros(len(same)), torch.from_numpy(same))
+        self._check_groups(same, groups)
         # Both sets keep every person in a folder of its own.
         person = numbered([str(Path(image).parent) for image in images])[places]
         columns = {"group1": groups[:, 0], "group2": groups[:, 1]}
         known: KnownPeople = ((person[:, 0], person[:, 1]), columns)
         evaluate = partial(self.evaluate, name, pairs, known)
         return [BenchmarkTask(name, pairs, evaluate, pair_cautions(pairs, self.folds), evaluate)]
+
+    def _check_groups(self, same: NDArray[np.bool_], groups: NDArray[np.str_]) -> None:
+        """InputError unless there are groups, each with pairs that a rate can be told of."""
+        within = groups[:, 0] == groups[:, 1]
+        if not within.any():
+            raise InputError(f"{self.folder} has no pair of two people of one group")
+        for group in np.unique(groups[within, 0]):
+            chosen = torch.from_numpy(same[within & (groups[:, 0] == group)])
+            try:
+                check_folds(self.folds, len(chosen), self.rules[0])
+                checked_pairs(torch.zeros(len(chosen)), chosen)
+            except InputError as error:
+                raise InputError(f"{self.folder}, pairs within group {group}: {error}") from error
 
     def read(
         self,
