@@ -48,6 +48,13 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("start", [b"path,x1,y1\n", b"# A title\n", b"\x08\x0a\x12\x07pytorch"])
+def test_other_files_are_not_called_pickles(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(start * 30)
+    with pytest.raises(InputError, match=r"a.pth is not a readable .*: torch.save did not write"):
+        load_backbone_weights(create_backbone("miniresnet8"), tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_weights_are_found(kind: str, network: nn.Module, tmp_path: Path) -> None:
     torch.save(FILES[kind](network.state_dict()), tmp_path / "weights.pth")

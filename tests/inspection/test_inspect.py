@@ -23,6 +23,7 @@ from marginface.data.packing import pack
 from marginface.inspection import inspect_data
 from marginface.inspection.duplicates import exact_duplicates, near_duplicates
 from marginface.inspection.identities import alike_identities, label_suspects
+from marginface.inspection.measurements import beyond_photograph
 from marginface.inspection.report import write_inspection
 from marginface.utils.errors import InputError
 
@@ -89,6 +90,42 @@ def test_images_shared_with_a_test_set(clean: Path, tmp_path: Path) -> None:
     found = lines(clean, pairs=[str(tmp_path / "test.bin")])
     assert list(found) == ["p1/1.jpg"]
     assert "nearly the same picture as image 1 of" in found["p1/1.jpg"]
+
+
+def test_photographs_of_many_sizes_are_one_fault(tmp_path: Path) -> None:
+    for number in range(8):
+        path = tmp_path / f"p{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), picture(number, 100 + number // 2))
+    (fault,) = [f for f in inspect_data(tmp_path).faults if f.kind == "size"]
+    assert fault.reason.startswith("images have 4 sizes, the most frequent in 2 of 8; ")
+
+
+def test_beyond_the_photograph() -> None:
+    """The black corners of aligned faces are no part of a face, dark eyes are one."""
+    image = np.full((112, 112, 3), 90, np.uint8)
+    image[40:44, 30:40] = 0
+    assert not beyond_photograph(image).any()
+    image[:, :20] = 3
+    image[100:, 60:] = (0, 8, 0)
+    found = beyond_photograph(image)
+    assert found[:, :20].all()
+    assert found[100:, 60:].all()
+    assert found.sum() == 112 * 20 + 12 * 52
+    assert not beyond_photograph(np.zeros((112, 112, 3), np.uint8)).any()
+
+
+def test_aligned_faces_with_black_corners_are_aligned(faces: Path, tmp_path: Path) -> None:
+    """As `marginface align` makes them of photographs that end close to the face."""
+    for person in sorted((faces / "dev").iterdir())[:20]:
+        (tmp_path / "tight" / person.name).mkdir(parents=True)
+        for path in sorted(person.iterdir()):
+            image = cv2.imread(str(path))
+            for side, rows in ((0, slice(0, 22)), (1, slice(96, 112))):
+                image.swapaxes(0, side)[rows] = 0
+            image[:, :14] = image[:, -14:] = 0
+            cv2.imwrite(str(tmp_path / "tight" / person.name / path.name), image)
+    assert not [f for f in inspect_data(tmp_path / "tight").faults if f.kind == "alignment"]
 
 
 def test_swapped_colors_are_noted(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def _report(faces: "object", photos: int, out: Path) -> None:
     assert isinstance(faces, Faces)
     failed = faces.take(~faces.found)
     for reason, number in Counter(failed.status.tolist()).most_common(5):
-        typer.echo(f"{number} without an embedding: {reason}", err=True)
+        first = failed.photo[failed.status == reason][0]
+        typer.echo(f"{number} without an embedding: {reason}; the first is {first}", err=True)
     if not faces.found.any():
         raise InputError(f"no face in {photos} photographs; {out} holds why, in its column status")
     typer.echo(

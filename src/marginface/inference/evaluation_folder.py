@@ -26,7 +26,10 @@ def read_evaluation(folder: Path, model: ModelFile) -> dict[str, Any]:
         thresholds = tuple(Threshold(**entry) for entry in content["thresholds"])
         of_digest, of_file = content["digest"], content["weights_sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not hold the thresholds of an evaluation") from error
+        raise InputError(
+            f"{path} does not hold the thresholds of an evaluation; those of a training run are "
+            "used without this option"
+        ) from error
     own = model.description.digest
     if of_file != model.fingerprint() and not (own and own == of_digest):
         raise InputError(

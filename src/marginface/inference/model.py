@@ -176,6 +176,8 @@ class Model:
         Raises:
             InputError: no thresholds, or none of embeddings like these; with what to do.
         """
+        if not 0 < fmr < 1:
+            raise InputError(f"a false match rate is between 0 and 1, got {fmr}; 1e-3 is usual")
         int8 = self.description.precision == "int8"
         try:
             return threshold_for(self.description.thresholds, fmr, flip=self.flip, int8=int8)

@@ -17,6 +17,7 @@ from marginface.utils.errors import InputError
 SIDE = 112  # images are brought to this size before they are measured
 _CHUNK = 256
 _HASH_SIDE = 16
+_BLACK = 8  # of 255; JPEG makes black a little brighter
 
 
 @dataclass
@@ -30,7 +31,7 @@ class ImageMeasurements:
         brightness: (N,) mean gray value, 0 to 255.
         sharpness: (N,) variance of the Laplacian of the gray image.
         color: (N, 3) mean red, green, blue of the middle.
-        gray: (SIDE, SIDE) sum of the standardized gray images.
+        gray: (SIDE, SIDE) sum of the standardized gray images, without what is beyond photographs.
         rgb: (SIDE, SIDE, 3) sum of the images.
         faults: reason by image.
     """
@@ -125,8 +126,24 @@ def _measure_image(measured: ImageMeasurements, row: int, rgb: Pixels) -> None:
     measured.sharpness[row] = cv2.Laplacian(gray, cv2.CV_32F).var()
     quarter = SIDE // 4
     measured.color[row] = rgb[quarter:-quarter, quarter:-quarter].mean((0, 1))
-    measured.gray += (gray - gray.mean()) / (gray.std() + 1)
+    photographed = ~beyond_photograph(rgb)
+    standard = (gray - gray[photographed].mean()) / (gray[photographed].std() + 1)
+    measured.gray += np.where(photographed, standard, 0.0)
     measured.rgb += rgb
+
+
+def beyond_photograph(rgb: Pixels) -> NDArray[np.bool_]:
+    """(H, W) the black that alignment puts where a photograph ends, as far as can be seen.
+
+    Its straight edges are stronger than those of a face. Nothing where all of the image is black.
+    """
+    black = (rgb.max(2) <= _BLACK).astype(np.uint8)
+    border = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
+    if not border.any() or black.all():
+        return np.zeros(black.shape, np.bool_)
+    _, part = cv2.connectedComponents(black)
+    touching = np.unique(np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]])[border > 0])
+    return np.isin(part, touching)
 
 
 def perceptual_hash(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:

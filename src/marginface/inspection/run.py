@@ -121,7 +121,16 @@ def _check_images(
     shapes = Counter(map(tuple, images.shape[images.readable].tolist()))
     if not shapes:
         return
-    common = shapes.most_common(1)[0][0]
+    common, number = shapes.most_common(1)[0]
+    if image_size is None and 2 * number < shapes.total():
+        inspected.fault(
+            "size", inspected.findings.root,
+            f"images have {len(shapes)} sizes, the most frequent in {number} of {shapes.total()}; "
+            "a network takes one size: align the faces with `marginface align`",
+        )  # fmt: skip
+        inspected.findings.counts["size"] = f"{len(shapes)} sizes"
+        _note_swapped_colors(inspected, images)
+        return
     expected = common if image_size is None else (image_size, image_size)
     whose = "most images have" if image_size is None else "expected"
     inspected.findings.counts["size"] = f"{expected[1]}x{expected[0]}"
@@ -133,6 +142,10 @@ def _check_images(
             inspected.name(index),
             f"{width}x{height} pixels, {whose} {expected[1]}x{expected[0]}",
         )
+    _note_swapped_colors(inspected, images)
+
+
+def _note_swapped_colors(inspected: InspectedSet, images: ImageMeasurements) -> None:
     red, _, blue = images.color[images.readable].mean(0)
     if blue > red + 3:
         inspected.findings.notes.append(

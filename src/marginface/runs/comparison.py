@@ -130,7 +130,8 @@ def run_folders(path: Path) -> list[Path]:
     """The run folder itself, or the jobs of a sweep in order, also those that were renamed."""
     if (path / "config.yaml").is_file():
         return [path]
-    jobs = [p for p in path.glob("*") if (p / "config.yaml").is_file()]
+    # Hydra's own .hydra has a config.yaml as well.
+    jobs = [p for p in path.glob("[!.]*") if (p / "config.yaml").is_file()]
     numbered = sorted((p for p in jobs if p.name.isdigit()), key=lambda p: int(p.name))
     return [*numbered, *sorted(p for p in jobs if not p.name.isdigit())] or [path]
 

@@ -65,6 +65,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             missing = "it has no config.yaml" if self.path.is_dir() else "it does not exist"
+            missing = "it is a file; name its folder" if self.path.is_file() else missing
             raise MissingInputError(f"{self.path} is not a run folder: {missing}")
         try:
             content = yaml.safe_load(self.config.read_text())

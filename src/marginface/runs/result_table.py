@@ -21,5 +21,5 @@ def print_result(result: dict[str, float]) -> None:
         untrained = metric_cell("accuracy", result.get(f"untrained/{name}/accuracy"))
         rest = [metric_cell(column, result.get(f"val/{name}/{column}")) for column in _COLUMNS[1:]]
         rows.append((name, f"{accuracy} ± {spread}", untrained, *rest))
-    title = "verification on unseen identities (percent; threshold as a cosine)"
+    title = "verification of pairs (percent; threshold as a cosine)"
     print_table(make_table(("set", "accuracy", "untrained", *_COLUMNS[1:]), rows, title))

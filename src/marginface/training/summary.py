@@ -49,6 +49,12 @@ def begin_run(
         logger.log_hyperparams(config | {"runinfo": info})
     print(_headline(config["name"], datamodule, module))
     print(f"run folder {folder.path}")
+    by_epochs = (trainer.max_epochs or 0) * datamodule.steps_per_epoch
+    if 0 < by_epochs < trainer.max_steps and trainer.limit_train_batches == 1.0:
+        print(
+            f"trainer.max_epochs={trainer.max_epochs} ends the run after {by_epochs} steps, before "
+            f"trainer.max_steps={trainer.max_steps}"
+        )
     if config.get("finetune"):
         rate = scaled_rate(config, datamodule.batch_size)
         print_parts(module.backbone, module.head, module.finetuning, rate)

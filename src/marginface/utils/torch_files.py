@@ -71,6 +71,11 @@ def _check_start(path: Path, what: str) -> None:
             f"{path} is a pickle that torch.save did not write, and reading it may run code. Where "
             f"it was made, save the weights: {_SAVE}"
         )
+    if start[:1] != b"\x80" and start[:2] != b"PK" and b"ustar" not in start:
+        raise InputError(
+            f"{path} is not a readable {what}: torch.save did not write it (it begins with "
+            f"{start[:8]!r})"
+        )
     if start[:2] == b"PK" and not zipfile.is_zipfile(path):
         raise InputError(f"{path} is incomplete: the end of the file is missing; copy it again")
 
