@@ -24,6 +24,7 @@ from marginface.data.alignment.template import (
 )
 from marginface.data.images import encode_jpeg
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.files import one_writer_of
 
 
 def umeyama(source: Points, target: Points) -> np.ndarray:
@@ -193,6 +194,11 @@ def test_align_photos_faults(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingInputError, match="no photographs below"):
         align_photos(tmp_path / "empty", tmp_path / "faces", finder)
+    with (
+        one_writer_of(tmp_path / "faces"),
+        pytest.raises(InputError, match="another process is writing .*faces; wait for it"),
+    ):
+        align_photos(photos, tmp_path / "faces", from_function("helpers.detectors:detect"))
     with pytest.raises(InputError, match="photos exists; choose another name"):
         align_photos(photos, photos, finder)
     with pytest.raises(InputError, match="no face was aligned; the first photograph, ann/1.jpg"):
