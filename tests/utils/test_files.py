@@ -13,9 +13,11 @@ from marginface.utils.files import atomic_write, one_writer_of
 
 def test_one_writer(tmp_path: Path) -> None:
     with one_writer_of(tmp_path / "a"):
-        with pytest.raises(InputError, match="another process is writing .*a; wait for it"):
-            with one_writer_of(tmp_path / "a"):
-                pass
+        with (
+            pytest.raises(InputError, match="another process is writing .*a; wait for it"),
+            one_writer_of(tmp_path / "a"),
+        ):
+            pass
         with one_writer_of(tmp_path / "b"):  # something else
             pass
     with one_writer_of(tmp_path / "a"):
