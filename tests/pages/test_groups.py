@@ -11,7 +11,7 @@ import pytest
 from helpers.written_runs import write_run, write_sweep
 from marginface.pages.groups import group_runs
 from marginface.pages.sweep_page import finish_sweep, write_comparison_page
-from marginface.runs.comparison import read_compared, run_folders
+from marginface.runs.comparison import compare_runs, read_compared, run_folders
 
 THREE = {
     "x2softmax": {1: 0.90, 2: 0.91, 3: 0.92},
@@ -198,3 +198,15 @@ def test_runs_of_two_sweeps_have_names_of_their_own(tmp_path: Path) -> None:
     text = write_comparison_page(folders, tmp_path / "r.html", "t").read_text()
     assert "first/0" in text
     assert "second/0" in text
+
+
+def test_runs_that_differ_in_many_settings_stand_side_by_side(tmp_path: Path) -> None:
+    """Columns for twenty settings would be a few letters wide."""
+    for name, value in (("one", 1), ("two", 2)):
+        head = {"name": "arcface"} | {f"setting{n}": value * n for n in range(1, 21)}
+        write_run(tmp_path / name, config={"head": head}, result={"val/dev/accuracy": 0.9})
+    table = compare_runs([tmp_path / "one", tmp_path / "two"])
+    assert [column.header for column in table.columns] == ["run", "one", "two"]
+    cells = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert ("head.setting7", "7", "14") in cells
+    assert ("val/dev/accuracy", "90.00", "90.00") in cells

@@ -13,6 +13,7 @@ from marginface.utils.files import atomic_write
 from marginface.utils.nested import flatten
 from marginface.utils.tables import make_table, metric_cell
 
+_MANY_COLUMNS = 12  # more are broken into pieces on a terminal
 # What follows from other settings, or changes how a run is carried out and not what comes out.
 _NOT_COMPARED = (
     "name", "paths.", "logger.", "resume", "data.num_workers", "trainer.default_root_dir",
@@ -106,7 +107,11 @@ def compare_runs(folders: list[Path], write_to: Path | None = None) -> Table:
         for name, run in zip(names_of(folders), runs, strict=True)
     ]
     headings = ("run", *settings, *shown)
-    return make_table(headings, rows, "comparison (percent; losses as they are)")
+    title = "comparison (percent; losses as they are)"
+    if len(headings) > _MANY_COLUMNS and len(rows) < len(headings):  # runs side by side
+        first, *rest = zip(headings, *rows, strict=True)
+        return make_table(first, rest, title)
+    return make_table(headings, rows, title)
 
 
 def short(value: Any) -> str:

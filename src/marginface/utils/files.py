@@ -38,11 +38,15 @@ def one_writer_of(path: Path) -> Iterator[None]:
     """Keep other processes that ask, too, from making `path` at the same time.
 
     Raises:
-        InputError: another one is making it.
+        InputError: another one is making it, or its folder cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("a")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_mine = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
