@@ -126,3 +126,17 @@ def test_files_of_old_torch_are_read(network: nn.Module, tmp_path: Path) -> None
     path = tmp_path / "weights.pth"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
     load_backbone_weights(network, path)
+
+
+def test_weights_of_a_timm_network_by_itself(tmp_path: Path) -> None:
+    import timm
+
+    torch.save(timm.create_model("resnet10t", num_classes=64).state_dict(), tmp_path / "a.pth")
+    network = create_backbone("resnet10t", embedding_size=64, image_size=32)
+    with pytest.raises(InputError, match=r"by itself: backbone.pool=classifier"):
+        load_backbone_weights(network, tmp_path / "a.pth")
+    own = create_backbone("resnet10t", embedding_size=64, image_size=32, pool="classifier")
+    load_backbone_weights(own, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="does not fit this backbone") as caught:
+        load_backbone_weights(create_backbone("miniresnet8"), tmp_path / "a.pth")
+    assert "pool=classifier" not in str(caught.value)

@@ -59,8 +59,20 @@ def fit_weights(backbone: nn.Module, state: State, path: Path) -> None:
             f"{_count(shapes, 'of another shape')}. "
             "Choose the backbone (and backbone.embedding_size) the file was trained with; "
             "backbone=pretrained takes what checkpoints and files of known projects say"
+            + _hint_at_timm(missing, unexpected)
         )
     backbone.load_state_dict(state, strict=False)
+
+
+def _hint_at_timm(missing: list[str], unexpected: list[str]) -> str:
+    """What to choose where the names are those of timm's network without our neck."""
+    inside = {name.removeprefix("model.") for name in missing if name.startswith("model.")}
+    if not inside or len(inside & set(unexpected)) < len(inside) // 2:
+        return ""
+    return (
+        ". Its names are those of timm's network by itself: backbone.pool=classifier "
+        "backbone.embedding_size=<width of its last layer>"
+    )
 
 
 def read_state(path: Path) -> State:
@@ -193,7 +205,8 @@ def identify_network(path: Path) -> dict[str, Any]:
             return {"name": name, "embedding_size": width, "image_size": 112}
     raise InputError(
         f"{path} does not say which network it holds, and its weights are not those of "
-        f"{', '.join(RECOGNIZED)} at 112 pixels; name it with backbone=<name>"
+        f"{', '.join(RECOGNIZED)} at 112 pixels; name it with backbone=<name> "
+        "in a training or evaluate.py"
     )
 
 
