@@ -13,7 +13,7 @@ from helpers.commands import marginface
 from helpers.pictures import picture
 from marginface.data.alignment.detectors import LandmarkFile, YuNet, from_function
 from marginface.data.alignment.landmarks import DetectedFace, for_photos, read_landmarks
-from marginface.data.alignment.photos import align_photos
+from marginface.data.alignment.photos import AlignResult, align_photos
 from marginface.data.alignment.template import (
     TEMPLATE,
     Points,
@@ -401,3 +401,11 @@ def test_real_faces(faces: Path, tmp_path: Path) -> None:
     assert not result.rejected
     facts = measure(open_faces(tmp_path / "faces"), ImageRules(), lambda done, total: None)
     assert fit_template(facts.gray).is_aligned
+
+
+def test_reasons_of_one_kind_are_counted_together() -> None:
+    several = {"a": "90x80 pixels", "b": "7x8 pixels", "c": "uint16 pixels, expected 8 bits"}
+    assert AlignResult(rejected=several).by_reason() == {
+        "#x# pixels": ["a", "b"],
+        "uint16 pixels, expected # bits": ["c"],
+    }

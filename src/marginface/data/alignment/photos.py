@@ -1,6 +1,7 @@
 """Align a folder of photographs: every face warped onto the template, or rejected with a reason."""
 
 import os
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from marginface.utils.errors import InputError
 from marginface.utils.files import one_writer_of, write_json
 
 ACQUISITION = ".acquisition.json"  # beside the faces: how many photographs gave none, and why
+_NUMBERS = re.compile(r"(?<![a-wyz\d])\d+")  # not that of uint16, but both of 90x80
 _EXAMPLES = 48  # aligned faces that the report shows
 _ENOUGH, _FEWEST = 8, 4  # faces, whose mean shows whether they are aligned
 
@@ -53,7 +55,7 @@ class AlignResult:
         """Rejected photographs by reason, the most frequent one first; numbers in it left out."""
         found: dict[str, list[str]] = {}
         for photo, reason in self.rejected.items():
-            plain = "".join("#" if c.isdigit() else c for c in reason.split(" (")[0])
+            plain = _NUMBERS.sub("#", reason.split(" (")[0])
             found.setdefault(plain, []).append(photo)
         return dict(sorted(found.items(), key=lambda entry: -len(entry[1])))
 
