@@ -73,6 +73,18 @@ def test_exif(kind: str, orientation: int) -> None:
             refusing.decode(image)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiffs_with_long_offsets(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = encoded(np.asarray(RGB[:80]), "tiff", exif=exif, big_tiff=True)
+    assert image.startswith(b"II+\0")
+    assert exif_orientation(image) == orientation
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image))).convert("RGB"))
+    assert (ANY_IMAGE.decode(image) == turned).all()
+    assert (ImageRules(size=None, exif="ignore").decode(image) == RGB[:80]).all()
+
+
 def test_a_turned_square_lands_in_the_batch() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 import marginface
 from helpers.small_models import random_faces, small_model
 from marginface.cli.enroll import enroll_people
+from marginface.inference.gallery_binding import bound_to
 from marginface.inference.gallery_check import check_gallery, check_lines, export_gallery
 from marginface.inference.gallery_file import GalleryFile, ImageRow
 from marginface.inference.gallery_opening import create_gallery_file, open_gallery_file
@@ -452,10 +454,37 @@ def test_a_file_that_was_replaced(model: Model, pictures: np.ndarray, tmp_path: 
         gallery.enroll_aligned("c", pictures[2, :1])
         with marginface.Gallery.open(path, model) as again:
             assert again.names == ["b", "c"]
+        listing = gallery.file.listing()
+        stale = open_gallery_file(path)
+        create_gallery_file(tmp_path / "same", bound_to(model)).close()
+        (tmp_path / "same").replace(path)  # meanwhile, with nobody in it
+        with pytest.raises(InputError, match="was changed while it was rebuilt"):
+            stale.replace_by(tmp_path / "none", listing)
         create_gallery_file(tmp_path / "other", {"digest": "0" * 64}).close()
         (tmp_path / "other").replace(path)
         with pytest.raises(InputError, match="was made by sha256:000000000000"):
             gallery.remove("b")
+
+
+def test_threads_beside_a_file_that_is_replaced(
+    model: Model, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file is closed when nobody reads it any more."""
+    path = tmp_path / "a.gallery"
+    with marginface.Gallery.open(path, model, create=True) as gallery:
+        gallery.enroll_aligned("a", pictures[0, :3])
+        content = path.read_bytes()
+        monkeypatch.chdir(tmp_path.parent)
+        with ThreadPoolExecutor(4) as threads:
+            found = [threads.submit(lambda: [len(gallery) for _ in range(100)]) for _ in range(4)]
+            for number in range(30):
+                (tmp_path / f"{number}").write_bytes(content)
+                (tmp_path / f"{number}").replace(path)
+            assert {n for f in found for n in f.result()} == {1}
+    monkeypatch.chdir(tmp_path)
+    with marginface.Gallery.open("a.gallery", model) as gallery:
+        monkeypatch.chdir(tmp_path.parent)
+        assert gallery.names == ["a"]
 
 
 def test_enrolling_stops_where_the_file_cannot_be_written(

@@ -207,6 +207,7 @@ def test_points_are_those_of_one_photograph_only(tmp_path: Path) -> None:
             else:
                 enroll_people(gallery, by_person, force=True, min_norm=None)
                 assert gallery.names == list(people)
+        assert model.photos.landmarks == file, "as it was, for other photographs"
 
 
 def test_arrays_are_rgb_bytes(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Every YAML option composes, is right, and says what it is for."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from helpers.runs import compose
@@ -69,6 +72,30 @@ def test_one_call_reports_all_mistakes() -> None:
     config["trainer"]["max_epoch"] = 3
     with pytest.raises(InputError, match=r"3 mistakes(.|\n)*arcface(.|\n)*lr(.|\n)*max_epochs"):
         check_config(config)
+
+
+class Orthogonal(torch.optim.SGD):
+    """An optimizer of one's own, which wants the groups of a training."""
+
+    def __init__(self, params: list[dict[str, Any]], lr: float = 0.1) -> None:
+        if not all(isinstance(group, dict) and len(group["params"]) > 3 for group in params):
+            raise TypeError("not a training's groups")
+        super().__init__(params, lr=lr)
+
+
+def short_runs_only(*, total_steps: int, steps_per_epoch: int) -> Any:
+    if total_steps > 100:
+        raise ValueError("too long")
+    return lambda step: 1.0
+
+
+def test_parts_of_others_are_not_built_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose()
+    here = Path(__file__).stem
+    monkeypatch.setitem(sys.modules, here, sys.modules[__name__])
+    config["optimizer"] = {"_target_": f"{here}.Orthogonal", "_partial_": True, "lr": 0.1}
+    config["scheduler"] = {"_target_": f"{here}.short_runs_only", "_partial_": True}
+    assert train_problems(config) == []
 
 
 def test_missing_parts_are_named() -> None:

@@ -89,9 +89,9 @@ def enroll_people(
     """
     from marginface.utils.console import progress_bar
 
-    gallery.model.read_landmarks([photo for photos in people.values() for photo in photos])
     images, done, refused = 0, 0, 0
-    with progress_bar() as bar:
+    everything = [photo for photos in people.values() for photo in photos]
+    with progress_bar() as bar, gallery.model.landmarks_of(everything):
         task = bar.add_task("people", total=len(people))
         for person, photos in people.items():
             try:

@@ -103,28 +103,21 @@ def rebuild_command(
 ) -> None:
     """Make a gallery anew for another model, from the photographs of the people in it."""
     with clear_errors():
-        from marginface.cli.enroll import enroll_people, people_in
+        from marginface.cli.enroll import enroll_people
         from marginface.inference.gallery import Gallery
 
-        old = _open(gallery)
-        listing = old.listing()
-        wanted = {name for name, _, _ in listing}
-        people = {name: paths for name, paths in people_in(photos, None).items() if name in wanted}
-        missing = sorted(wanted - people.keys())
-        if missing:
-            raise InputError(
-                f"{photos} has no photographs of {len(missing)} people of {gallery}, the first is "
-                f"{missing[0]!r}; remove them from the gallery, or add their photographs"
-            )
-        opened = using.load(model, **finding.photos())
         anew = gallery.with_name(f".{gallery.name}.rebuilding")
         with one_writer_of(anew):
+            old = _open(gallery)
+            listing = old.listing()
+            people = _photographs_of({name for name, _, _ in listing}, gallery, photos)
+            opened = using.load(model, **finding.photos())
             anew.unlink(missing_ok=True)  # of a process that was killed
             try:
                 keep_paths = old.keeps_paths()
                 with Gallery.open(anew, opened, create=True, keep_paths=keep_paths) as into:
                     done = enroll_people(into, people, force=force, min_norm=None, called=gallery)
-                    lost = sorted(wanted - set(into.names))
+                    lost = sorted(people.keys() - set(into.names))
                 if lost:
                     raise InputError(
                         f"{len(lost)} people have no photograph that is good enough, the first is "
@@ -134,6 +127,20 @@ def rebuild_command(
                 print(done)
             finally:
                 anew.unlink(missing_ok=True)
+
+
+def _photographs_of(wanted: set[str], gallery: Path, photos: Path) -> dict[str, list[str]]:
+    """Paths of the photographs of people; InputError where somebody has none."""
+    from marginface.cli.enroll import people_in
+
+    people = {name: paths for name, paths in people_in(photos, None).items() if name in wanted}
+    missing = sorted(wanted - people.keys())
+    if missing:
+        raise InputError(
+            f"{photos} has no photographs of {len(missing)} people of {gallery}, the first is "
+            f"{missing[0]!r}; remove them from the gallery, or add their photographs"
+        )
+    return people
 
 
 def _open(gallery: Path) -> Any:

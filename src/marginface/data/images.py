@@ -19,7 +19,7 @@ Exif = Literal["apply", "ignore", "refuse"]
 
 MAX_PIXELS = 1 << 28  # a header of a few bytes must not claim all memory
 _JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two with offsets of 8 bytes
 _BEFORE_IMAGE = frozenset(bytes([code]) for code in (*range(0xE0, 0xF0), 0xFE))  # APPn, COM
 _SIMPLEJPEG_ERRORS = (ValueError, KeyError)  # the latter for a header of unknown colors
 _ORIENTATION_TAG = 0x0112
@@ -165,13 +165,15 @@ def exif_orientation(encoded: bytes) -> int:
     try:
         if order is None:
             return 1
-        directory = struct.unpack_from(f"{order}I", tiff, 4)[0]
-        entries = struct.unpack_from(f"{order}H", tiff, directory)[0]
-        for entry in range(entries):
-            at = directory + 2 + 12 * entry
+        is_big = tiff.startswith((b"II+\0", b"MM\0+"))
+        offset, start_at, count, width = ("Q", 8, "Q", 20) if is_big else ("I", 4, "H", 12)
+        directory = struct.unpack_from(f"{order}{offset}", tiff, start_at)[0]
+        entries = struct.unpack_from(f"{order}{count}", tiff, directory)[0]
+        for entry in range(min(entries, len(tiff) // width)):
+            at = directory + struct.calcsize(f"{order}{count}") + width * entry
             tag, kind = struct.unpack_from(f"{order}HH", tiff, at)
             if (tag, kind) == (_ORIENTATION_TAG, 3):
-                value = struct.unpack_from(f"{order}H", tiff, at + 8)[0]
+                value = struct.unpack_from(f"{order}H", tiff, at + (12 if is_big else 8))[0]
                 return value if 1 <= value <= 8 else 1
     except struct.error:  # cut short: no orientation is stated
         pass

@@ -1,6 +1,5 @@
 """Comparison of evaluations: metrics next to each other, paired tests on the same pairs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from marginface.metrics.paired_comparison import Comparison, compare_decisions
 from marginface.metrics.scores import sort_scores
 from marginface.reporting.html_page import Page
 from marginface.utils.errors import InputError, MissingInputError
+from marginface.utils.files import read_json
 from marginface.utils.renamed import new_column, new_spelling
 from marginface.utils.tables import make_table, print_line, print_table
 
@@ -72,7 +72,7 @@ def read_evaluation(folder: Path) -> Evaluated:
     """
     if not is_evaluation(folder):
         raise MissingInputError(f"{folder} is not an evaluation: it has no {FACTS}")
-    flat: dict[str, float] = json.loads((folder / RESULT).read_text())
+    flat: dict[str, float] = read_json(folder / RESULT)
     metrics = {
         key: Estimate(value, flat[f"{key}/low"], flat[f"{key}/high"])
         for key, value in flat.items()
@@ -83,7 +83,7 @@ def read_evaluation(folder: Path) -> Evaluated:
         for key in arrays.files:
             benchmark, name = key.rsplit("/", 1)
             columns.setdefault(benchmark, {})[new_column(name)] = arrays[key]
-    facts = json.loads((folder / FACTS).read_text())
+    facts = read_json(folder / FACTS)
     protocols = {
         entry["name"]: [new_spelling(line) for line in entry["protocol"]]
         for entry in facts["benchmarks"]

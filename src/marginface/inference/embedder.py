@@ -112,19 +112,23 @@ class Embedder:
             table[indices] = rows
 
         done = 0
-        dataset.needs_an_image = False  # a block of images may be missing
-        loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers)
-        for number, (images, _, indices) in enumerate(loader):
-            if not len(indices):
-                continue
-            # GPUs compute asynchronously; a batch is fetched when its device is wanted again.
-            under_way.append((indices, self._embed(images, number % len(self.devices))))
-            if len(under_way) > len(self.devices):
+        # A block of images may be missing.
+        before, dataset.needs_an_image = dataset.needs_an_image, False
+        try:
+            loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers)
+            for number, (images, _, indices) in enumerate(loader):
+                if not len(indices):
+                    continue
+                # GPUs compute asynchronously; a batch is fetched when its device is wanted again.
+                under_way.append((indices, self._embed(images, number % len(self.devices))))
+                if len(under_way) > len(self.devices):
+                    finish()
+                done += len(indices)
+                on_progress(done, len(dataset))
+            while under_way:
                 finish()
-            done += len(indices)
-            on_progress(done, len(dataset))
-        while under_way:
-            finish()
+        finally:
+            dataset.needs_an_image = before
         if table is None:
             raise InputError(f"{dataset.where}: not one of its {len(dataset)} images can be read")
         return table

@@ -100,9 +100,17 @@ def _key(model: Model, root: Path, photos: list[str], options: dict[str, Any]) -
     return {
         "model": bound_to(model),
         "execution": model.execution,
-        "finding": {k: getattr(v, "__name__", str(v)) for k, v in vars(finding).items()},
+        "finding": {key: _words_of(value) for key, value in vars(finding).items()},
         "photos": short_hash("\n".join(map(_state_of, files)), 32),
     }
+
+
+def _words_of(value: Any) -> str:
+    """An option in words that are the same in every process; of code its name."""
+    if not callable(value):
+        return str(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _state_of(path: Any) -> str:

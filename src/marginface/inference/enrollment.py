@@ -1,7 +1,9 @@
 """Which photographs of a person are good enough to be enrolled."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from marginface.inference.gallery_memory import GalleryMemory
-from marginface.inference.photographs import OK, Faces
+from marginface.inference.photographs import OK, Faces, Photo
 from marginface.metrics.identification import search
 
 Places = NDArray[np.int64]
+_CONTENT = 16  # bytes of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,14 @@ def _mislabel(
         )
         refused.append(Refused(str(faces.photo[kept[n]]), "mislabel", reason))
     return kept[~wrong]
+
+
+def content_of(photo: Photo) -> bytes:
+    """What stands for a photograph: of a file its bytes, of an array its pixels."""
+    if isinstance(photo, str | Path):
+        try:
+            content = Path(photo).read_bytes()
+        except OSError:
+            content = str(photo).encode(errors="surrogateescape")  # it has no embedding either
+        return hashlib.sha256(content).digest()[:_CONTENT]
+    return hashlib.sha256(np.ascontiguousarray(photo).tobytes()).digest()[:_CONTENT]

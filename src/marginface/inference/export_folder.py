@@ -1,7 +1,6 @@
 """Writes a folder to share, see `shared_folder`."""
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from marginface.inference.shared_folder import (
     WEIGHTS,
 )
 from marginface.utils.errors import InputError, MissingInputError
-from marginface.utils.files import write_json
+from marginface.utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _fill(folder: Path, model: ModelFile, options: FolderOptions) -> Check:
         result = options.onnx.evaluation / "result.json"
         if not result.is_file():
             raise MissingInputError(f"no {result}; give the whole folder of the evaluation")
-        metrics = json.loads(result.read_text())
+        metrics = read_json(result)
         write_json(folder / METRICS, metrics)
     if options.with_head:
         export_head(model.path, folder / HEAD)

@@ -1,16 +1,16 @@
 """A gallery of people to be found in: enroll, identify, remove."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from marginface.inference.enrollment import Enrollment, passed_gates
+from marginface.inference.enrollment import Enrollment, content_of, passed_gates
 from marginface.inference.gallery_binding import bound_to, check_bound
 from marginface.inference.gallery_file import GalleryFile, ImageRow
 from marginface.inference.gallery_memory import GalleryMemory
@@ -24,8 +24,6 @@ from marginface.metrics.identification import search
 from marginface.utils.errors import InputError, MissingInputError, RefusedError, did_you_mean
 from marginface.utils.text_table import readable
 
-_CONTENT = 16  # bytes of a SHA-256
-
 
 class Gallery:
     """People and the embeddings of their photographs, in one file, bound to one model."""
@@ -33,6 +31,7 @@ class Gallery:
     def __init__(self, file: GalleryFile, model: Model, keep_paths: bool) -> None:
         self._file, self.model, self.keep_paths = file, model, keep_paths
         self._kept: _Known | None = None
+        self._lock = RLock()  # of the file, which one thread may exchange while others read
 
     @classmethod
     def open(
@@ -68,7 +67,8 @@ class Gallery:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._lock:
+            self._file.close()
 
     def __len__(self) -> int:
         """Number of people."""
@@ -116,8 +116,9 @@ class Gallery:
         if force:
             options = {"face": "largest", "min_face": 0.0, "max_misfit": np.inf} | options
         faces = self.model.embed(listed, faulty="keep", usual="only", **options)
-        contents = [_content(photo) for photo in listed]
-        return self._enroll(subject, faces, contents, force, refused, min_norm)
+        contents = [content_of(photo) for photo in listed]
+        with self._lock:
+            return self._enroll(subject, faces, contents, force, refused, min_norm)
 
     def enroll_aligned(
         self,
@@ -142,8 +143,9 @@ class Gallery:
             norms,
             units,
         )
-        contents = [_content(image) for image in checked]
-        return self._enroll(subject, faces, contents, force, refused, min_norm)
+        contents = [content_of(image) for image in checked]
+        with self._lock:
+            return self._enroll(subject, faces, contents, force, refused, min_norm)
 
     def _enroll(
         self,
@@ -193,11 +195,12 @@ class Gallery:
         Raises:
             InputError: nobody has the name.
         """
-        self._renew()
-        count = self._file.remove(subject)
+        with self._lock:
+            self._renew()
+            count = self._file.remove(subject)
+            self._kept = None
         if not count:
             raise InputError(f"nobody is called {subject!r}.{did_you_mean(subject, self.names)}")
-        self._kept = None
         return count
 
     # -- identifying ---------------------------------------------------------------------------
@@ -295,7 +298,7 @@ class Gallery:
         """Open the file that is in the place of this one, if another program put one there."""
         if not self._file.was_replaced():
             return
-        file = open_gallery_file(self._file.path)
+        file = open_gallery_file(self._file.absolute)
         try:
             check_bound(file.path, file.about(), bound_to(self.model))
         except BaseException:
@@ -305,13 +308,14 @@ class Gallery:
         self._file, self._kept = file, None
 
     def _known(self) -> "_Known":
-        self._renew()
-        version = self._file.version()
-        if self._kept is None or self._kept.version != version:
-            width = self.model.embedding_size
-            memory = GalleryMemory(self._file.rows(width), width, self._file.path)
-            self._kept = _Known(version, memory, self._file.contents(), {})
-        return self._kept
+        with self._lock:
+            self._renew()
+            version = self._file.version()
+            if self._kept is None or self._kept.version != version:
+                width = self.model.embedding_size
+                memory = GalleryMemory(self._file.rows(width), width, self._file.path)
+                self._kept = _Known(version, memory, self._file.contents(), {})
+            return self._kept
 
 
 @dataclass(frozen=True)
@@ -333,14 +337,3 @@ def _check_name(subject: str) -> None:
         raise RefusedError(
             f"the name {readable(subject)!r} is no UTF-8; write it in UTF-8"
         ) from error
-
-
-def _content(photo: Photo) -> bytes:
-    """What stands for a photograph: of a file its bytes, of an array its pixels."""
-    if isinstance(photo, str | Path):
-        try:
-            content = Path(photo).read_bytes()
-        except OSError:
-            content = str(photo).encode(errors="surrogateescape")  # it has no embedding either
-        return hashlib.sha256(content).digest()[:_CONTENT]
-    return hashlib.sha256(np.ascontiguousarray(photo).tobytes()).digest()[:_CONTENT]

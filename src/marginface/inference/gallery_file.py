@@ -63,16 +63,18 @@ class GalleryFile:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self._connection = path, connection
-        self._place = _place_of(path)
+        self.absolute = path.absolute()  # the same file in another working directory
+        self._place = _place_of(self.absolute)
         self._lock = RLock()  # transactions are of the connection, not of a thread
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def was_replaced(self) -> bool:
         """Whether another file is in its place, as after a rebuild."""
-        return _place_of(self.path) != self._place
+        return _place_of(self.absolute) != self._place
 
     def version(self) -> int:
         """A number that changes when another program changes the file."""
@@ -165,7 +167,7 @@ class GalleryFile:
             InputError: it is another one now.
         """
         with self._writing():  # nobody else writes until it is replaced
-            if self.listing() != expected:
+            if self.was_replaced() or self.listing() != expected:
                 raise InputError(
                     f"{self.path} was changed while it was rebuilt, and was left as it is; rebuild "
                     "it again"

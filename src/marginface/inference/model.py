@@ -1,6 +1,7 @@
 """A network to use: photographs and aligned faces to embeddings, and whether two are one person."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -222,14 +223,20 @@ class Model:
         """What computes the network, and how precisely; last digits depend on it."""
         return f"{type(self._embedder.networks[0]).__name__}, {self._embedder.precision}"
 
-    def read_landmarks(self, photos: Sequence[str]) -> None:
-        """Read the landmark file of the options, if there is one, for photographs of many calls.
+    @contextmanager
+    def landmarks_of(self, photos: Sequence[str]) -> Iterator[None]:
+        """Read the landmark file of the options, if there is one, for several calls within.
 
         Whose points a line has can depend on which other photographs there are.
         """
-        if isinstance(self.photos.landmarks, Path):
-            read = LandmarkFile(self.photos.landmarks, Path(), photos=list(photos))
-            self.photos = replace(self.photos, landmarks=read)
+        options = self.photos
+        if isinstance(options.landmarks, Path):
+            read = LandmarkFile(options.landmarks, Path(), photos=list(photos))
+            self.photos = replace(options, landmarks=read)
+        try:
+            yield
+        finally:
+            self.photos = options
 
     def embed_stream(self, photos: Iterable[Photo], finder: FaceFinder, **more: Any) -> Any:
         """`embed_photos` with this network."""

@@ -94,15 +94,15 @@ def follow_schedule(scheduler: LambdaLR) -> None:
     A checkpoint holds rates of the schedule it was written with, which may have had another length.
     """
     groups = scheduler.optimizer.param_groups
-    before = float(groups[0]["lr"])
+    before = [float(group["lr"]) for group in groups]
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     for group, base, factor in zip(groups, scheduler.base_lrs, factors, strict=True):
         group["lr"] = base * factor
-    now = float(groups[0]["lr"])
+    now = [float(group["lr"]) for group in groups]
     if now != before:
         rank_zero_print(
-            f"the learning rate goes on at {now:g}, not at {before:g}: the run has another number "
-            "of steps than before"
+            f"the learning rate goes on at {max(now):g}, not at {max(before):g}: the run has "
+            "another number of steps than before"
         )
 
 

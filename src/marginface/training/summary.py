@@ -50,7 +50,8 @@ def begin_run(
     print(_headline(config["name"], datamodule, module))
     print(f"run folder {folder.path}")
     by_epochs = (trainer.max_epochs or 0) * datamodule.steps_per_epoch
-    if 0 < by_epochs < trainer.max_steps and trainer.limit_train_batches == 1.0:
+    is_whole = trainer.limit_train_batches == 1.0 and isinstance(trainer.limit_train_batches, float)
+    if is_whole and 0 < by_epochs < trainer.max_steps:
         print(
             f"trainer.max_epochs={trainer.max_epochs} ends the run after {by_epochs} steps, before "
             f"trainer.max_steps={trainer.max_steps}"

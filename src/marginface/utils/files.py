@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from marginface.utils.console import print_warning
 from marginface.utils.errors import InputError
 
 
@@ -52,6 +53,12 @@ def one_writer_of(path: Path) -> Iterator[None]:
             is_mine = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
         except (BlockingIOError, FileNotFoundError):
             is_mine = False
+        except OSError as error:
+            print_warning(
+                f"the file system of {path} has no locks ({error.strerror}); see that no other "
+                "process writes it at the same time"
+            )
+            is_mine = True
         if not is_mine:  # held, or removed by the one that held it just now
             raise InputError(f"another process is writing {path}; wait for it")
         try:

@@ -60,7 +60,7 @@ _OTHERS = {
 def _check_start(path: Path, what: str) -> None:
     """InputError for files that are easily told to be something else."""
     with path.open("rb") as file:
-        start = file.read(200)
+        start = file.read(512)  # an archive of torch before 0.4 says so at byte 257
     if not start:
         raise InputError(f"{path} is empty (0 bytes), not a {what}; copy it again")
     for sign, is_this in _OTHERS.items():

@@ -229,6 +229,10 @@ def test_photographs_with_folders_that_the_file_does_not_name() -> None:
     assert for_photos({"1.jpg": 1, "2": 3}, photos) == {photos[2]: 3}, "two photographs are 1.jpg"
     relative = ["faces/ann/1.jpg", "faces/bo/1.jpg"]
     assert for_photos(named, relative) == dict(zip(relative, [1, 2], strict=True))
+    twins = ["p/a.jpg", "p/a.png"]
+    assert for_photos({"p/a": 1, "p/a.png": 2}, twins) == {"p/a.jpg": 1, "p/a.png": 2}
+    with pytest.raises(InputError, match="names none"):
+        for_photos({"p/a": 1}, twins)
     assert for_photos({"1": 1, "faces/bo/1.jpg": 2}, relative) == {relative[0]: 1, relative[1]: 2}
 
 

@@ -246,6 +246,12 @@ class TestFaults:
             for number in (*range(1, 5), *range(6, 21)):
                 t.put(pattern.format(number).encode(), jpegs(1)[0])
                 t.put(b"label-%09d" % number, b"%d" % (number % 2))
+        with lmdb.open(str(tmp_path / "zero")) as environment, environment.begin(write=True) as t:
+            for number in range(20):
+                t.put(pattern.format(number).encode(), jpegs(1)[0])
+                t.put(b"label-%09d" % number, b"0")
+        with pytest.raises(InputError, match="before the first number; set data.dataset.first=0"):
+            LMDBDataset(tmp_path / "zero", image_key=pattern)
         missing = pattern.format(5)
         with pytest.raises(InputError, match=f"{missing} is missing among 19 images"):
             LMDBDataset(tmp_path / "db", image_key=pattern)
@@ -267,8 +273,19 @@ class TestFaults:
             info = tarfile.TarInfo("bo/3.jpg")
             info.type, info.linkname = tarfile.SYMTYPE, "../ann/1.jpg"
             archive.addfile(info)
-        with pytest.raises(InputError, match=r"bo/3.jpg is a link to ../ann/1.jpg, not a file"):
+        with pytest.raises(InputError, match=r"tar: bo/3.jpg is a link to ../ann/1.jpg, not a f"):
             ShardDataset(tmp_path)
+
+    def test_hidden_links_in_a_tar_are_no_data(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name in ("ann/1.jpg", "bo/1.jpg"):
+                info = tarfile.TarInfo(name)
+                info.size = len(jpegs(1)[0])
+                archive.addfile(info, io.BytesIO(jpegs(1)[0]))
+            info = tarfile.TarInfo("__MACOSX/._1.jpg")
+            info.type, info.linkname = tarfile.SYMTYPE, "x"
+            archive.addfile(info)
+        assert len(ShardDataset(tmp_path)) == 2
 
     def test_folders_further_down(self, tmp_path: Path) -> None:
         for name in ("train/imgs/ann/1.jpg", "train/imgs/bo/1.jpg", "test/imgs/cy/1.jpg", "x.txt"):

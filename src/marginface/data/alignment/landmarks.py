@@ -119,14 +119,14 @@ def for_photos(named: dict[str, T], photos: list[str], where: str = "the file") 
         return next((key for key in (path, path.rpartition(".")[0]) if key in plain), None)
 
     entries = {photo: entry_of(in_front + photo) for photo in photos}
-    by_end = {photo for photo, entry in entries.items() if entry is None}
-    for photo in by_end:
-        entries[photo] = next(filter(None, map(entry_of, _ends(photo))), None)
+    for photo, entry in entries.items():
+        if entry is None:
+            entries[photo] = next(filter(None, map(entry_of, _ends(photo))), None)
     wanted_by = Counter(entries.values())
     found = {
         photo: plain[entry]
         for photo, entry in entries.items()
-        if entry is not None and not (photo in by_end and wanted_by[entry] > 1)
+        if entry is not None and (wanted_by[entry] == 1 or entry == in_front + photo)
     }
     if named and not found:
         raise InputError(

@@ -102,14 +102,19 @@ def align_photos(
     template(size)
     photos, others = photos_and_others(source)
     _name_other_files(source, others)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists; choose another name, nothing is overwritten")
+    _check_target(target)
     rules = ImageRules(size=None, alpha="drop", exif=exif)
     finder = FaceFinder(detector, size, min_face=min_face)
     worker = _Worker(source, finder, rules, missing, faulty)
     of_photos = for_photos(identities or {}, photos, "the list of identities")
     with one_writer_of(target):
+        _check_target(target)  # once more: another process may have been faster
         return _write_faces(worker, photos, target, of_photos, size, on_progress)
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists; choose another name, nothing is overwritten")
 
 
 def _write_faces(

@@ -110,6 +110,11 @@ class LMDBDataset(FaceDataset):
         is_image = re.compile("".join(words).encode()).fullmatch
         keys = transaction.cursor().iternext(keys=True, values=False)
         stored = sum(is_image(key) is not None for key in keys)
+        if stored > number and self._first and transaction.get(self._key(-1)) is not None:
+            raise InputError(
+                f"{self.root}: there is {self._key(-1).decode()}, before the first number; set "
+                f"data.dataset.first={self._first - 1}"
+            )
         if stored > number:
             raise InputError(
                 f"{self.root}: {self._key(number).decode()} is missing among {stored} images and "

@@ -167,10 +167,12 @@ def _tar_members(path: Path) -> Iterator[Member]:
                 yield places[info.name]
             elif info.islnk() and info.linkname in places:
                 yield places[info.linkname]._replace(name=info.name)
-            elif not info.isdir() and is_image_name(info.name):
-                raise tarfile.ReadError(
-                    f"{info.name} is a link to {info.linkname}, not a file; pack the files that "
-                    "links mean: tar --dereference --hard-dereference"
+            elif (info.islnk() or info.issym()) and (
+                is_image_name(info.name) and not is_hidden(info.name)
+            ):
+                raise InputError(
+                    f"{path}: {info.name} is a link to {info.linkname}, not a file; pack the files "
+                    "that links mean: tar --dereference --hard-dereference"
                 )
         # A damaged header looks to tarfile like the end, which is a block of zeros.
         file.seek(archive.offset)
