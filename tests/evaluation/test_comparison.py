@@ -5,6 +5,7 @@ from pathlib import Path
 
 import html5lib
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from helpers.evaluations import everything, settings
@@ -12,6 +13,7 @@ from marginface.cli.main import app
 from marginface.evaluation.comparison import read_evaluation
 from marginface.evaluation.run import evaluate
 from marginface.utils import renamed
+from marginface.utils.errors import InputError, MissingInputError
 
 
 def test_compare(evaluated: Path, run: Path, sets: Path, tmp_path: Path) -> None:
@@ -50,3 +52,14 @@ def test_an_evaluation_of_version_0_1(evaluated: Path, tmp_path: Path) -> None:
     assert same.protocols == new.protocols
     for key, decisions in new.decisions.items():
         assert np.array_equal(same.decisions[key].correct, decisions.correct)
+
+
+def test_an_evaluation_that_did_not_end(evaluated: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(evaluated / "out", folder)
+    (folder / "result.json").write_text('{"a": 1')
+    with pytest.raises(InputError, match="result.json is damaged"):
+        read_evaluation(folder)
+    (folder / "result.json").unlink()
+    with pytest.raises(MissingInputError, match="has no result.json: that evaluation did not end"):
+        read_evaluation(folder)

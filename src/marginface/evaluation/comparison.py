@@ -73,6 +73,8 @@ def read_evaluation(folder: Path) -> Evaluated:
     if not is_evaluation(folder):
         raise MissingInputError(f"{folder} is not an evaluation: it has no {FACTS}")
     flat: dict[str, float] = read_json(folder / RESULT)
+    if not flat:
+        raise MissingInputError(f"{folder} has no {RESULT}: that evaluation did not end")
     metrics = {
         key: Estimate(value, flat[f"{key}/low"], flat[f"{key}/high"])
         for key, value in flat.items()
