@@ -219,7 +219,7 @@ def test_a_longer_run_follows_its_own_schedule_at_once(
     train(compose(*settings, "trainer.max_steps=4", run_dir=tmp_path / "parts"))
     capsys.readouterr()
     train(compose(*settings, "trainer.max_steps=7", run_dir=tmp_path / "parts"))
-    assert "the learning rate goes on at 0.0428571, not at 0: " in capsys.readouterr().out
+    assert "the learning rate is 0.0428571 from here on, not 0: " in capsys.readouterr().out
     rates = [float(row["train/lr"]) for row in rows(tmp_path / "parts")]
     expected = [0.1 * (1 - step / 4) for step in range(4)]
     expected += [0.1 * (1 - step / 7) for step in range(4, 7)]

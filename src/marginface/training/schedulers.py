@@ -101,7 +101,7 @@ def follow_schedule(scheduler: LambdaLR) -> None:
     now = [float(group["lr"]) for group in groups]
     if now != before:
         rank_zero_print(
-            f"the learning rate goes on at {max(now):g}, not at {max(before):g}: the run has "
+            f"the learning rate is {max(now):g} from here on, not {max(before):g}: the run has "
             "another number of steps than before"
         )
 
