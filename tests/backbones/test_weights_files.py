@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from marginface.backbones import create_backbone, load_backbone_weights
-from marginface.backbones.weights import identify_network
+from marginface.backbones.weights import _hint_at_timm, identify_network
 from marginface.utils.errors import InputError
 
 NAME = "mobilefacenet"
@@ -140,3 +140,6 @@ def test_weights_of_a_timm_network_by_itself(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit this backbone") as caught:
         load_backbone_weights(create_backbone("miniresnet8"), tmp_path / "a.pth")
     assert "pool=classifier" not in str(caught.value)
+    # One tensor of another name says nothing of timm.
+    assert _hint_at_timm(["model.a"], ["b"]) == ""
+    assert _hint_at_timm(["model.a"], ["a"])

@@ -67,7 +67,7 @@ def fit_weights(backbone: nn.Module, state: State, path: Path) -> None:
 def _hint_at_timm(missing: list[str], unexpected: list[str]) -> str:
     """What to choose where the names are those of timm's network without our neck."""
     inside = {name.removeprefix("model.") for name in missing if name.startswith("model.")}
-    if not inside or len(inside & set(unexpected)) < len(inside) // 2:
+    if not inside or 2 * len(inside & set(unexpected)) < len(inside):
         return ""
     return (
         ". Its names are those of timm's network by itself: backbone.pool=classifier "

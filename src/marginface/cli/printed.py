@@ -63,9 +63,11 @@ class _Copied:
             self._begun = ""
 
     def _keep(self, lines: list[str]) -> None:
-        whole = "".join(f"{line.rstrip(chr(13)).rpartition(chr(13))[2]}\n" for line in lines)
+        if not lines:
+            return
+        shown = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
         with suppress(OSError, ValueError):
-            self._file.write(whole.encode(errors="surrogateescape"))
+            self._file.write("\n".join([*shown, ""]).encode(errors="surrogateescape"))
 
     def __getattr__(self, name: str) -> Any:
         if name == "_stream":  # of a copy that is not made yet

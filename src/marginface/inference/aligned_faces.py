@@ -21,7 +21,8 @@ def read_aligned(
     Args:
         folder: aligned faces, directly in it or in a folder per person.
         taken: of the network; faces come onto its template.
-        most: images that are read, spread over the whole folder; of people with whole folders.
+        most: images that are read, spread over the whole folder; with folders of people all of one
+            person, then of the next.
 
     Raises:
         MissingInputError: no folder, or no image in it.
@@ -30,7 +31,7 @@ def read_aligned(
     photos = find_photos(folder)
     owners = [str(PurePosixPath(photo).parent) for photo in photos]
     in_folders = "." not in owners
-    chosen = _whole_people(owners, most) if in_folders else _spread(len(photos), most)
+    chosen = _by_people(owners, most) if in_folders else _spread(len(photos), most)
     finder = FaceFinder(None, taken.size, taken.points, taken.border)
     images = []
     for place in chosen:
@@ -47,8 +48,8 @@ def _spread(count: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
-def _whole_people(owners: list[str], most: int) -> list[int]:
-    """Images of people spread over the list, of each all until there are enough."""
+def _by_people(owners: list[str], most: int) -> list[int]:
+    """All images of one person, then of the next, in random order, until there are enough."""
     of_person: dict[str, list[int]] = {}
     for place, owner in enumerate(owners):
         of_person.setdefault(owner, []).append(place)

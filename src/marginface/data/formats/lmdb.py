@@ -117,8 +117,8 @@ class LMDBDataset(FaceDataset):
             )
         if stored > number:
             raise InputError(
-                f"{self.root}: {self._key(number).decode()} is missing among {stored} images and "
-                "there is no num-samples; name the images in a list with data.dataset.labels"
+                f"{self.root}: {self._key(number).decode()} is missing among {stored} images, "
+                "and num-samples, too; name the images in a list with data.dataset.labels"
             )
 
     def _read_list(self, path: Path) -> tuple[Labels, None, list[str] | None]:

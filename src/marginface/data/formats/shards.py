@@ -162,14 +162,13 @@ def _tar_members(path: Path) -> Iterator[Member]:
     with tarfile.open(path, "r:") as archive, path.open("rb") as file:
         places: dict[str, Member] = {}  # of files, which hard links refer to
         for info in archive:
+            is_link = info.islnk() or info.issym()
             if info.isreg():
                 places[info.name] = Member(info.name, info.offset_data, info.size, info.size, False)
                 yield places[info.name]
             elif info.islnk() and info.linkname in places:
                 yield places[info.linkname]._replace(name=info.name)
-            elif (info.islnk() or info.issym()) and (
-                is_image_name(info.name) and not is_hidden(info.name)
-            ):
+            elif is_link and is_image_name(info.name) and not is_hidden(info.name):
                 raise InputError(
                     f"{path}: {info.name} is a link to {info.linkname}, not a file; pack the files "
                     "that links mean: tar --dereference --hard-dereference"

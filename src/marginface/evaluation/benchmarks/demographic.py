@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,9 +16,7 @@ from marginface.data.pairs.verification_sets import PairFile
 from marginface.evaluation.benchmarks.base import BenchmarkResult, BenchmarkTask, ResultTable
 from marginface.evaluation.benchmarks.pairs import KnownPeople, PairsBenchmark
 from marginface.metrics.bootstrap import Estimate
-from marginface.metrics.cross_validation import check_folds
 from marginface.metrics.linked_people import numbered
-from marginface.metrics.scores import checked_pairs
 from marginface.utils.errors import InputError, MissingInputError
 from marginface.utils.tables import interval_cell, metric_cell
 from marginface.utils.text_table import read_table
@@ -51,9 +48,7 @@ class GroupedPairs(PairsBenchmark):
             root=self.images_folder(), image_size=image_size, faulty=self.faulty,
         )  # fmt: skip
         pairs.pairs = places  # an image in many pairs is embedded once
-        # Now, because embedding takes long.
-        check_folds(self.folds, len(same), self.rules[0])
-        checked_pairs(torch.zeros(len(same)), torch.from_numpy(same))
+        self.check_pairs(same)
         self._check_groups(same, groups)
         # Both sets keep every person in a folder of its own.
         person = numbered([str(Path(image).parent) for image in images])[places]
@@ -68,10 +63,8 @@ class GroupedPairs(PairsBenchmark):
         if not within.any():
             raise InputError(f"{self.folder} has no pair of two people of one group")
         for group in np.unique(groups[within, 0]):
-            chosen = torch.from_numpy(same[within & (groups[:, 0] == group)])
             try:
-                check_folds(self.folds, len(chosen), self.rules[0])
-                checked_pairs(torch.zeros(len(chosen)), chosen)
+                self.check_pairs(same[within & (groups[:, 0] == group)])
             except InputError as error:
                 raise InputError(f"{self.folder}, pairs within group {group}: {error}") from error
 

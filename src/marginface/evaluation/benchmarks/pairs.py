@@ -122,13 +122,20 @@ class PairsBenchmark:
             pairs = load_pairs(path, root=self.root, image_size=image_size, faulty=self.faulty)
             # A published set goes by its name, whatever the file is called.
             title = name if len(self.files) == 1 and name != "pairs" else pairs.name
-            # Now, because embedding takes long.
-            check_folds(self.folds, len(pairs.same), self.rules[0])
-            checked_pairs(torch.zeros(len(pairs.same)), torch.from_numpy(pairs.same))
+            self.check_pairs(pairs.same)
             evaluate = partial(self.evaluate, title, pairs, people_of_pairs(pairs)[:2])
             cautions = pair_cautions(pairs, self.folds)
             found.append(BenchmarkTask(title, pairs, evaluate, cautions, evaluate))
         return found
+
+    def check_pairs(self, same: NDArray[np.bool_]) -> None:
+        """InputError for pairs that no rate can be told of: now, because embedding takes long.
+
+        Args:
+            same: (N,) whether pairs are genuine.
+        """
+        check_folds(self.folds, len(same), self.rules[0])
+        checked_pairs(torch.zeros(len(same)), torch.from_numpy(same))
 
     def evaluate(
         self,
